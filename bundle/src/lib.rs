@@ -1,1 +1,8 @@
-//! placeholder
+//! From what is meant to the one artefact that every OCI runtime understands.
+//!
+//! [`Cell`] is plain data; `spec` turns it, together with the root file system that was prepared for it, into an
+//! [`oci_spec::runtime::Spec`]. Everything here is pure: no file is read, no system call is made.
+
+pub mod cell;
+
+pub use cell::{Cell, Extent, IdScheme, Ids, Limits, Mount, Network, Profile, Project, RootFs, User};

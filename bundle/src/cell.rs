@@ -1,0 +1,294 @@
+//! What is meant: one cell, as plain data.
+//!
+//! A [`Cell`] says everything about a container that a person could have asked for, after flags, configuration and defaults
+//! have been brought together, and before anything is done. It can be printed, compared and stored; it holds no file
+//! descriptor and touches no file. `spec` turns it into an OCI runtime specification.
+//!
+//! Text is UTF-8 throughout, because the OCI runtime specification is JSON: a path or an argument that is not UTF-8 is
+//! refused where it is typed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One container, as it is meant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cell {
+    /// Unique among the person's cells; `[a-z0-9][a-z0-9_.-]*`, at most [`MAX_NAME`] bytes.
+    pub name: String,
+    /// The project it was started for, if any.
+    pub project: Option<Project>,
+    /// The image as a person names it (`host`, `alpine:3.20.3`, `./rootfs.tar.gz`).
+    pub image: String,
+    /// How much the cell may do.
+    pub profile: Profile,
+    /// The host name inside (UTS namespace).
+    pub hostname: String,
+    /// Labels, for listing and for the exported bundle's annotations.
+    pub labels: BTreeMap<String, String>,
+    /// The program and its arguments; never empty.
+    pub command: Vec<String>,
+    /// The whole environment of the command: nothing else is inherited.
+    pub env: BTreeMap<String, String>,
+    /// Absolute working directory inside.
+    pub workdir: PathBuf,
+    /// Who the command runs as.
+    pub user: User,
+    /// Which ids of the host stand for which ids inside.
+    pub ids: Ids,
+    /// Mounts on top of the root file system, in order.
+    pub mounts: Vec<Mount>,
+    /// What the network namespace is.
+    pub network: Network,
+    /// Resource limits.
+    pub limits: Limits,
+    /// Whether the command gets a pseudo-terminal of its own.
+    pub terminal: bool,
+    /// Whether a small init reaps orphans as process 1 (podman's `--init`).
+    pub init: bool,
+    /// Whether the root file system is read-only.
+    pub read_only: bool,
+}
+
+/// Longest cell name in bytes: it becomes a host name (`sethostname(2)` takes 64) and part of socket paths (`unix(7)`: 108).
+pub const MAX_NAME: usize = 63;
+
+/// The project a cell works on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Project {
+    /// First 16 hex digits of the SHA-256 of the canonical git root: the same for all its worktrees.
+    pub id: String,
+    /// Short name: the last component of the canonical root.
+    pub name: String,
+    /// The folder the cell works in: the worktree's root, or the working directory outside git.
+    pub root: PathBuf,
+    /// The branch checked out there, if it is a git work tree on a branch.
+    pub branch: Option<String>,
+}
+
+/// How much a cell may do. Each is a column in docs/threat-model.md.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// For daily work: a small bounding set for root inside, none for anybody else; the `default` seccomp profile.
+    #[default]
+    Default,
+    /// No capability at all, also for root inside; the `strict` seccomp profile.
+    Strict,
+}
+
+/// Who the command runs as, in ids of the cell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// User id inside.
+    pub uid: u32,
+    /// Primary group id inside.
+    pub gid: u32,
+    /// Supplementary group ids inside; must be mapped.
+    pub groups: Vec<u32>,
+    /// Login name, for the generated `/etc/passwd`.
+    pub name: String,
+    /// Primary group's name, for the generated `/etc/group`.
+    pub group: String,
+    /// Home directory inside.
+    pub home: PathBuf,
+    /// Login shell, for the generated `/etc/passwd`.
+    pub shell: PathBuf,
+}
+
+/// How the cell's ids are laid over the host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdScheme {
+    /// Only the person's own ids exist inside, as themselves (no `newuidmap` needed).
+    Single,
+    /// Only the person's own ids exist inside, as 0 (no `newuidmap` needed).
+    SingleRoot,
+    /// The person's ids as themselves, all others from the person's subordinate ids (podman's `keep-id`).
+    Range,
+    /// The person's ids as 0, all others from the person's subordinate ids.
+    RangeRoot,
+    /// Started by real root: every id from a range that nobody on the host has.
+    Shifted,
+    /// Started by real root, on explicit request: root inside is root outside, all others from that range.
+    KeepRoot,
+}
+
+/// The cell's id mappings, host side as seen from where cellblock was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ids {
+    /// How the extents came about.
+    pub scheme: IdScheme,
+    /// User ids, ordered by `inside`.
+    pub uids: Vec<Extent>,
+    /// Group ids, ordered by `inside`.
+    pub gids: Vec<Extent>,
+}
+
+/// One extent of an id mapping, as a line of `/proc/PID/uid_map` (user_namespaces(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extent {
+    /// First id inside the cell.
+    pub inside: u32,
+    /// First id on the host.
+    pub outside: u32,
+    /// How many ids.
+    pub size: u32,
+}
+
+impl Ids {
+    /// The host's user id for `inside`, if it is mapped.
+    #[must_use]
+    pub fn host_uid(&self, inside: u32) -> Option<u32> {
+        lookup(&self.uids, inside)
+    }
+
+    /// The host's group id for `inside`, if it is mapped.
+    #[must_use]
+    pub fn host_gid(&self, inside: u32) -> Option<u32> {
+        lookup(&self.gids, inside)
+    }
+
+    /// Whether OUTER is a user namespace of its own. Real root works in the initial one.
+    #[must_use]
+    pub fn rootless(&self) -> bool {
+        !matches!(self.scheme, IdScheme::Shifted | IdScheme::KeepRoot)
+    }
+
+    /// Whether ids other than the person's own exist inside.
+    #[must_use]
+    pub fn has_range(&self) -> bool {
+        !matches!(self.scheme, IdScheme::Single | IdScheme::SingleRoot)
+    }
+
+    /// Names the unpacked form of an image: layers unpacked for one key cannot serve another, for the files' owners differ.
+    #[must_use]
+    pub fn layer_key(&self) -> &'static str {
+        match self.scheme {
+            IdScheme::Single | IdScheme::SingleRoot => "single",
+            IdScheme::Range => "range",
+            IdScheme::RangeRoot => "range-root",
+            IdScheme::Shifted => "shifted",
+            IdScheme::KeepRoot => "keep-root",
+        }
+    }
+}
+
+fn lookup(extents: &[Extent], inside: u32) -> Option<u32> {
+    extents
+        .iter()
+        .find(|e| inside.checked_sub(e.inside).is_some_and(|offset| offset < e.size))
+        .map(|e| e.outside + (inside - e.inside))
+}
+
+/// A mount on top of the root file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Mount {
+    /// A file or directory of the host, always `nosuid,nodev`, with the mounts below it.
+    Bind {
+        /// Absolute path on the host; must exist.
+        source: PathBuf,
+        /// Absolute path inside.
+        target: PathBuf,
+        /// Whether the cell may write.
+        writable: bool,
+    },
+    /// An empty file system in memory, always `nosuid,nodev`.
+    Tmpfs {
+        /// Absolute path inside.
+        target: PathBuf,
+        /// Largest size in bytes.
+        size: Option<u64>,
+        /// Permission bits of its root, such as `0o1777`.
+        mode: u32,
+    },
+}
+
+impl Mount {
+    /// Where it stands inside.
+    #[must_use]
+    pub fn target(&self) -> &std::path::Path {
+        match self {
+            Self::Bind { target, .. } | Self::Tmpfs { target, .. } => target,
+        }
+    }
+}
+
+/// What the cell's network namespace is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// A namespace of its own with nothing but a loopback device.
+    #[default]
+    None,
+    /// The host's namespace: no separation at all.
+    Host,
+}
+
+/// Resource limits; `None` means unlimited.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of memory; swap is not added on top.
+    pub memory: Option<u64>,
+    /// Processors, in thousandths: 1500 is one and a half.
+    pub cpus: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// Go on without a limit that the host's cgroups cannot enforce (said aloud), instead of refusing to start.
+    pub best_effort: bool,
+}
+
+impl Limits {
+    /// Whether anything is limited.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.memory.is_some() || self.cpus.is_some() || self.pids.is_some()
+    }
+}
+
+/// Where a cell's root file system comes from: what `rootfs` prepared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RootFs {
+    /// Read-only directories, the topmost first, as overlayfs orders `lowerdir`. Never empty.
+    pub lowers: Vec<PathBuf>,
+    /// The writable directory.
+    pub upper: PathBuf,
+    /// Overlayfs's own directory; same file system as `upper`.
+    pub work: PathBuf,
+    /// Mounts that belong to the image (the `host` image's `/usr` …); they come before the cell's own.
+    pub mounts: Vec<Mount>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_ids_are_looked_up_across_extents() {
+        let ids = Ids {
+            scheme: IdScheme::Range,
+            uids: vec![
+                Extent { inside: 0, outside: 100_000, size: 1000 },
+                Extent { inside: 1000, outside: 1000, size: 1 },
+                Extent { inside: 1001, outside: 101_000, size: 64_535 },
+            ],
+            gids: vec![Extent { inside: 5, outside: 7, size: 1 }],
+        };
+        assert_eq!(ids.host_uid(0), Some(100_000));
+        assert_eq!(ids.host_uid(999), Some(100_999));
+        assert_eq!(ids.host_uid(1000), Some(1000));
+        assert_eq!(ids.host_uid(1001), Some(101_000));
+        assert_eq!(ids.host_uid(65_536), None);
+        assert_eq!(ids.host_gid(5), Some(7));
+        assert_eq!(ids.host_gid(4), None);
+    }
+}
