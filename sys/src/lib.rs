@@ -1,1 +1,10 @@
-//! placeholder
+//! Thin wrappers of the system calls that rustix lacks, each documented with what makes it sound.
+//!
+//! This is the only crate of the workspace with `unsafe` code, so that every other one can deny it and a reviewer has one
+//! place to look. Nothing here decides anything: policy belongs to the callers.
+#![allow(unsafe_code)]
+
+pub mod mount;
+pub mod namespace;
+pub mod process;
+pub mod signal;

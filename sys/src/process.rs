@@ -1,0 +1,162 @@
+//! Creating and replacing processes: `fork(2)`, `clone(2)` with `CLONE_PARENT`, `execve(2)`, `execveat(2)`, `_exit(2)`.
+//!
+//! After a fork in a process with several threads, only async-signal-safe calls are sound in the child (POSIX `fork`). cellblock
+//! runs ordinary Rust there (libcontainer does as well), so forking is only offered by [`SingleThreaded`], a proof that no
+//! other thread exists.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::ptr;
+
+use rustix::process::Pid;
+
+/// Proof that this process has exactly one thread.
+///
+/// Nothing in cellblock's run path starts a thread, and the proof is taken there; it is not `Send`, so it cannot travel to a
+/// thread started later by the same code.
+#[derive(Clone, Debug)]
+pub struct SingleThreaded(std::marker::PhantomData<*const ()>);
+
+/// Which side of a fork this is.
+#[derive(Debug)]
+pub enum Fork {
+    /// The new process.
+    Child,
+    /// The old one, with the new one's id.
+    Parent(Pid),
+}
+
+impl SingleThreaded {
+    /// Counts the threads of this process, by the link count of `/proc/self/task` (`proc(5)`: one subdirectory a thread).
+    ///
+    /// # Errors
+    /// `InvalidInput` if there is more than one thread; the error of `stat(2)` if `/proc` is not there.
+    pub fn prove() -> io::Result<Self> {
+        let links = rustix::fs::stat(c"/proc/self/task")?.st_nlink;
+        if links == 3 {
+            Ok(Self(std::marker::PhantomData))
+        } else {
+            Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "a container can only be started from a single-threaded process; this one has {} threads",
+                    links.saturating_sub(2)
+                ),
+            ))
+        }
+    }
+
+    /// `fork(2)`.
+    ///
+    /// # Errors
+    /// Those of `fork(2)`.
+    pub fn fork(&self) -> io::Result<Fork> {
+        // SAFETY: the process has one thread (`self` proves it), so the child is a complete copy and may run any code.
+        let pid = unsafe { libc::fork() };
+        Self::side(i64::from(pid))
+    }
+
+    /// Forks a *sibling*: the child's parent is the caller's parent (`CLONE_PARENT`), which also gets the `SIGCHLD`.
+    ///
+    /// # Errors
+    /// Those of `clone(2)`.
+    pub fn fork_sibling(&self) -> io::Result<Fork> {
+        let flags = libc::CLONE_PARENT | libc::SIGCHLD;
+        // SAFETY: as `fork`; no CLONE_VM and a null stack, so the child runs on its own copy of this stack. glibc's cached
+        // thread id in the child is stale, which only matters to pthread functions, and single-threaded code calls none.
+        let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+        Self::side(pid)
+    }
+
+    fn side(pid: i64) -> io::Result<Fork> {
+        match pid {
+            0 => Ok(Fork::Child),
+            n => i32::try_from(n)
+                .ok()
+                .filter(|n| *n > 0)
+                .and_then(Pid::from_raw)
+                .map_or_else(|| Err(io::Error::last_os_error()), |pid| Ok(Fork::Parent(pid))),
+        }
+    }
+}
+
+/// Ends this process at once: no destructors, no `atexit` handlers, no flushing of buffers that a fork has doubled.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Replaces this process by the program at `path`. Returns only on failure.
+#[must_use]
+pub fn execve(path: &CStr, argv: &[CString], envp: &[CString]) -> io::Error {
+    let (argv, envp) = (pointers(argv), pointers(envp));
+    // SAFETY: `path` is NUL-terminated; both arrays are null-terminated and point to NUL-terminated strings that outlive the call.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Replaces this process by the program behind `program` (`execveat(2)` with `AT_EMPTY_PATH`). Returns only on failure.
+#[must_use]
+pub fn execve_fd(program: BorrowedFd<'_>, argv: &[CString], envp: &[CString]) -> io::Error {
+    let (argv, envp) = (pointers(argv), pointers(envp));
+    // SAFETY: the descriptor is open for the call; the empty path is NUL-terminated; the arrays are as in `execve`.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            argv.as_ptr(),
+            envp.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
+}
+
+/// Closes every descriptor from 3 up except `keep`, for a forked child that goes on without `exec`.
+///
+/// Owners of closed descriptors may still exist in memory; the child must not use or drop them, so it has to end by
+/// [`exit_now`] or `exec` and never return into its caller's frames. Taking `!`-returning code as a closure enforces that.
+pub fn run_with_only(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> std::convert::Infallible) -> ! {
+    let mut kept: Vec<u32> =
+        keep.iter().filter_map(|fd| u32::try_from(fd.as_fd().as_raw_fd()).ok()).filter(|n| *n > 2).collect();
+    kept.sort_unstable();
+    let mut first = 3u32;
+    for fd in kept.into_iter().chain([u32::MAX]) {
+        if first < fd {
+            let last = if fd == u32::MAX { fd } else { fd - 1 };
+            // SAFETY: close_range touches no memory; that owners of the descriptors never run again is this function's
+            // contract, held up by `body` not returning.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+        first = fd.saturating_add(1);
+    }
+    match body() {}
+}
+
+/// Marks every descriptor from `first` up close-on-exec (`close_range(2)` with `CLOSE_RANGE_CLOEXEC`, Linux 5.11).
+///
+/// # Errors
+/// Those of `close_range(2)`.
+pub fn cloexec_from(first: u32) -> io::Result<()> {
+    // SAFETY: only sets a flag on descriptors; closes nothing now.
+    let r = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_thread_is_noticed() {
+        // The test harness itself runs this on a thread of its own, beside the main thread.
+        let error = SingleThreaded::prove().expect_err("cargo's test harness has several threads");
+        assert!(error.to_string().contains("single-threaded"), "{error}");
+    }
+}
