@@ -1,1 +1,29 @@
-//! placeholder
+//! Runs cells: namespaces, the supervisor, the console, `exec`, state and cgroups, with libcontainer for the OCI *create* step.
+//!
+//! The order of reading: [`outer`] (where cellblock itself works) → [`supervisor`] (the guard of one cell) → `builder` (makes the
+//! CELL's user namespace and calls libcontainer in it) → `init` (process 1 inside) → [`exec`] (another command in a running
+//! cell). [`state`] is what is on disk.
+//!
+//! Nothing here prints, asks or reads the environment. Nothing here starts a thread: libcontainer clones and runs Rust in the child,
+//! and joining a user namespace needs a process with one thread.
+
+mod builder;
+pub mod cgroup;
+pub mod cleanup;
+pub mod control;
+pub mod exec;
+pub mod exit;
+mod idmap;
+mod init;
+pub mod outer;
+mod reap;
+mod report;
+mod signals;
+pub mod state;
+mod stdio;
+pub mod supervisor;
+mod terminal;
+mod watch;
+
+pub use builder::BuildError;
+pub use idmap::IdMapError;

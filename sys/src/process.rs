@@ -4,10 +4,12 @@
 //! runs ordinary Rust there (libcontainer does as well), so forking is only offered by [`SingleThreaded`], a proof that no
 //! other thread exists.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::Mutex;
 
 use rustix::process::Pid;
 
@@ -137,6 +139,26 @@ pub fn run_with_only(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> std::conver
         first = fd.saturating_add(1);
     }
     match body() {}
+}
+
+/// Takes over a descriptor that this process was started with, and marks it close-on-exec. To be called at the start of the
+/// process, before it opens anything itself.
+///
+/// # Errors
+/// `InvalidInput` for the standard streams and for a number taken before; `EBADF` if it is not open.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+    let fresh = TAKEN.lock().is_ok_and(|mut taken| number > 2 && taken.insert(number));
+    if !fresh {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: F_SETFD only changes a flag, and answers EBADF for a number that is not open.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, was open before this program ran a line (the caller's promise), and has been taken only once: nobody
+    // else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Marks every descriptor from `first` up close-on-exec (`close_range(2)` with `CLOSE_RANGE_CLOEXEC`, Linux 5.11).

@@ -1,0 +1,355 @@
+//! The builder: a short-lived child of the supervisor that becomes the CELL's user namespace and has libcontainer create the
+//! cell in it.
+//!
+//! libcontainer's init is cloned as a *sibling* of the builder, so that the supervisor is its parent: it gets the exit status,
+//! and its death ends the cell.
+//!
+//! Traps of libcontainer 0.7 that this file stays clear of (numbers of the project's runtime notes):
+//! 3, 4, 8, 15 no cgroup mount, an absolute cgroups path, no `kill`/`delete`, no user namespace in its specification: it never
+//! manages a cgroup. 6 `panic = "abort"`, and no guard lives across `build`. 7 its error events are collected by [`ErrorLog`].
+//! 10, 14 it writes no id mapping; one attempt a process; the supervisor reaps what a failure leaves. 16 our own executor.
+//! 21 the supervisor holds the name's lock. 22 the bundle is private to the cell.
+
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use cellblock_bundle::{IdScheme, Ids};
+use cellblock_bundle::seccomp::Program;
+use cellblock_sys::namespace;
+use cellblock_sys::process::{Fork, SingleThreaded, exit_now};
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use rustix::thread::UnshareFlags;
+
+use crate::init::Payload;
+use crate::outer::map_text;
+
+/// What the builder needs to know.
+#[derive(Debug)]
+pub(crate) struct Order<'a> {
+    /// The bundle, with `config.json`.
+    pub(crate) bundle: PathBuf,
+    /// Where libcontainer keeps its state.
+    pub(crate) state: PathBuf,
+    /// The id it keeps it under.
+    pub(crate) id: &'a str,
+    /// The cell's id mappings.
+    pub(crate) ids: &'a Ids,
+    /// The seccomp filter.
+    pub(crate) program: Program,
+    /// Whether init is ours.
+    pub(crate) init: bool,
+    /// Where the pseudo-terminal's controlling side is to be sent (AF_UNIX path), if the cell has a terminal.
+    pub(crate) console: Option<PathBuf>,
+    /// What becomes standard input, output and error, where it is not the supervisor's own.
+    pub(crate) streams: [Option<OwnedFd>; 3],
+    /// Descriptors to write the builder's own id to, so that it and its children are in the cell's cgroup.
+    pub(crate) cgroup_procs: Vec<OwnedFd>,
+}
+
+/// Why a cell could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Making the builder or talking to it failed.
+    #[error("cannot start the cell's builder: {0}")]
+    Process(#[from] io::Error),
+    /// The CELL's user namespace could not be made inside OUTER.
+    #[error("the kernel does not let a user namespace be made inside another: {0}")]
+    Unshare(String),
+    /// The mapping of the CELL's user namespace was refused.
+    #[error("cannot map the ids of the cell: {0}")]
+    Map(io::Error),
+    /// libcontainer refused or failed; its own words.
+    #[error("the cell could not be set up: {0}")]
+    Container(String),
+    /// It died without a word.
+    #[error("the cell's builder ended unexpectedly")]
+    Gone,
+}
+
+/// A running builder that has its id mapping and waits for the word to go on.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    pid: Pid,
+    /// Its end is seen here: the pipe stays open in the cell's init after the builder has been killed.
+    pidfd: OwnedFd,
+    to: std::fs::File,
+    from: std::fs::File,
+}
+
+/// Messages of the builder: a byte for the kind, then text.
+const READY: u8 = b'u';
+const CREATED: u8 = b'c';
+const STARTED: u8 = b's';
+const FAILED_UNSHARE: u8 = b'n';
+const FAILED: u8 = b'e';
+
+impl Builder {
+    /// Forks the builder and gives it its user namespace. `report` is the cell's end of the report socket.
+    pub(crate) fn start(order: Order<'_>, report: OwnedFd, alone: &SingleThreaded) -> Result<Self, BuildError> {
+        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from);
+        let ((there, to), (from, back)) = (pipe()?, pipe()?);
+        let map = (map_text(&order.ids.uids), map_text(&order.ids.gids));
+        let inner = order.ids.rootless();
+        match alone.fork()? {
+            Fork::Child => {
+                drop((to, from));
+                child(order, report, there.into(), back.into())
+            }
+            Fork::Parent(pid) => {
+                drop((there, back, report));
+                let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
+                let mut builder = Self { pid, pidfd, to: to.into(), from: from.into() };
+                match builder.read()? {
+                    (READY, _) => {}
+                    (FAILED_UNSHARE, text) => return Err(BuildError::Unshare(text)),
+                    (_, text) => return Err(BuildError::Container(text)),
+                }
+                builder.map(if inner { identity(&map.0) } else { map.0 }, if inner { identity(&map.1) } else { map.1 })?;
+                Ok(builder)
+            }
+        }
+    }
+
+    /// The builder's process id.
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Lets it create the cell; returns the process id of the cell's init.
+    pub(crate) fn create(&mut self) -> Result<Pid, BuildError> {
+        self.to.write_all(b"m")?;
+        match self.read()? {
+            (CREATED, text) => text.parse().ok().and_then(Pid::from_raw).ok_or(BuildError::Gone),
+            (_, text) => Err(BuildError::Container(text)),
+        }
+    }
+
+    /// Lets it start the command; it then ends.
+    pub(crate) fn run(mut self) -> Result<(), BuildError> {
+        self.to.write_all(b"s")?;
+        let answer = self.read()?;
+        let _ = rustix::process::waitpid(Some(self.pid), WaitOptions::empty());
+        match answer {
+            (STARTED, _) => Ok(()),
+            (_, text) => Err(BuildError::Container(text)),
+        }
+    }
+
+    fn map(&self, uids: String, gids: String) -> Result<(), BuildError> {
+        for (file, text) in [("uid_map", uids), ("gid_map", gids)] {
+            let path = format!("/proc/{}/{file}", self.pid.as_raw_nonzero());
+            std::fs::write(path, text).map_err(BuildError::Map)?;
+        }
+        Ok(())
+    }
+
+    /// One message: kind, length, text.
+    fn read(&mut self) -> Result<(u8, String), BuildError> {
+        let mut poll = [PollFd::new(&self.from, PollFlags::IN), PollFd::new(&self.pidfd, PollFlags::IN)];
+        while let Err(error) = rustix::event::poll(&mut poll, None) {
+            if error != rustix::io::Errno::INTR {
+                return Err(io::Error::from(error).into());
+            }
+        }
+        if !poll[0].revents().contains(PollFlags::IN) {
+            return Err(BuildError::Gone);
+        }
+        let mut head = [0u8; 5];
+        self.from.read_exact(&mut head).map_err(|_| BuildError::Gone)?;
+        let [kind, length @ ..] = head;
+        let mut text = String::new();
+        (&mut self.from).take(u32::from_le_bytes(length).into()).read_to_string(&mut text)?;
+        Ok((kind, text))
+    }
+}
+
+/// A map text with the outside ids replaced by the inside ones: OUTER has them as they are. The extents must stay the same, for
+/// each has to lie inside one extent of the parent's map.
+fn identity(map: &str) -> String {
+    map.lines().fold(String::new(), |mut out, line| {
+        let mut words = line.split(' ');
+        if let (Some(inside), Some(_), Some(size)) = (words.next(), words.next(), words.next()) {
+            let _ = writeln!(out, "{inside} {inside} {size}");
+        }
+        out
+    })
+}
+
+fn tell(to: &mut std::fs::File, kind: u8, text: &str) {
+    let mut message = vec![kind];
+    message.extend_from_slice(&u32::try_from(text.len()).unwrap_or(0).to_le_bytes());
+    message.extend_from_slice(text.as_bytes());
+    let _ = to.write_all(&message);
+}
+
+/// The builder's life. Never returns into the supervisor's frames.
+fn child(order: Order<'_>, report: OwnedFd, mut from: std::fs::File, mut to: std::fs::File) -> ! {
+    let _ = rustix::thread::set_name(c"cellblock-build");
+    if let Err(error) = take_streams(&order.streams) {
+        tell(&mut to, FAILED, &format!("cannot set up the standard streams: {error}"));
+        exit_now(crate::exit::OURS);
+    }
+    for fd in &order.cgroup_procs {
+        if let Err(error) = rustix::io::write(fd, b"0") {
+            tell(&mut to, FAILED, &format!("cannot join the cell's cgroup: {error}"));
+            exit_now(crate::exit::OURS);
+        }
+    }
+    if let Err(error) = namespace::unshare(UnshareFlags::NEWUSER) {
+        tell(&mut to, FAILED_UNSHARE, &error.to_string());
+        exit_now(crate::exit::OURS);
+    }
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    tell(&mut to, READY, "");
+    let mut byte = [0u8];
+    if !from.read(&mut byte).is_ok_and(|n| n == 1) {
+        exit_now(crate::exit::OURS);
+    }
+    match settle_ids(order.ids).map_err(|e| format!("cannot take the cell's ids: {e}")).and_then(|()| create(&order, report)) {
+        Ok((mut container, pid)) => {
+            tell(&mut to, CREATED, &pid.to_string());
+            if !from.read(&mut byte).is_ok_and(|n| n == 1) {
+                exit_now(crate::exit::OURS);
+            }
+            match container.start() {
+                Ok(()) => tell(&mut to, STARTED, ""),
+                Err(error) => tell(&mut to, FAILED, &error.to_string()),
+            }
+        }
+        Err(text) => tell(&mut to, FAILED, &text),
+    }
+    exit_now(0)
+}
+
+fn take_streams(streams: &[Option<OwnedFd>; 3]) -> rustix::io::Result<()> {
+    let [stdin, stdout, stderr] = streams;
+    stdin.as_ref().map_or(Ok(()), rustix::stdio::dup2_stdin)?;
+    stdout.as_ref().map_or(Ok(()), rustix::stdio::dup2_stdout)?;
+    stderr.as_ref().map_or(Ok(()), rustix::stdio::dup2_stderr)
+}
+
+/// Under real root the builder's own ids are not mapped: it becomes root of the cell. Everywhere but with a single id (where
+/// the kernel forbids it) the person's supplementary groups, such as `docker`, are dropped.
+fn settle_ids(ids: &Ids) -> io::Result<()> {
+    if ids.has_range() {
+        rustix::thread::set_thread_groups(&[])?;
+    }
+    if ids.scheme == IdScheme::Shifted {
+        use rustix::process::{Gid, Uid};
+        rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)?;
+        rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)?;
+    }
+    Ok(())
+}
+
+fn create(order: &Order<'_>, report: OwnedFd) -> Result<(libcontainer::container::Container, i32), String> {
+    let log = ErrorLog::install();
+    let built = ContainerBuilder::new(order.id.to_owned(), SyscallType::Linux)
+        .with_root_path(order.state.clone())
+        .and_then(ContainerBuilder::validate_id)
+        .and_then(|builder| {
+            builder
+                .with_console_socket(order.console.clone())
+                .with_executor(Payload::new(order.program.clone(), order.init, report))
+                .as_init(&order.bundle)
+                .as_sibling(true)
+                .with_systemd(false)
+                // Its only effect is on the check of terminal against console socket.
+                .with_detach(order.console.is_some())
+                .build()
+        });
+    let words = |error: String| match log.take() {
+        causes if causes.is_empty() => error,
+        causes => causes,
+    };
+    let container = built.map_err(|e| words(e.to_string()))?;
+    let pid = container.pid().ok_or_else(|| words("libcontainer gave no process id".into()))?;
+    Ok((container, pid.as_raw()))
+}
+
+/// Collects libcontainer's error events. Its errors cross a pipe as one flattened string that often lacks the cause; the cause
+/// is only in the events, which are emitted in its children: hence a shared descriptor and not memory.
+struct ErrorLog(std::fs::File);
+
+impl ErrorLog {
+    fn install() -> Option<Self> {
+        let file = std::fs::File::from(rustix::fs::memfd_create(c"errors", rustix::fs::MemfdFlags::CLOEXEC).ok()?);
+        let writer = file.try_clone().ok()?;
+        tracing::subscriber::set_global_default(Subscriber(writer)).ok()?;
+        Some(Self(file))
+    }
+}
+
+trait Take {
+    fn take(&self) -> String;
+}
+
+impl Take for Option<ErrorLog> {
+    /// The first event: it is the innermost cause, the later ones repeat it on their way up.
+    fn take(&self) -> String {
+        let Some(ErrorLog(file)) = self else { return String::new() };
+        let mut bytes = vec![0u8; 4096];
+        let length = std::os::unix::fs::FileExt::read_at(file, &mut bytes, 0).unwrap_or(0);
+        bytes.truncate(length);
+        String::from_utf8_lossy(&bytes).lines().next().unwrap_or_default().to_owned()
+    }
+}
+
+struct Subscriber(std::fs::File);
+
+impl tracing::Subscriber for Subscriber {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = Line::default();
+        event.record(&mut line);
+        let text = if line.fields.is_empty() { line.message } else { format!("{} ({})", line.message, line.fields) };
+        let _ = rustix::io::write(self.0.as_fd(), format!("{}\n", text.replace('\n', " ")).as_bytes());
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[derive(Default)]
+struct Line {
+    message: String,
+    fields: String,
+}
+
+impl tracing::field::Visit for Line {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            let _ = write!(self.message, "{value:?}");
+        } else {
+            let separator = if self.fields.is_empty() { "" } else { ", " };
+            let _ = write!(self.fields, "{separator}{}: {value:?}", field.name());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_inner_map_is_the_identity_with_the_same_extents() {
+        assert_eq!(identity("0 100000 1000\n1000 1000 1\n1001 101000 64535\n"), "0 0 1000\n1000 1000 1\n1001 1001 64535\n");
+    }
+}

@@ -1,0 +1,55 @@
+//! Removing what a cell leaves on disk: at its end, and after a supervisor that was killed.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{Mode, OFlags};
+
+use crate::idmap;
+use crate::state::{self, Claim, Dirs};
+
+/// Removes the folders of the cell behind `claim`; its writable layer only if it is not to be kept. To be called where the layer's
+/// files can be deleted (in OUTER, if they have foreign owners). Best effort: what cannot be removed now is met again by the
+/// next command as a stale cell.
+pub fn remove(dirs: &Dirs, claim: Claim, keep: bool) {
+    idmap::detach(&claim.dir.join("mounts"));
+    if !keep {
+        remove_below(&dirs.data.join("cells"), &claim.name);
+    }
+    // The record goes last but for the lock: as long as it is there, a later command knows what is left to do.
+    for name in ["oci", "mounts", "control.sock", "running.json", "running.tmp", "cell.tmp", "cell.json"] {
+        remove_below(&claim.dir, name);
+    }
+    if let Some(cells) = claim.dir.parent() {
+        remove_below(cells, &claim.name);
+    }
+    drop(claim.lock);
+}
+
+fn remove_below(folder: &Path, name: &str) {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    if let Ok(folder) = rustix::fs::open(folder, flags, Mode::empty()) {
+        let _ = cellblock_sys::tree::remove(folder.as_fd(), name.as_ref());
+    }
+}
+
+/// How long the process of a stale cell may take to die.
+const DEATH: Duration = Duration::from_secs(5);
+
+/// Ends what may still run of a stale cell, and removes its cgroups. Its folders are left for [`remove`].
+///
+/// The kernel has killed the cell's init with its supervisor; this waits for it, and covers the few instructions in which that was not yet
+/// arranged.
+pub fn end_stale(claim: &Claim) -> bool {
+    let Some(found) = state::stale_record(claim) else { return false };
+    if let Some(pidfd) = found.running.and_then(|r| r.pidfd()) {
+        let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+        let mut poll = [PollFd::new(&pidfd, PollFlags::IN)];
+        let limit = rustix::time::Timespec { tv_sec: i64::try_from(DEATH.as_secs()).unwrap_or(1), tv_nsec: 0 };
+        let _ = rustix::event::poll(&mut poll, Some(&limit));
+    }
+    crate::cgroup::remove_stale(&found.record.cgroups);
+    found.record.keep
+}

@@ -1,0 +1,105 @@
+//! The control socket: what other commands may ask a running supervisor to do.
+//!
+//! One `SOCK_SEQPACKET` message a request and one an answer, in JSON. The socket lies in a folder that only its owner may enter, and
+//! the peer's user id is checked all the same (`SO_PEERCRED`, unix(7)).
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use serde::{Deserialize, Serialize};
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// End the command: `signal` now, `SIGKILL` after `grace_ms` milliseconds. Answered when the cell has been cleaned away.
+    Stop {
+        /// Signal number.
+        signal: i32,
+        /// Milliseconds until `SIGKILL`.
+        grace_ms: u64,
+    },
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum Answer {
+    /// The cell has ended with this exit code.
+    Stopped {
+        /// Exit code, 128 + n for a signal.
+        code: i32,
+    },
+}
+
+/// Longest message in bytes.
+const MAX_MESSAGE: usize = 4096;
+
+/// Makes the socket at `path` and listens.
+pub(crate) fn listen(path: &Path) -> io::Result<OwnedFd> {
+    let socket = socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, 16)?;
+    Ok(socket)
+}
+
+/// Asks the supervisor behind `path` and waits for its answer.
+///
+/// # Errors
+/// Those of `socket(2)`, `connect(2)`, `send(2)`; `ConnectionAborted` if the supervisor ends without an answer.
+pub fn ask(path: &Path, request: &Request) -> io::Result<Answer> {
+    let socket = socket(SocketFlags::CLOEXEC)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::send(&socket, &serde_json::to_vec(request)?, SendFlags::NOSIGNAL)?;
+    let mut buffer = vec![0u8; MAX_MESSAGE];
+    let (_, length) = rustix::io::retry_on_intr(|| rustix::net::recv(&socket, buffer.as_mut_slice(), RecvFlags::empty()))?;
+    if length == 0 {
+        return Err(io::ErrorKind::ConnectionAborted.into());
+    }
+    Ok(serde_json::from_slice(buffer.get(..length).unwrap_or_default())?)
+}
+
+fn socket(flags: SocketFlags) -> io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
+/// Takes one connection from another process of the same user, or of root.
+pub(crate) fn accept(listener: impl AsFd) -> Option<OwnedFd> {
+    let client = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC).ok()?;
+    let peer = rustix::net::sockopt::socket_peercred(&client).ok()?;
+    (peer.uid.is_root() || peer.uid == rustix::process::geteuid()).then_some(client)
+}
+
+/// Reads the request of a client; `None` if it sent nothing that makes sense.
+pub(crate) fn receive(client: impl AsFd) -> Option<Request> {
+    let mut buffer = vec![0u8; MAX_MESSAGE];
+    let (_, length) = rustix::net::recv(&client, buffer.as_mut_slice(), RecvFlags::empty()).ok()?;
+    decode(buffer.get(..length)?)
+}
+
+/// A request in its wire form.
+fn decode(bytes: &[u8]) -> Option<Request> {
+    serde_json::from_slice(bytes).ok()
+}
+
+/// Sends the answer, best effort: a client that has gone away does not matter.
+pub(crate) fn answer(client: impl AsFd, answer: &Answer) {
+    if let Ok(text) = serde_json::to_vec(answer) {
+        let _ = rustix::net::send(client, &text, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_requests_we_know_are_taken() {
+        assert_eq!(decode(br#"{"request":"stop","signal":15,"grace_ms":10}"#), Some(Request::Stop { signal: 15, grace_ms: 10 }));
+        for nonsense in [&b""[..], b"{}", br#"{"request":"stop"}"#, br#"{"request":"stop","signal":15,"grace_ms":10,"more":1}"#] {
+            assert_eq!(decode(nonsense), None);
+        }
+    }
+}

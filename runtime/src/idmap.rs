@@ -1,0 +1,73 @@
+//! The host's files inside a cell that real root started.
+//!
+//! Such a cell's ids lie in a range that nobody on the host has, so what root or anybody owns would show as `nobody` and could not be
+//! written. Id-mapped mounts (`mount_setattr(2)`, Linux 5.12) lay the cell's ids over the file's: id N on disk is id N inside.
+//! libcontainer 0.7 refuses id-mapped mounts in a specification, so they are attached here, in OUTER, and bound from there.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use cellblock_bundle::Mount;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags};
+use rustix::process::Pid;
+
+/// Why a host path cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum IdMapError {
+    /// The file system has no support for it.
+    #[error("the file system of {path} cannot be shown with other ids: {source}", path = path.display())]
+    Unsupported {
+        /// The mount's source.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// Another step failed.
+    #[error("cannot prepare the mount of {path}: {source}", path = path.display())]
+    Io {
+        /// The mount's source.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Replaces the source of each bind mount by an id-mapped view of it, attached below `folder`. `holder` is a process in the user
+/// namespace that maps.
+pub(crate) fn attach(mounts: &mut [Mount], folder: &Path, holder: Pid) -> Result<(), IdMapError> {
+    let namespace = format!("/proc/{}/ns/user", holder.as_raw_nonzero());
+    let open = |path: &Path| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(io::Error::from);
+    let namespace = open(Path::new(&namespace)).map_err(|source| IdMapError::Io { path: namespace.into(), source })?;
+    for (number, mount) in mounts.iter_mut().enumerate() {
+        if let Mount::Bind { source, .. } = mount {
+            *source = view(source, folder, number, &namespace)?;
+        }
+    }
+    Ok(())
+}
+
+fn view(source: &Path, folder: &Path, number: usize, namespace: &OwnedFd) -> Result<PathBuf, IdMapError> {
+    let failed = |e: io::Error| IdMapError::Io { path: source.to_owned(), source: e };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let tree = rustix::mount::open_tree(CWD, source, flags).map_err(|e| failed(e.into()))?;
+    cellblock_sys::mount::set_id_map(tree.as_fd(), namespace.as_fd())
+        .map_err(|e| IdMapError::Unsupported { path: source.to_owned(), source: e })?;
+    let directory = rustix::fs::fstat(&tree).map(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_dir()).map_err(|e| failed(e.into()))?;
+    let target = folder.join(number.to_string());
+    let make = || -> io::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        if directory { std::fs::create_dir(&target) } else { std::fs::File::create_new(&target).map(drop) }
+    };
+    make().map_err(failed)?;
+    rustix::mount::move_mount(&tree, c"", CWD, &target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(|e| failed(e.into()))?;
+    Ok(target)
+}
+
+/// Detaches what [`attach`] attached below `folder`, so that the folder can be removed.
+pub(crate) fn detach(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let _ = rustix::mount::unmount(entry.path(), rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW);
+    }
+}

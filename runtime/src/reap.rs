@@ -1,0 +1,32 @@
+//! Ending and collecting whatever children a failed or finished start has left.
+
+use rustix::process::{Pid, Signal, WaitOptions};
+
+/// Rounds in which new children may turn up: orphans of those just killed come to us, and their orphans after them.
+const ROUNDS: usize = 16;
+
+/// Kills every child of this process and waits for it. As a subreaper this process inherits their orphans too.
+pub(crate) fn kill_all_children() {
+    for _ in 0..ROUNDS {
+        let children = children();
+        if children.is_empty() {
+            return;
+        }
+        for child in &children {
+            let _ = rustix::process::kill_process(*child, Signal::KILL);
+        }
+        for child in children {
+            while rustix::process::waitpid(Some(child), WaitOptions::empty()).is_err_and(|e| e == rustix::io::Errno::INTR) {}
+        }
+    }
+}
+
+/// `/proc/self/task/TID/children` (proc(5), Linux 3.5 with `CONFIG_PROC_CHILDREN`).
+fn children() -> Vec<Pid> {
+    let me = rustix::process::getpid().as_raw_nonzero();
+    std::fs::read_to_string(format!("/proc/self/task/{me}/children"))
+        .unwrap_or_default()
+        .split_ascii_whitespace()
+        .filter_map(|word| word.parse().ok().and_then(Pid::from_raw))
+        .collect()
+}

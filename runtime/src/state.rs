@@ -1,0 +1,358 @@
+//! The cells on disk: one folder a cell, alive exactly as long as its lock is held.
+//!
+//! ```text
+//! <runtime>/cells/<name>/   lock          flock(2) held by the supervisor: the only truth about life
+//!                           cell.json     what was started ([`Record`]), written before the start
+//!                           running.json  the init's process id ([`Running`]), written at the start
+//!                           control.sock  requests to the supervisor
+//!                           oci/          the bundle and libcontainer's state
+//! <data>/cells/<name>/      upper, work   the writable layer
+//! ```
+//!
+//! A folder whose lock is free is stale: its supervisor was killed. Whoever meets it cleans it up, holding the lock.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use cellblock_bundle::Cell;
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+/// Where cellblock keeps things; the cli decides, from the environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dirs {
+    /// `$XDG_RUNTIME_DIR/cellblock`, or `/run/cellblock` for root: gone after a reboot, on tmpfs.
+    pub runtime: PathBuf,
+    /// `$XDG_DATA_HOME/cellblock`, or `/var/lib/cellblock` for root.
+    pub data: PathBuf,
+    /// `$XDG_STATE_HOME/cellblock`, or `/var/log/cellblock` for root.
+    pub state: PathBuf,
+}
+
+impl Dirs {
+    /// The folder of the cell `name` in the runtime directory.
+    #[must_use]
+    pub fn cell(&self, name: &str) -> PathBuf {
+        self.runtime.join("cells").join(name)
+    }
+
+    /// The folder of the cell `name` in the data directory: its writable layer.
+    #[must_use]
+    pub fn layer(&self, name: &str) -> PathBuf {
+        self.data.join("cells").join(name)
+    }
+
+    /// The log of the detached cell `name`.
+    #[must_use]
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.state.join("logs").join(format!("{name}.log"))
+    }
+}
+
+/// Why a cell's state cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A cell of that name is running.
+    #[error("a cell named `{0}` is running already")]
+    NameTaken(String),
+    /// No cell of that name is running.
+    #[error("no cell named `{0}` is running")]
+    NotRunning(String),
+    /// A file or folder could not be made, read or written.
+    #[error("{what} {path}: {source}", path = path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A state file holds something else than we write.
+    #[error("{path} is damaged: {source}", path = path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// In what way.
+        source: serde_json::Error,
+    },
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
+    move |source| StateError::Io { what, path: path.to_owned(), source }
+}
+
+/// What was started, as `cell.json` says it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The cell.
+    pub cell: Cell,
+    /// The supervisor's process id as seen from the host.
+    pub supervisor: i32,
+    /// When, in seconds since 1970-01-01 UTC.
+    pub started: u64,
+    /// The writable layer outlives the cell.
+    pub keep: bool,
+    /// It has no terminal to talk to and logs to a file.
+    pub detached: bool,
+    /// Cgroup directories that were made for it.
+    pub cgroups: Vec<PathBuf>,
+}
+
+/// The running process, as `running.json` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// Process id of the cell's init as seen from the host.
+    pub init: i32,
+    /// Its start time in clock ticks since boot (`/proc/PID/stat` field 22): tells it from a later process of the same id.
+    pub start_time: u64,
+}
+
+/// A cell's folder whose lock we hold.
+#[derive(Debug)]
+pub struct Claim {
+    /// The cell's name.
+    pub name: String,
+    /// `<runtime>/cells/<name>`.
+    pub dir: PathBuf,
+    /// The lock: given up when the last copy of this descriptor is closed.
+    pub lock: OwnedFd,
+}
+
+/// Makes the folder of the cell `name` and takes its lock. A stale folder of that name is handed over as it is: see [`Claim::is_stale`].
+///
+/// # Errors
+/// [`StateError::NameTaken`] if the lock is held.
+pub fn claim(dirs: &Dirs, name: &str) -> Result<Claim, StateError> {
+    let dir = dirs.cell(name);
+    let mut patience = CLAIM_TRIES;
+    loop {
+        make_dir(&dirs.runtime)?;
+        make_dir(&dirs.runtime.join("cells"))?;
+        make_dir(&dir)?;
+        match lock(&dir)? {
+            Lock::Taken(lock) => return Ok(Claim { name: name.to_owned(), dir, lock }),
+            Lock::Held if patience == 0 || dir.join("cell.json").exists() => return Err(StateError::NameTaken(name.to_owned())),
+            Lock::Held => {
+                patience -= 1;
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+            Lock::Gone => {}
+        }
+    }
+}
+
+impl Claim {
+    /// Whether something of an earlier cell is left in the folder.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.dir.join("cell.json").exists() || self.dir.join("oci").exists()
+    }
+}
+
+/// How often to look again at a held lock without a record beside it: somebody may be listing the cells, who takes the lock of a
+/// folder that looks stale because we have only just made it.
+const CLAIM_TRIES: u32 = 50;
+
+enum Lock {
+    Taken(OwnedFd),
+    Held,
+    /// The folder was removed between the opening and the locking.
+    Gone,
+}
+
+fn lock(dir: &Path) -> Result<Lock, StateError> {
+    let path = dir.join("lock");
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let fd = match rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(fd) => fd,
+        Err(Errno::NOENT) => return Ok(Lock::Gone),
+        Err(error) => return Err(io_error("cannot open", &path)(error.into())),
+    };
+    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Ok(Lock::Held),
+        Err(error) => return Err(io_error("cannot lock", &path)(error.into())),
+    }
+    let ours = rustix::fs::fstat(&fd).map_err(|e| io_error("cannot look at", &path)(e.into()))?;
+    match rustix::fs::statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(there) if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) => Ok(Lock::Taken(fd)),
+        _ => Ok(Lock::Gone),
+    }
+}
+
+/// Makes one of our own directories, for us alone; under root others may pass through, as the cell's ids are not root's.
+///
+/// # Errors
+/// [`StateError::Io`], also if something else than a directory of ours is there.
+pub fn make_dir(path: &Path) -> Result<(), StateError> {
+    let root = rustix::process::geteuid().is_root();
+    let mode = if root { 0o711 } else { 0o700 };
+    match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
+        Ok(()) => Ok(()),
+        Err(Errno::EXIST) => {
+            let stat = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| io_error("cannot look at", path)(e.into()))?;
+            let directory = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
+            if directory && stat.st_uid == rustix::process::geteuid().as_raw() {
+                Ok(())
+            } else {
+                Err(io_error("not a directory of this user:", path)(io::ErrorKind::PermissionDenied.into()))
+            }
+        }
+        Err(Errno::NOENT) => {
+            let parent = path.parent().ok_or_else(|| io_error("cannot make", path)(io::ErrorKind::NotFound.into()))?;
+            std::fs::create_dir_all(parent).map_err(io_error("cannot make", parent))?;
+            rustix::fs::mkdir(path, Mode::from_raw_mode(mode)).map_err(|e| io_error("cannot make", path)(e.into()))
+        }
+        Err(error) => Err(io_error("cannot make", path)(error.into())),
+    }
+}
+
+/// Writes one of our state files: temporary name, fsync, rename. Only we can read it.
+///
+/// # Errors
+/// [`StateError::Io`].
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StateError> {
+    let text = serde_json::to_vec(value).map_err(|source| StateError::Damaged { path: path.to_owned(), source })?;
+    let temporary = path.with_extension("tmp");
+    let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let write = || -> io::Result<()> {
+        let fd = rustix::fs::open(&temporary, flags, Mode::RUSR | Mode::WUSR)?;
+        let mut file = std::fs::File::from(fd);
+        io::Write::write_all(&mut file, &text)?;
+        file.sync_data()?;
+        Ok(rustix::fs::rename(&temporary, path)?)
+    };
+    write().map_err(io_error("cannot write", path))
+}
+
+/// A cell as another process finds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// What was started.
+    pub record: Record,
+    /// Its process, unless it is just being started.
+    pub running: Option<Running>,
+}
+
+/// What is in the cells' folder.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Cells that run or are being started, by name.
+    pub alive: Vec<Found>,
+    /// Folders whose supervisor is gone, with their locks held by us.
+    pub stale: Vec<Claim>,
+}
+
+/// Looks at every cell. The locks of stale ones are held as long as the listing is.
+///
+/// # Errors
+/// [`StateError::Io`]; a damaged record of a living cell is an error too.
+pub fn list(dirs: &Dirs) -> Result<Listing, StateError> {
+    let folder = dirs.runtime.join("cells");
+    let mut listing = Listing::default();
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(listing),
+        Err(error) => return Err(io_error("cannot read", &folder)(error)),
+    };
+    let mut names: Vec<String> = entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
+    names.sort();
+    for name in names {
+        let dir = dirs.cell(&name);
+        match lock(&dir)? {
+            Lock::Taken(lock) => listing.stale.push(Claim { name, dir, lock }),
+            Lock::Gone => {}
+            Lock::Held => listing.alive.extend(read(&dir)?),
+        }
+    }
+    Ok(listing)
+}
+
+/// The living cell `name`.
+///
+/// # Errors
+/// [`StateError::NotRunning`] if there is none.
+pub fn find(dirs: &Dirs, name: &str) -> Result<Found, StateError> {
+    let dir = dirs.cell(name);
+    let gone = || StateError::NotRunning(name.to_owned());
+    if !dir.join("lock").exists() {
+        return Err(gone());
+    }
+    match lock(&dir)? {
+        Lock::Held => read(&dir)?.ok_or_else(gone),
+        Lock::Taken(_) | Lock::Gone => Err(gone()),
+    }
+}
+
+/// The record of an earlier cell in a folder we hold the lock of, if it got as far as writing one.
+#[must_use]
+pub fn stale_record(claim: &Claim) -> Option<Found> {
+    read(&claim.dir).ok().flatten()
+}
+
+fn read(dir: &Path) -> Result<Option<Found>, StateError> {
+    let Some(record) = read_json(&dir.join("cell.json"))? else { return Ok(None) };
+    Ok(Some(Found { record, running: read_json(&dir.join("running.json"))? }))
+}
+
+fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, StateError> {
+    match std::fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|source| StateError::Damaged { path: path.to_owned(), source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error("cannot read", path)(error)),
+    }
+}
+
+impl Running {
+    /// The record of the process `pid`, which is alive.
+    ///
+    /// # Errors
+    /// Those of reading `/proc/PID/stat`.
+    pub fn of(pid: i32) -> io::Result<Self> {
+        Ok(Self { init: pid, start_time: start_time(&std::fs::read_to_string(format!("/proc/{pid}/stat"))?).ok_or(io::ErrorKind::InvalidData)? })
+    }
+
+    /// A descriptor of the process, if it is still the same one.
+    #[must_use]
+    pub fn pidfd(&self) -> Option<OwnedFd> {
+        let pid = rustix::process::Pid::from_raw(self.init)?;
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
+        // After the opening: from now on the id cannot pass to another process unnoticed.
+        (Self::of(self.init).ok()? == *self).then_some(pidfd)
+    }
+}
+
+/// Field 22 of `/proc/PID/stat`. The second field is a name in parentheses that may hold anything, also parentheses.
+fn start_time(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// Gives the claim's lock to a copy of this program that is about to be started.
+///
+/// # Errors
+/// Those of `dup(2)`.
+pub fn share_lock(claim: &Claim) -> io::Result<OwnedFd> {
+    claim.lock.as_fd().try_clone_to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_time_survives_hostile_names() {
+        let tail = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 424242 20";
+        assert_eq!(start_time(&format!("7 (a) b) {tail}")), Some(424_242));
+        assert_eq!(start_time("7 (a"), None);
+    }
+
+    #[test]
+    fn this_process_is_itself_and_a_later_one_is_not() {
+        let me = Running::of(rustix::process::getpid().as_raw_nonzero().get()).expect("own stat");
+        assert!(me.pidfd().is_some());
+        assert!(Running { start_time: me.start_time + 1, ..me }.pidfd().is_none());
+    }
+}

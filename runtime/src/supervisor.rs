@@ -1,0 +1,273 @@
+//! The guard of one cell: sets it up, hands signals and terminal bytes on, waits for its end, cleans up after it.
+//!
+//! Single-threaded, no async: a start that runs from top to bottom ([`supervise`]) and one poll loop (`watch`).
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cellblock_bundle::{Cell, RootFs, seccomp, spec};
+use cellblock_sys::process::SingleThreaded;
+use cellblock_sys::signal::{SignalFd, SignalSet};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::builder::{BuildError, Builder, Order};
+use crate::cgroup;
+use crate::cleanup;
+use crate::outer;
+use crate::report::Stage;
+use crate::state::{self, Claim, Dirs, Record, Running, StateError};
+use crate::stdio::Stdio;
+use crate::watch::{Ending, Watch};
+use crate::{idmap, signals};
+
+/// Everything a supervisor needs; travels to it as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// The cell.
+    pub cell: Cell,
+    /// The root file system that was prepared for it.
+    pub root: RootFs,
+    /// Where state is kept.
+    pub dirs: Dirs,
+    /// Keep the writable layer after the end.
+    pub keep: bool,
+    /// Started with `--detach`.
+    pub detached: bool,
+}
+
+/// Why a cell did not start, or what went wrong around it.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// OUTER could not be entered.
+    #[error(transparent)]
+    Outer(#[from] outer::OuterError),
+    /// State on disk.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The specification could not be made.
+    #[error(transparent)]
+    Spec(#[from] spec::SpecError),
+    /// The builder or libcontainer failed.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// Limits cannot be enforced.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::CgroupError),
+    /// A file of the host cannot be shown inside under real root.
+    #[error(transparent)]
+    IdMap(#[from] idmap::IdMapError),
+    /// A system call failed.
+    #[error("{what}: {source}")]
+    Os {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// What the caller prepares in OUTER failed; its own words.
+    #[error("{0}")]
+    Prepare(String),
+    /// The seccomp filter could not be loaded inside.
+    #[error("the seccomp filter could not be loaded inside the cell: {0}")]
+    Seccomp(io::Error),
+    /// The command could not be executed.
+    #[error("{program}: {source}")]
+    Exec {
+        /// The command's first word.
+        program: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Shorthand for `map_err` on a system call.
+pub(crate) fn os<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> RuntimeError {
+    move |source| RuntimeError::Os { what, source: source.into() }
+}
+
+/// How a cell ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The command's exit code, or 128 + the signal that ended it.
+    pub code: i32,
+    /// What a person should know about it beyond the code, such as an out-of-memory kill.
+    pub notes: Vec<String>,
+}
+
+/// Runs `start` to its end. To be called in OUTER, in a fresh single-threaded process, which this takes over: its signals, its
+/// standard streams, its children.
+///
+/// `prepare` is called once, before anything is mounted for the cell, to write what the caller wants in the root file system.
+/// `started` is called when the command has been started.
+///
+/// # Errors
+/// See [`RuntimeError`]. Whatever happens, nothing of the cell is left behind, unless this very process is killed.
+pub fn supervise(
+    start: &Start,
+    claim: Claim,
+    prepare: &mut dyn FnMut() -> Result<(), String>,
+    started: &mut dyn FnMut(),
+) -> Result<Ended, RuntimeError> {
+    outer::settle_capabilities().map_err(os("cannot settle capabilities"))?;
+    // libcontainer goes back to the working directory it came from, with the ids of the cell: it must be one anybody can enter.
+    rustix::process::chdir("/").map_err(os("cannot change to /"))?;
+    let set = SignalSet::of(signals::SUPERVISED);
+    let signals = set.block().and_then(|_| SignalFd::new(&set)).map_err(os("cannot watch signals"))?;
+    // Children of a builder that was killed come to us, so that none is left behind.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(os("cannot adopt orphans"))?;
+
+    let mut cgroup = None;
+    let outcome = run(start, &claim, signals, prepare, started, &mut cgroup);
+    crate::reap::kill_all_children();
+    let mut notes = Vec::new();
+    if let Some(cgroup) = &cgroup {
+        notes.extend(cgroup.report().notes());
+    }
+    drop(cgroup);
+    let (code, waiting) = match &outcome {
+        Ok(ending) => (ending.code, ending.waiting.as_slice()),
+        Err(_) => (crate::exit::OURS, [].as_slice()),
+    };
+    cleanup::remove(&start.dirs, claim, start.keep);
+    for client in waiting {
+        crate::control::answer(client, &crate::control::Answer::Stopped { code });
+    }
+    let ending = outcome?;
+    match ending.failure {
+        None => Ok(Ended { code: ending.code, notes }),
+        Some((Stage::Exec, errno)) => Err(RuntimeError::Exec {
+            program: start.cell.command.first().cloned().unwrap_or_default(),
+            source: io::Error::from_raw_os_error(errno),
+        }),
+        Some((Stage::Seccomp, errno)) => Err(RuntimeError::Seccomp(io::Error::from_raw_os_error(errno))),
+        Some((Stage::Prepare, errno)) => Err(os("cannot prepare the cell's first process")(io::Error::from_raw_os_error(errno))),
+    }
+}
+
+fn run(
+    start: &Start,
+    claim: &Claim,
+    signals: SignalFd,
+    prepare: &mut dyn FnMut() -> Result<(), String>,
+    started: &mut dyn FnMut(),
+    cgroup: &mut Option<cgroup::Cgroup>,
+) -> Result<Ending, RuntimeError> {
+    let alone = SingleThreaded::prove().map_err(os("cannot start a cell"))?;
+    let cell = &start.cell;
+    hide_cgroups()?;
+    let oci = make_folders(start, claim)?;
+    prepare().map_err(RuntimeError::Prepare)?;
+    *cgroup = cgroup::for_limits(&cell.limits, &cell.name)?;
+    write_record(start, claim, cgroup.as_ref())?;
+
+    let control = crate::control::listen(&claim.dir.join("control.sock")).map_err(os("cannot make the control socket"))?;
+    let mut stdio = Stdio::prepare(cell.terminal, &oci).map_err(os("cannot prepare the standard streams"))?;
+    let (report, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(os("cannot make a socket"))?;
+    let order = Order {
+        bundle: oci.clone(),
+        state: oci.clone(),
+        id: "c",
+        ids: &cell.ids,
+        program: seccomp::program(cell.profile.into(), seccomp::Arch::native()),
+        init: cell.init,
+        console: stdio.console_path(),
+        streams: stdio.take_inner(),
+        cgroup_procs: cgroup.as_ref().map(cgroup::Cgroup::procs).transpose()?.unwrap_or_default(),
+    };
+    let mut builder = Builder::start(order, theirs, &alone)?;
+    write_bundle(start, claim, &oci, builder.pid())?;
+    protect_self()?;
+    let init = builder.create()?;
+    stdio.connect().map_err(os("cannot get the cell's terminal"))?;
+    let running = Running::of(init.as_raw_nonzero().get()).map_err(os("cannot look at the cell's process"))?;
+    state::write_json(&claim.dir.join("running.json"), &running)?;
+    builder.run()?;
+    started();
+    Watch::new(init, signals, report, control, stdio)?.run()
+}
+
+/// Puts a read-only cgroup2 over `/sys/fs/cgroup` of OUTER. libcontainer then takes the host for a pure v2 one on which it may not
+/// make cgroups, and carries on without: on v1 and hybrid hosts it would fail rootless, and as root it would move the
+/// cell into a dozen new groups, which costs milliseconds. Limits are ours ([`crate::cgroup`]).
+fn hide_cgroups() -> Result<(), RuntimeError> {
+    let mount = || -> rustix::io::Result<()> {
+        let context = rustix::mount::fsopen(c"cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        rustix::mount::fsconfig_create(&context)?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+            | MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+        rustix::mount::move_mount(&mount, c"", rustix::fs::CWD, c"/sys/fs/cgroup", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    };
+    mount().map_err(os("cannot mount cgroup2"))
+}
+
+/// Makes the folders of bundle, root and writable layer; under real root they belong to the cell's root, who mounts with them.
+fn make_folders(start: &Start, claim: &Claim) -> Result<PathBuf, RuntimeError> {
+    let oci = claim.dir.join("oci");
+    let owner = (!start.cell.ids.rootless()).then(|| (start.cell.ids.host_uid(0), start.cell.ids.host_gid(0)));
+    let layer_parent = start.root.upper.parent().unwrap_or(Path::new("/"));
+    for folder in [&start.dirs.data, &start.dirs.data.join("cells"), layer_parent] {
+        state::make_dir(folder)?;
+    }
+    let rootfs = oci.join("rootfs");
+    for (folder, mode) in [(&start.root.upper, 0o755), (&start.root.work, 0o700), (&oci, 0o700), (&rootfs, 0o700)] {
+        match rustix::fs::mkdir(folder, Mode::from_raw_mode(mode)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(StateError::Io { what: "cannot make", path: folder.clone(), source: error.into() }.into()),
+        }
+        // The upper directory's mode is the mode of `/` inside; the umask must have no say in it.
+        rustix::fs::chmod(folder, Mode::from_raw_mode(mode)).map_err(os("cannot set the mode of a folder"))?;
+    }
+    if let Some((Some(uid), Some(gid))) = owner {
+        for folder in [&oci, &rootfs, &start.root.upper, &start.root.work] {
+            std::os::unix::fs::chown(folder, Some(uid), Some(gid)).map_err(os("cannot give a folder to the cell"))?;
+        }
+    } else if start.cell.ids.has_range() {
+        // `/` belongs to root inside, as everywhere.
+        std::os::unix::fs::chown(&start.root.upper, Some(0), Some(0)).map_err(os("cannot give a folder to the cell"))?;
+    }
+    Ok(oci)
+}
+
+fn write_record(start: &Start, claim: &Claim, cgroup: Option<&cgroup::Cgroup>) -> Result<(), RuntimeError> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let record = Record {
+        cell: start.cell.clone(),
+        supervisor: rustix::process::getpid().as_raw_nonzero().get(),
+        started: now,
+        keep: start.keep,
+        detached: start.detached,
+        cgroups: cgroup.map(cgroup::Cgroup::paths).unwrap_or_default(),
+    };
+    Ok(state::write_json(&claim.dir.join("cell.json"), &record)?)
+}
+
+/// Writes `config.json`, once the CELL's user namespace exists: under real root the host's files are shown inside through id-mapped
+/// mounts, which need it.
+fn write_bundle(start: &Start, claim: &Claim, oci: &Path, builder: Pid) -> Result<(), RuntimeError> {
+    let mut cell = start.cell.clone();
+    if cell.ids.scheme == cellblock_bundle::IdScheme::Shifted {
+        idmap::attach(&mut cell.mounts, &claim.dir.join("mounts"), builder)?;
+    }
+    let portable = spec::spec(&cell, &start.root)?;
+    let run = spec::run_form(&portable, &Path::new("/cellblock").join(&cell.name));
+    let text = serde_json::to_vec(&run).map_err(|e| os("cannot write the bundle")(io::Error::from(e)))?;
+    // Readable by the cell's root under real root; the folder above lets nobody else in.
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let config = oci.join("config.json");
+    let fd = rustix::fs::open(&config, flags, Mode::from_raw_mode(0o644)).map_err(os("cannot write the bundle"))?;
+    io::Write::write_all(&mut std::fs::File::from(fd), &text).map_err(os("cannot write the bundle"))
+}
+
+/// From here on nobody without privilege in OUTER may look at this process, whatever user they are.
+fn protect_self() -> Result<(), RuntimeError> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).map_err(os("cannot protect the supervisor"))
+}
