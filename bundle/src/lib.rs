@@ -4,5 +4,8 @@
 //! [`oci_spec::runtime::Spec`]. Everything here is pure: no file is read, no system call is made.
 
 pub mod cell;
+pub mod policy;
+pub mod seccomp;
+pub mod spec;
 
 pub use cell::{Cell, Extent, IdScheme, Ids, Limits, Mount, Network, Profile, Project, RootFs, User};

@@ -112,7 +112,7 @@ fn linux(cell: &Cell) -> Result<Value, SpecError> {
         "gidMappings": mappings(&cell.ids.gids),
         "maskedPaths": policy::MASKED_PATHS.iter().map(|r| r.what).collect::<Vec<_>>(),
         "readonlyPaths": policy::READONLY_PATHS.iter().map(|r| r.what).collect::<Vec<_>>(),
-        "seccomp": serde_json::to_value(seccomp::to_oci(cell.profile.into()))?,
+        "seccomp": serde_json::to_value(seccomp::to_oci(cell.profile.into())?)?,
     });
     if cell.limits.any() {
         linux["resources"] = resources(cell);

@@ -67,7 +67,7 @@ pub fn exec(found: &Found, exec: &Exec) -> Result<Ended, RuntimeError> {
         cell: &found.record.cell,
         exec,
         command: Command::new(&exec.command, &exec.env).map_err(os("the command is not valid"))?,
-        program: seccomp::program(found.record.cell.profile.into(), seccomp::Arch::native()),
+        program: seccomp::program(found.record.cell.profile.into()),
         target,
         streams: stdio.take_inner(),
         cgroups: cgroup::procs_of(&found.record.cgroups)?,

@@ -148,7 +148,7 @@ pub(crate) fn finish(program: &Program, command: &Command, report: impl Fn(Stage
         report(Stage::Prepare, &error);
         exit_now(crate::exit::OURS);
     }
-    if let Err(error) = cellblock_sys::seccomp::load(program) {
+    if let Err(error) = load(program) {
         report(Stage::Seccomp, &error);
         exit_now(crate::exit::OURS);
     }
@@ -178,13 +178,17 @@ fn start_init(inner: &Inner, command: &Command) -> std::convert::Infallible {
         }
         Ok(Fork::Parent(child)) => {
             // The filter holds for init as well: it parses nothing, yet it is process 1 of a hostile place.
-            if let Err(error) = cellblock_sys::seccomp::load(&inner.program) {
+            if let Err(error) = load(&inner.program) {
                 fail(Stage::Seccomp, &error);
             }
             Init { child, signals: fd, supervisor }.run()
         }
         Err(error) => fail(Stage::Prepare, &error),
     }
+}
+
+fn load(program: &Program) -> io::Result<()> {
+    cellblock_sys::seccomp::load(program.instructions().iter().map(|i| (i.code, i.jt, i.jf, i.k)))
 }
 
 /// Puts the command into a process group of its own, in the foreground of its terminal if it has one: so that Ctrl-C reaches

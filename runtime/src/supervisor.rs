@@ -174,7 +174,7 @@ fn run(
         state: oci.clone(),
         id: "c",
         ids: &cell.ids,
-        program: seccomp::program(cell.profile.into(), seccomp::Arch::native()),
+        program: seccomp::program(cell.profile.into()),
         init: cell.init,
         console: stdio.console_path(),
         streams: stdio.take_inner(),

@@ -7,4 +7,6 @@
 pub mod mount;
 pub mod namespace;
 pub mod process;
+pub mod seccomp;
 pub mod signal;
+pub mod tree;
