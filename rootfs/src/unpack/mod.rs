@@ -195,9 +195,7 @@ impl<'a> Unpacker<'a> {
             return self.list_directory(entry);
         }
         self.enter(parent, Some(reader))?;
-        if self.options.overlay_form == OverlayForm::Flatten {
-            self.present.insert(entry.path.clone());
-        }
+        self.note_present(&entry.path);
         if !self.skipped.is_empty() {
             self.skipped.remove(&entry.path);
         }
@@ -207,6 +205,17 @@ impl<'a> Unpacker<'a> {
             Kind::Symlink { target } => self.symlink(entry, name, target),
             Kind::HardLink { target } => self.hard_link(entry, name, target),
             Kind::Fifo | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => self.node(entry, name),
+        }
+    }
+}
+
+impl Unpacker<'_> {
+    /// Notes that this layer has `path`, and with it all directories on the way.
+    fn note_present(&mut self, mut path: &[u8]) {
+        if self.options.overlay_form == OverlayForm::Flatten {
+            while !path.is_empty() && self.present.insert(path.to_vec()) {
+                path = split(path).0;
+            }
         }
     }
 }

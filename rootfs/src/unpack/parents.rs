@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::error::{Refusal, UnpackError};
 use super::metadata::{Directory, Metadata};
-use super::{OverlayForm, Unpacker};
+use super::Unpacker;
 use crate::archive::{Reader, Timestamp};
 
 /// How every directory is opened.
@@ -113,9 +113,6 @@ impl Unpacker<'_> {
         rustix::fs::mkdirat(self.parents.current(), name, Mode::RWXU)
             .map_err(|errno| UnpackError::os("create the directory", path, errno))?;
         self.counts.implied_directories += 1;
-        if self.options.overlay_form == OverlayForm::Flatten {
-            self.present.insert(path.to_vec());
-        }
         let metadata = Metadata { mode: 0o755, owner: self.owner(0, 0, path)?, mtime: None, xattrs: Vec::new() };
         self.directories.insert(path.to_vec(), Directory { metadata: Some(metadata), ..Directory::default() });
         Ok(())
