@@ -1,0 +1,174 @@
+//! What was typed: the flags that `run`, `shell` and `bundle` share, and the words after them.
+//!
+//! Flags are podman's where podman has them. Their doc comments are the help text. Nothing is looked up here: a flag that was
+//! not typed is `None`, and `resolve` decides what then counts.
+
+pub(crate) mod values;
+pub(crate) mod words;
+
+use std::path::PathBuf;
+
+use cellblock_bundle::cell::{Network, Profile};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use values::{Choice, Cpus, EnvEntry, Label, LimitMode, MountSpec, Pids, Size, TmpfsSpec, Tty, UserSpec, Userns};
+pub(crate) use words::Words;
+
+/// Everything a person typed that says which cell is meant.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Typed {
+    /// What the cell is.
+    pub(crate) cell: CellFlags,
+    /// How it is started.
+    pub(crate) start: StartFlags,
+    /// What runs in it.
+    pub(crate) words: Words,
+}
+
+/// Flags that say what a cell is.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct CellFlags {
+    /// Give the cell a name
+    #[arg(long, value_name = "NAME", value_parser = values::cell_name, help_heading = "Cell")]
+    pub(crate) name: Option<String>,
+    /// Use this root file system: auto, host, alpine[:VERSION], a stored image's name, a folder or a tar file
+    #[arg(long, value_name = "IMAGE", help_heading = "Cell")]
+    pub(crate) image: Option<String>,
+    /// Choose how much the cell may do
+    #[arg(long, value_name = "PROFILE", value_parser = choice::<Profile>(), help_heading = "Cell")]
+    pub(crate) profile: Option<Profile>,
+    /// Set the host name inside
+    #[arg(long, value_name = "NAME", value_parser = values::hostname, help_heading = "Cell")]
+    pub(crate) hostname: Option<String>,
+    /// Add a label to the cell
+    #[arg(short, long, value_name = "KEY=VALUE", help_heading = "Cell")]
+    pub(crate) label: Vec<Label>,
+    /// Mount the root file system read-only, with empty /tmp, /run and /var/tmp in memory
+    #[arg(long, help_heading = "Cell")]
+    pub(crate) read_only: bool,
+
+    /// Set a variable in the cell; NAME alone passes the host's value
+    #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = "Process")]
+    pub(crate) env: Vec<EnvEntry>,
+    /// Read variables from a file, a NAME=VALUE or a NAME in each line
+    #[arg(long, value_name = "FILE", help_heading = "Process")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Set the working directory inside
+    #[arg(short, long, value_name = "DIR", value_parser = values::inside_path, help_heading = "Process")]
+    pub(crate) workdir: Option<PathBuf>,
+    /// Run as this user: UID[:GID], root, or your login name (the default)
+    #[arg(short, long, value_name = "USER", help_heading = "Process")]
+    pub(crate) user: Option<UserSpec>,
+    /// Run this program, with the command's words as its arguments
+    #[arg(long, value_name = "PROGRAM", help_heading = "Process")]
+    pub(crate) entrypoint: Option<String>,
+    /// Allocate a pseudo-terminal, the same as --tty=always
+    #[arg(short = 't', conflicts_with = "tty", help_heading = "Process")]
+    pub(crate) tty_short: bool,
+    /// Allocate a pseudo-terminal; auto does so when standard input and output are terminals
+    #[arg(
+        long,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "always",
+        value_parser = choice::<Tty>(),
+        help_heading = "Process"
+    )]
+    pub(crate) tty: Option<Tty>,
+    /// Keep standard input open; it always is, the flag is for podman's sake
+    #[arg(short, long, help_heading = "Process")]
+    pub(crate) interactive: bool,
+    /// Run a small init inside that forwards signals and reaps processes (the default)
+    #[arg(long, overrides_with = "no_init", help_heading = "Process")]
+    pub(crate) init: bool,
+    /// Run the command itself as process 1
+    #[arg(long, overrides_with = "init", help_heading = "Process")]
+    pub(crate) no_init: bool,
+
+    /// Bind mount a host path: SOURCE:TARGET[:ro|rw], or SOURCE[:ro|rw] for the same path inside
+    #[arg(short, long, value_name = "SOURCE:TARGET[:OPTIONS]", help_heading = "Files and network")]
+    pub(crate) volume: Vec<MountSpec>,
+    /// Mount an empty file system in memory
+    #[arg(long, value_name = "TARGET[:OPTIONS]", help_heading = "Files and network")]
+    pub(crate) tmpfs: Vec<TmpfsSpec>,
+    /// Connect to a network: none, or host for the host's own
+    #[arg(long, visible_alias = "net", value_name = "MODE", value_parser = choice::<Network>(), help_heading = "Files and network")]
+    pub(crate) network: Option<Network>,
+    /// Lay the cell's user ids over the host's in this way
+    #[arg(long, value_name = "MODE", value_parser = choice::<Userns>(), help_heading = "Files and network")]
+    pub(crate) userns: Option<Userns>,
+
+    /// Limit memory, such as 512m or 2g; swap is not added on top
+    #[arg(short, long, value_name = "SIZE", help_heading = "Limits")]
+    pub(crate) memory: Option<Size>,
+    /// Limit the number of processors, such as 1.5
+    #[arg(long, value_name = "NUMBER", help_heading = "Limits")]
+    pub(crate) cpus: Option<Cpus>,
+    /// Limit the number of processes and threads
+    #[arg(long = "pids-limit", visible_alias = "pids", value_name = "NUMBER", help_heading = "Limits")]
+    pub(crate) pids: Option<Pids>,
+    /// Choose what happens when the host cannot enforce a limit: do not start, or go on without it
+    #[arg(long, value_name = "MODE", value_parser = choice::<LimitMode>(), help_heading = "Limits")]
+    pub(crate) limits: Option<LimitMode>,
+
+    /// Act as if started in DIR
+    #[arg(short = 'C', long, value_name = "DIR", help_heading = "Project")]
+    pub(crate) project_dir: Option<PathBuf>,
+    /// Give the cell no project: nothing of the host's files is mounted
+    #[arg(long, conflicts_with_all = ["project_dir", "force_project"], help_heading = "Project")]
+    pub(crate) no_project: bool,
+    /// Accept a project folder that is refused otherwise, such as your home directory
+    #[arg(long, help_heading = "Project")]
+    pub(crate) force_project: bool,
+}
+
+impl CellFlags {
+    /// When the command is to get a terminal, if that was said.
+    pub(crate) fn tty(&self) -> Option<(Tty, &'static str)> {
+        if self.tty_short { Some((Tty::Always, "-t")) } else { self.tty.map(|when| (when, "--tty")) }
+    }
+
+    /// Whether process 1 is an init, if that was said.
+    pub(crate) fn init(&self) -> Option<(bool, &'static str)> {
+        match (self.init, self.no_init) {
+            (_, true) => Some((false, "--no-init")),
+            (true, false) => Some((true, "--init")),
+            (false, false) => None,
+        }
+    }
+}
+
+/// Flags that say how a cell is started, without changing what it is.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct StartFlags {
+    /// Start in the background and print the cell's name
+    #[arg(short, long, conflicts_with_all = ["tty_short"], help_heading = "Start")]
+    pub(crate) detach: bool,
+    /// Remove the cell's files when it ends (the default)
+    #[arg(long, conflicts_with = "keep", help_heading = "Start")]
+    pub(crate) rm: bool,
+    /// Keep the cell's files when it ends
+    #[arg(long, help_heading = "Start")]
+    pub(crate) keep: bool,
+    /// Answer yes to every question
+    #[arg(short, long, help_heading = "Start")]
+    pub(crate) yes: bool,
+    /// Print what would be started, and start nothing
+    #[arg(long, help_heading = "Start")]
+    pub(crate) dry_run: bool,
+    /// Print where each value comes from
+    #[arg(long, help_heading = "Start")]
+    pub(crate) explain: bool,
+    /// Print the plan as JSON
+    #[arg(long, requires = "dry_run", help_heading = "Start")]
+    pub(crate) json: bool,
+}
+
+/// A clap parser of one of a fixed set of words: clap shows them in the help and in completions.
+fn choice<T: Choice + Send + Sync>() -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(T::WORDS).try_map(|word| T::read(&word))
+}
+
+#[cfg(test)]
+mod tests;

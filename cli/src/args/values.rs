@@ -1,0 +1,507 @@
+//! The small languages of single values: sizes, mounts, users, labels, environment entries.
+//!
+//! One reader serves flags, environment variables and the configuration file, so a value means the same wherever it is written.
+//! All of it is pure: nothing is expanded and no file is looked at here.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use cellblock_bundle::cell::{MAX_NAME, Network, Profile};
+
+/// Why a single value cannot be understood. The text completes "invalid value 'X' for 'KEY': …".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ValueError {
+    /// Not a size.
+    #[error("a size is a whole number of bytes, or one with a suffix: b, k, m, g, t (powers of 1024)")]
+    Size,
+    /// A size above 2^63 bytes or of nothing.
+    #[error("a size must be above 0 and below 8 EiB")]
+    SizeRange,
+    /// Not a number of processors.
+    #[error("a number of processors has at most three decimals and is at least 0.01, such as 2 or 1.5")]
+    Cpus,
+    /// Not a number of processes.
+    #[error("the number of processes must be a whole number above 0")]
+    Pids,
+    /// A name no environment variable can have for every shell.
+    #[error("{0:?} is not a name for a variable: letters, digits and _ only, and no digit first")]
+    EnvName(String),
+    /// A NUL byte, which no process can be given.
+    #[error("a NUL character cannot be passed to a program")]
+    Nul,
+    /// A mount of nothing.
+    #[error("a mount is SOURCE:TARGET[:OPTIONS] or SOURCE[:OPTIONS]")]
+    Mount,
+    /// A target or another path inside the cell that is not absolute or holds `..`.
+    #[error("{0:?} is a path inside the cell and must be absolute, without `..`")]
+    Inside(String),
+    /// An option of a mount that nobody knows.
+    #[error("unknown mount option {0:?}; the options are ro and rw")]
+    MountOption(String),
+    /// An option of a tmpfs that nobody knows.
+    #[error("unknown tmpfs option {0:?}; the options are size=SIZE and mode=OCTAL")]
+    TmpfsOption(String),
+    /// Podman's options for things this version does not do.
+    #[error("this version does not support the mount option {0:?} ({1})")]
+    MountOptionLater(String, &'static str),
+    /// Options that contradict each other.
+    #[error("a mount is either ro or rw, not both")]
+    MountModes,
+    /// `name:/target`: podman's named volumes.
+    #[error(
+        "{0:?} would be a named volume, which this version does not support; a folder is written ./{0} or as an absolute path"
+    )]
+    NamedVolume(String),
+    /// Not a user.
+    #[error("a user is UID, UID:GID, root, or your own login name")]
+    User,
+    /// Not a label.
+    #[error("a label is KEY=VALUE or KEY; a key has letters, digits and . _ - /")]
+    Label,
+    /// A label under the prefix that cellblock writes itself.
+    #[error("labels that begin with `cellblock.` are cellblock's own")]
+    LabelReserved,
+    /// Not a name for a cell or a host.
+    #[error(
+        "a name has lower-case letters, digits and . _ -, begins with a letter or a digit, and has at most {MAX_NAME} bytes"
+    )]
+    Name,
+    /// A host name that is not one.
+    #[error(
+        "a host name has letters, digits, . and -, begins with a letter or a digit, and has at most {MAX_NAME} bytes"
+    )]
+    Hostname,
+    /// Not one of a fixed set of words.
+    #[error("it is one of {}{}", .words.join(", "), did_you_mean(.near.as_deref()))]
+    Choice {
+        /// The words there are.
+        words: &'static [&'static str],
+        /// The one closest to what was written.
+        near: Option<String>,
+    },
+    /// Not an address of a mirror.
+    #[error("a mirror is an address that begins with https:// or http://")]
+    Url,
+}
+
+/// `; did you mean "x"?`, or nothing.
+pub(crate) fn did_you_mean(near: Option<&str>) -> String {
+    near.map(|word| format!("; did you mean {word:?}?")).unwrap_or_default()
+}
+
+/// The word of `known` closest to `typed`, if it is close enough to be what was meant.
+pub(crate) fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    // 0.8 finds a swapped or a missing letter in words of five and more, and keeps unrelated short words apart (as clap does).
+    const CLOSE: f64 = 0.8;
+    let typed = typed.to_lowercase();
+    known
+        .into_iter()
+        .map(|word| (strsim::jaro_winkler(&typed, word), word))
+        .filter(|(closeness, _)| *closeness >= CLOSE)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, word)| word.to_owned())
+}
+
+/// A word out of a fixed set, as it stands in flags, variables and the configuration.
+pub(crate) trait Choice: Sized + Copy + 'static {
+    /// Every word with its meaning.
+    const TABLE: &'static [(&'static str, Self)];
+    /// The words alone.
+    const WORDS: &'static [&'static str];
+
+    /// Reads one word.
+    fn read(text: &str) -> Result<Self, ValueError> {
+        Self::TABLE
+            .iter()
+            .find(|(word, _)| *word == text)
+            .map(|(_, value)| *value)
+            .ok_or_else(|| ValueError::Choice { words: Self::WORDS, near: nearest(text, Self::WORDS.iter().copied()) })
+    }
+}
+
+macro_rules! choice {
+    ($type:ty { $($word:literal => $value:expr),+ $(,)? }) => {
+        impl Choice for $type {
+            const TABLE: &'static [(&'static str, Self)] = &[$(($word, $value)),+];
+            const WORDS: &'static [&'static str] = &[$($word),+];
+        }
+    };
+}
+
+choice!(Network { "none" => Network::None, "host" => Network::Host });
+choice!(Profile { "default" => Profile::Default, "strict" => Profile::Strict });
+choice!(Userns { "auto" => Userns::Auto, "keep-id" => Userns::KeepId, "single" => Userns::Single });
+choice!(LimitMode { "enforce" => LimitMode::Enforce, "best-effort" => LimitMode::BestEffort });
+choice!(Tty { "auto" => Tty::Auto, "always" => Tty::Always, "never" => Tty::Never });
+
+/// How ids are to be laid over the host's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Userns {
+    /// The best that the host and the image allow.
+    #[default]
+    Auto,
+    /// The person's own ids as themselves and all others from a range; for real root, root stays root.
+    KeepId,
+    /// The person's own ids and nobody else's.
+    Single,
+}
+
+/// What happens to a limit that the host cannot enforce.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum LimitMode {
+    /// The cell does not start.
+    #[default]
+    Enforce,
+    /// The cell starts without it, and says so.
+    BestEffort,
+}
+
+/// When the command gets a pseudo-terminal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Tty {
+    /// When standard input and standard output are terminals.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Bytes: `512m`, `2g`, `1073741824`; podman's suffixes, powers of 1024.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) u64);
+
+impl FromStr for Size {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
+            "" | "b" => 0,
+            "k" | "kb" | "kib" => 10,
+            "m" | "mb" | "mib" => 20,
+            "g" | "gb" | "gib" => 30,
+            "t" | "tb" | "tib" => 40,
+            _ => return Err(ValueError::Size),
+        };
+        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(ValueError::Size);
+        }
+        // memory.max is a signed 64-bit number of bytes in the kernel (mm/page_counter.c).
+        let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift)).ok_or(ValueError::SizeRange)?;
+        if bytes == 0 || i64::try_from(bytes).is_err() { Err(ValueError::SizeRange) } else { Ok(Self(bytes)) }
+    }
+}
+
+/// Processors in thousandths: `1.5` is 1500.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cpus(pub(crate) u64);
+
+impl FromStr for Cpus {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+        let plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        if !plain(whole) || !plain(decimals) || decimals.len() > 3 {
+            return Err(ValueError::Cpus);
+        }
+        let whole: u64 = whole.parse().map_err(|_| ValueError::Cpus)?;
+        let thousandths: u64 = format!("{decimals:0<3}").parse().map_err(|_| ValueError::Cpus)?;
+        // The kernel takes no quota below 1 ms in a period of 100 ms (kernel/sched/core.c: min_cfs_quota_period).
+        match whole.checked_mul(1000).and_then(|n| n.checked_add(thousandths)) {
+            Some(n) if n >= 10 => Ok(Self(n)),
+            _ => Err(ValueError::Cpus),
+        }
+    }
+}
+
+/// A count of processes and threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pids(pub(crate) u64);
+
+impl FromStr for Pids {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        // pids.max takes at most PIDS_MAX, 4194304 + 1 on 64-bit (kernel/cgroup/pids.c); more than the kernel has is no limit.
+        match text.parse::<u64>() {
+            Ok(n) if (1..=4_194_304).contains(&n) => Ok(Self(n)),
+            _ => Err(ValueError::Pids),
+        }
+    }
+}
+
+/// `NAME=VALUE` sets a variable, `NAME` passes the host's value on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EnvEntry {
+    /// The variable.
+    pub(crate) name: String,
+    /// Its value; `None` passes the host's.
+    pub(crate) value: Option<String>,
+}
+
+impl FromStr for EnvEntry {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if text.contains('\0') {
+            return Err(ValueError::Nul);
+        }
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text, None),
+        };
+        let good = !name.is_empty()
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if good { Ok(Self { name: name.to_owned(), value }) } else { Err(ValueError::EnvName(name.to_owned())) }
+    }
+}
+
+/// A bind mount as written: `SOURCE:TARGET[:OPTIONS]`, or `SOURCE[:OPTIONS]` for the same path inside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MountSpec {
+    /// The host's path, not yet expanded.
+    pub(crate) source: String,
+    /// The path inside; `None` is the same as the source.
+    pub(crate) target: Option<PathBuf>,
+    /// Whether the cell may write. Podman's default: yes.
+    pub(crate) writable: bool,
+}
+
+impl FromStr for MountSpec {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if text.contains('\0') {
+            return Err(ValueError::Nul);
+        }
+        let parts: Vec<&str> = text.split(':').collect();
+        let (source, target, options) = match parts[..] {
+            [source] => (source, None, None),
+            // As podman: what stands second is a target unless it can only be options.
+            [source, second] if second.starts_with('/') => (source, Some(second), None),
+            [source, second] if second.split(',').all(|word| mount_option(word).is_ok()) => {
+                (source, None, Some(second))
+            }
+            [source, second] => (source, Some(second), None),
+            [source, target, options] => (source, Some(target), Some(options)),
+            _ => return Err(ValueError::Mount),
+        };
+        if source.is_empty() {
+            return Err(ValueError::Mount);
+        }
+        let target = match target {
+            Some(target) => Some(inside_path(target).map_err(|e| match mount_option(target) {
+                // `src:r0`: the better complaint is about the option.
+                Err(option) if !target.contains(['/', '.']) => option,
+                _ => e,
+            })?),
+            None => None,
+        };
+        if !source.contains('/') && !source.starts_with(['.', '~', '$']) {
+            return Err(ValueError::NamedVolume(source.to_owned()));
+        }
+        let mut writable = None;
+        for option in options.into_iter().flat_map(|o| o.split(',')) {
+            let value = mount_option(option)?;
+            if writable.is_some_and(|before| before != value) {
+                return Err(ValueError::MountModes);
+            }
+            writable = Some(value);
+        }
+        Ok(Self { source: source.to_owned(), target, writable: writable.unwrap_or(true) })
+    }
+}
+
+/// Podman's mount options that exist, but not here.
+const LATER_MOUNT_OPTIONS: &[(&str, &str)] = &[
+    ("z", "relabelling for SELinux"),
+    ("Z", "relabelling for SELinux"),
+    ("U", "changing the owner of the host's files"),
+    ("O", "an overlay over the source"),
+    ("idmap", "id-mapped mounts"),
+    ("copy", "volumes"),
+    ("nocopy", "volumes"),
+    ("exec", "mounts are always exec, nosuid and nodev"),
+    ("noexec", "mounts are always exec, nosuid and nodev"),
+    ("dev", "mounts are always nosuid and nodev"),
+    ("suid", "mounts are always nosuid and nodev"),
+    ("shared", "mounts never propagate"),
+    ("rshared", "mounts never propagate"),
+    ("slave", "mounts never propagate"),
+    ("rslave", "mounts never propagate"),
+];
+
+fn mount_option(word: &str) -> Result<bool, ValueError> {
+    match word {
+        "rw" => Ok(true),
+        "ro" => Ok(false),
+        _ => Err(match LATER_MOUNT_OPTIONS.iter().find(|(option, _)| *option == word) {
+            Some((_, what)) => ValueError::MountOptionLater(word.to_owned(), what),
+            None => ValueError::MountOption(word.to_owned()),
+        }),
+    }
+}
+
+/// `TARGET[:size=SIZE,mode=OCTAL]`: an empty file system in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TmpfsSpec {
+    /// The path inside.
+    pub(crate) target: PathBuf,
+    /// Largest size in bytes.
+    pub(crate) size: Option<u64>,
+    /// Permission bits of its root.
+    pub(crate) mode: u32,
+}
+
+impl FromStr for TmpfsSpec {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let (target, options) = text.split_once(':').unwrap_or((text, ""));
+        // Sticky and open to all, as podman's.
+        let mut spec = Self { target: inside_path(target)?, size: None, mode: 0o1777 };
+        for option in options.split(',').filter(|o| !o.is_empty()) {
+            let unknown = || ValueError::TmpfsOption(option.to_owned());
+            match option.split_once('=') {
+                Some(("size", value)) => spec.size = Some(value.parse::<Size>()?.0),
+                Some(("mode", value)) => match u32::from_str_radix(value, 8) {
+                    Ok(mode) if mode <= 0o1777 => spec.mode = mode,
+                    _ => return Err(unknown()),
+                },
+                // Podman's usual `rw,nosuid,nodev` is what it is anyway.
+                None if matches!(option, "rw" | "nosuid" | "nodev") => {}
+                _ => return Err(unknown()),
+            }
+        }
+        Ok(spec)
+    }
+}
+
+/// An absolute path inside the cell, without `..`, `.` and doubled slashes.
+pub(crate) fn inside_path(text: &str) -> Result<PathBuf, ValueError> {
+    let wrong = || ValueError::Inside(text.to_owned());
+    if !text.starts_with('/') || text.split('/').any(|part| part == "..") || text.contains('\0') {
+        return Err(wrong());
+    }
+    let mut path = PathBuf::from("/");
+    path.extend(text.split('/').filter(|part| !part.is_empty() && *part != "."));
+    Ok(path)
+}
+
+/// Who the command is to run as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum UserSpec {
+    /// `root`, `0`, `0:0`.
+    Root,
+    /// A login name; only the person's own is known outside an image.
+    Name(String),
+    /// Numbers; without a group, podman's: 0.
+    Ids {
+        /// User id inside.
+        uid: u32,
+        /// Group id inside.
+        gid: Option<u32>,
+    },
+}
+
+impl FromStr for UserSpec {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        // 2^32-1 is "no change" to chown(2) and setresuid(2).
+        let id = |text: &str| match text.parse::<u32>() {
+            Ok(id) if id != u32::MAX && text.bytes().all(|b| b.is_ascii_digit()) => Ok(id),
+            _ => Err(ValueError::User),
+        };
+        match text.split_once(':') {
+            _ if matches!(text, "root" | "0" | "0:0" | "root:root") => Ok(Self::Root),
+            Some((uid, gid)) => Ok(Self::Ids { uid: id(uid)?, gid: Some(id(gid)?) }),
+            None if text.starts_with(|c: char| c.is_ascii_digit()) => Ok(Self::Ids { uid: id(text)?, gid: None }),
+            None if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-@".contains(&b)) => {
+                Ok(Self::Name(text.to_owned()))
+            }
+            None => Err(ValueError::User),
+        }
+    }
+}
+
+impl fmt::Display for UserSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => f.write_str("root"),
+            Self::Name(name) => f.write_str(name),
+            Self::Ids { uid, gid: Some(gid) } => write!(f, "{uid}:{gid}"),
+            Self::Ids { uid, gid: None } => write!(f, "{uid}"),
+        }
+    }
+}
+
+/// `KEY=VALUE`, or `KEY` with an empty value, as podman's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Label {
+    /// What is labelled.
+    pub(crate) key: String,
+    /// With what.
+    pub(crate) value: String,
+}
+
+impl FromStr for Label {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        label_key(key)?;
+        Ok(Self { key: key.to_owned(), value: value.to_owned() })
+    }
+}
+
+/// Checks the key of a label.
+pub(crate) fn label_key(key: &str) -> Result<(), ValueError> {
+    if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b)) {
+        Err(ValueError::Label)
+    } else if key.starts_with("cellblock.") {
+        Err(ValueError::LabelReserved)
+    } else {
+        Ok(())
+    }
+}
+
+/// Checks a cell's name: `[a-z0-9][a-z0-9_.-]*`, at most [`MAX_NAME`] bytes.
+pub(crate) fn cell_name(text: &str) -> Result<String, ValueError> {
+    let good = text.len() <= MAX_NAME
+        && text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-".contains(&b));
+    if good { Ok(text.to_owned()) } else { Err(ValueError::Name) }
+}
+
+/// Checks a host name (hostname(7)).
+pub(crate) fn hostname(text: &str) -> Result<String, ValueError> {
+    let good = text.len() <= MAX_NAME
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-');
+    if good { Ok(text.to_owned()) } else { Err(ValueError::Hostname) }
+}
+
+/// Checks the address of an Alpine mirror; a trailing slash is dropped.
+pub(crate) fn mirror(text: &str) -> Result<String, ValueError> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    match rest {
+        Some(rest)
+            if !rest.is_empty()
+                && !rest.starts_with('/')
+                && !text.contains(|c: char| c.is_whitespace() || c.is_control()) =>
+        {
+            Ok(text.trim_end_matches('/').to_owned())
+        }
+        _ => Err(ValueError::Url),
+    }
+}
+
+#[cfg(test)]
+#[path = "values_tests.rs"]
+mod tests;

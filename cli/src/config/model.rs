@@ -1,0 +1,127 @@
+//! What a configuration can say. The doc comments here are the descriptions in the JSON schema.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use cellblock_bundle::cell::{Network, Profile};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::problem::Place;
+use crate::args::values::{Choice, Cpus, EnvEntry, LimitMode, MountSpec, Pids, Size, UserSpec, Userns};
+
+/// A value and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Located<T> {
+    /// The value.
+    pub(crate) value: T,
+    /// Its place in the file.
+    pub(crate) at: Place,
+}
+
+/// The whole file: `~/.config/cellblock/config.yaml`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "cellblock configuration")]
+pub(crate) struct Config {
+    /// The file it was read from.
+    #[schemars(skip)]
+    pub(crate) file: PathBuf,
+    /// What counts for every cell that nothing else says otherwise.
+    #[schemars(default)]
+    pub(crate) defaults: Settings,
+    /// Projects, each under a name of your choice.
+    #[schemars(default)]
+    pub(crate) projects: BTreeMap<String, ProjectSettings>,
+}
+
+/// What counts for one project.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProjectSettings {
+    /// The project's folder: its git root, or a folder that holds it. `~` and `$VARIABLE` are expanded.
+    #[schemars(with = "String")]
+    pub(crate) path: Located<String>,
+    /// Where the project's name stands.
+    #[schemars(skip)]
+    pub(crate) at: Place,
+    /// Everything that can stand under `defaults` too.
+    #[serde(flatten)]
+    pub(crate) settings: Settings,
+}
+
+/// What can be said for all cells and for those of one project.
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// The root file system: auto, host, alpine[:VERSION], a stored image's name, a folder or a tar file.
+    #[schemars(with = "Option<String>")]
+    pub(crate) image: Option<Located<String>>,
+    /// How much the cell may do.
+    #[schemars(default, schema_with = "words::<Profile>")]
+    pub(crate) profile: Option<Located<Profile>>,
+    /// The network: none, or host for the host's own.
+    #[schemars(default, schema_with = "words::<Network>")]
+    pub(crate) network: Option<Located<Network>>,
+    /// Variables: NAME=VALUE sets one, NAME passes the host's value on.
+    #[schemars(with = "Option<Vec<String>>")]
+    pub(crate) env: Vec<Located<EnvEntry>>,
+    /// Bind mounts: SOURCE:TARGET[:ro|rw], or SOURCE[:ro|rw] for the same path inside. In a source `~` and `$VARIABLE` are expanded.
+    #[schemars(with = "Option<Vec<String>>")]
+    pub(crate) mounts: Vec<Located<MountSpec>>,
+    /// Most memory, such as 512m or 2g; swap is not added on top.
+    #[schemars(default, schema_with = "text_or_integer")]
+    pub(crate) memory: Option<Located<Size>>,
+    /// Most processors, such as 1.5.
+    #[schemars(default, schema_with = "text_or_number")]
+    pub(crate) cpus: Option<Located<Cpus>>,
+    /// Most processes and threads.
+    #[schemars(with = "Option<u32>")]
+    pub(crate) pids: Option<Located<Pids>>,
+    /// What happens when the host cannot enforce a limit: the cell does not start, or goes on without it.
+    #[schemars(default, schema_with = "words::<LimitMode>")]
+    pub(crate) limits: Option<Located<LimitMode>>,
+    /// Labels for listing and for exported bundles.
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
+    pub(crate) labels: BTreeMap<String, Located<String>>,
+    /// Mount the root file system read-only, with empty /tmp, /run and /var/tmp in memory.
+    #[schemars(with = "Option<bool>")]
+    pub(crate) read_only: Option<Located<bool>>,
+    /// Who the command runs as: UID[:GID], root, or your login name.
+    #[schemars(default, schema_with = "text_or_integer")]
+    pub(crate) user: Option<Located<UserSpec>>,
+    /// The shell that `cellblock shell` starts, as an absolute path inside.
+    #[schemars(with = "Option<String>")]
+    pub(crate) shell: Option<Located<PathBuf>>,
+    /// The working directory inside.
+    #[schemars(with = "Option<String>")]
+    pub(crate) workdir: Option<Located<PathBuf>>,
+    /// The host name inside; otherwise the cell's name.
+    #[schemars(with = "Option<String>")]
+    pub(crate) hostname: Option<Located<String>>,
+    /// Run a small init inside that forwards signals and reaps processes.
+    #[schemars(with = "Option<bool>")]
+    pub(crate) init: Option<Located<bool>>,
+    /// How the cell's user ids are laid over the host's.
+    #[schemars(default, schema_with = "words::<Userns>")]
+    pub(crate) userns: Option<Located<Userns>>,
+    /// Where Alpine's releases are fetched from, instead of Alpine's own servers.
+    #[schemars(with = "Option<String>")]
+    pub(crate) alpine_mirror: Option<Located<String>>,
+}
+
+/// The JSON schema of the file, for editors.
+pub(crate) fn schema() -> serde_json::Value {
+    schemars::schema_for!(Config).into()
+}
+
+fn words<T: Choice>(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": T::WORDS })
+}
+
+fn text_or_integer(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": ["string", "integer"] })
+}
+
+fn text_or_number(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": ["string", "number"] })
+}
