@@ -1,2 +1,28 @@
-//! placeholder
-fn main() {}
+//! `cellblock`: a cell of its own for every coding agent.
+//!
+//! The program as a story: a hidden job of our own (the second life of a start, in OUTER) or a command line; the command does its
+//! work and gives an exit code, or an error that is told once, here.
+
+mod app;
+mod audit;
+mod commands;
+mod facts;
+mod flags;
+mod git;
+mod images;
+mod job;
+mod output;
+mod plan;
+mod report;
+mod settings;
+
+#[expect(clippy::exit, clippy::disallowed_methods, reason = "the one place where the process ends")]
+fn main() {
+    let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let code = if arguments.get(1).is_some_and(|a| a == job::WORD) {
+        job::main(arguments.get(2..).unwrap_or_default())
+    } else {
+        app::main(arguments)
+    };
+    std::process::exit(code.unwrap_or_else(|error| report::tell(&error)));
+}

@@ -50,6 +50,6 @@ pub fn end_stale(claim: &Claim) -> bool {
         let limit = rustix::time::Timespec { tv_sec: i64::try_from(DEATH.as_secs()).unwrap_or(1), tv_nsec: 0 };
         let _ = rustix::event::poll(&mut poll, Some(&limit));
     }
-    crate::cgroup::remove_stale(&found.record.cgroups);
+    crate::limits::remove_stale(&found.record.cgroups);
     found.record.keep
 }

@@ -25,7 +25,7 @@ use crate::state::Found;
 use crate::stdio::{Stdio, receive_descriptor};
 use crate::supervisor::{Ended, RuntimeError, os};
 use crate::watch::Watch;
-use crate::{cgroup, exit, signals};
+use crate::{exit, limits, signals};
 
 /// What to run in a cell.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ pub fn exec(found: &Found, exec: &Exec) -> Result<Ended, RuntimeError> {
         program: seccomp::program(found.record.cell.profile.into()),
         target,
         streams: stdio.take_inner(),
-        cgroups: cgroup::procs_of(&found.record.cgroups)?,
+        cgroups: limits::procs_of(&found.record.cgroups)?,
         report: theirs,
         console: their_console,
     };

@@ -8,13 +8,13 @@
 //! and joining a user namespace needs a process with one thread.
 
 mod builder;
-pub mod cgroup;
 pub mod cleanup;
 pub mod control;
 pub mod exec;
 pub mod exit;
 mod idmap;
 mod init;
+pub mod limits;
 pub mod outer;
 mod reap;
 mod report;

@@ -15,14 +15,13 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::builder::{BuildError, Builder, Order};
-use crate::cgroup;
 use crate::cleanup;
 use crate::outer;
 use crate::report::Stage;
 use crate::state::{self, Claim, Dirs, Record, Running, StateError};
 use crate::stdio::Stdio;
 use crate::watch::{Ending, Watch};
-use crate::{idmap, signals};
+use crate::{idmap, limits, signals};
 
 /// Everything a supervisor needs; travels to it as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +56,7 @@ pub enum RuntimeError {
     Build(#[from] BuildError),
     /// Limits cannot be enforced.
     #[error(transparent)]
-    Cgroup(#[from] cgroup::CgroupError),
+    Limit(#[from] limits::LimitError),
     /// A file of the host cannot be shown inside under real root.
     #[error(transparent)]
     IdMap(#[from] idmap::IdMapError),
@@ -126,7 +125,7 @@ pub fn supervise(
     crate::reap::kill_all_children();
     let mut notes = Vec::new();
     if let Some(cgroup) = &cgroup {
-        notes.extend(cgroup.report().notes());
+        notes.extend(cgroup.notes());
     }
     drop(cgroup);
     let (code, waiting) = match &outcome {
@@ -155,14 +154,15 @@ fn run(
     signals: SignalFd,
     prepare: &mut dyn FnMut() -> Result<(), String>,
     started: &mut dyn FnMut(),
-    cgroup: &mut Option<cgroup::Cgroup>,
+    cgroup: &mut Option<limits::Cgroup>,
 ) -> Result<Ending, RuntimeError> {
     let alone = SingleThreaded::prove().map_err(os("cannot start a cell"))?;
     let cell = &start.cell;
+    // Before the hierarchies are covered.
+    *cgroup = limits::for_limits(&cell.limits, &cell.name)?;
     hide_cgroups()?;
     let oci = make_folders(start, claim)?;
     prepare().map_err(RuntimeError::Prepare)?;
-    *cgroup = cgroup::for_limits(&cell.limits, &cell.name)?;
     write_record(start, claim, cgroup.as_ref())?;
 
     let control = crate::control::listen(&claim.dir.join("control.sock")).map_err(os("cannot make the control socket"))?;
@@ -178,7 +178,7 @@ fn run(
         init: cell.init,
         console: stdio.console_path(),
         streams: stdio.take_inner(),
-        cgroup_procs: cgroup.as_ref().map(cgroup::Cgroup::procs).transpose()?.unwrap_or_default(),
+        cgroup_procs: cgroup.as_ref().map(limits::Cgroup::procs).transpose()?.unwrap_or_default(),
     };
     let mut builder = Builder::start(order, theirs, &alone)?;
     write_bundle(start, claim, &oci, builder.pid())?;
@@ -237,7 +237,7 @@ fn make_folders(start: &Start, claim: &Claim) -> Result<PathBuf, RuntimeError> {
     Ok(oci)
 }
 
-fn write_record(start: &Start, claim: &Claim, cgroup: Option<&cgroup::Cgroup>) -> Result<(), RuntimeError> {
+fn write_record(start: &Start, claim: &Claim, cgroup: Option<&limits::Cgroup>) -> Result<(), RuntimeError> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let record = Record {
         cell: start.cell.clone(),
@@ -245,7 +245,7 @@ fn write_record(start: &Start, claim: &Claim, cgroup: Option<&cgroup::Cgroup>) -
         started: now,
         keep: start.keep,
         detached: start.detached,
-        cgroups: cgroup.map(cgroup::Cgroup::paths).unwrap_or_default(),
+        cgroups: cgroup.map(limits::Cgroup::paths).unwrap_or_default(),
     };
     Ok(state::write_json(&claim.dir.join("cell.json"), &record)?)
 }

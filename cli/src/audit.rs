@@ -1,0 +1,99 @@
+//! The audit: what a cell will be able to see and do, said before it starts, and the question.
+
+use std::io::{BufRead, IsTerminal};
+use std::path::PathBuf;
+
+use cellblock_bundle::{Cell, IdScheme, Mount, Network};
+use sha2::{Digest, Sha256};
+
+use crate::facts::Facts;
+use crate::output::{Style, plain, say};
+use crate::plan::{network_name, profile_name};
+use crate::report::CliError;
+
+/// Says the facts on standard error.
+pub(crate) fn print(cell: &Cell) {
+    let style = Style::stderr();
+    for (key, text) in facts(cell) {
+        say(&format!("{} {}", style.bold(&format!("{key:<8}")), plain(&text)));
+    }
+}
+
+/// The facts in words.
+fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
+    let list = |writable: bool| {
+        let paths: Vec<String> = cell
+            .mounts
+            .iter()
+            .filter_map(|m| match m {
+                Mount::Bind { source, writable: w, .. } if *w == writable => Some(source.display().to_string()),
+                _ => None,
+            })
+            .collect();
+        if paths.is_empty() { "nothing".to_owned() } else { paths.join(", ") }
+    };
+    let reads = if cell.image == "host" { "this host's system folders" } else { "" };
+    let mut reads = vec![reads.to_owned(), list(false)];
+    reads.retain(|r| !r.is_empty() && r != "nothing");
+    let network = match cell.network {
+        Network::None => "none".to_owned(),
+        Network::Host => "THE HOST'S, not separated: it reaches everything you reach, services on localhost included".to_owned(),
+    };
+    let ids = match cell.ids.scheme {
+        IdScheme::KeepRoot => ", which is ROOT OF THIS HOST for the files it sees",
+        _ => "",
+    };
+    vec![
+        ("cell", format!("{} (image {}, profile {})", cell.name, cell.image, profile_name(cell.profile))),
+        ("writes", list(true)),
+        ("reads", if reads.is_empty() { "nothing of this host".into() } else { reads.join(", ") }),
+        ("network", network),
+        ("user", format!("{} ({}){ids}", cell.user.name, cell.user.uid)),
+        ("command", cell.command.join(" ")),
+    ]
+}
+
+/// Asks, unless told not to, there is nobody to ask, or the same exposure was approved before.
+///
+/// Approvals are stored outside every project, so nothing in a repository can give one.
+pub(crate) fn ask(cell: &Cell, facts: &Facts, yes: bool) -> Result<(), CliError> {
+    let approvals = facts.dirs().state.join("approved");
+    let approval = approvals.join(exposure(cell));
+    if yes || approval.exists() || !facts.terminal || !std::io::stderr().is_terminal() {
+        return Ok(());
+    }
+    eprint_question();
+    let mut answer = String::new();
+    let _ = std::io::stdin().lock().read_line(&mut answer);
+    // No answer at all (Ctrl-D) is no.
+    let agreed = matches!(answer.trim_end_matches(['\n', '\r']), "" | "y" | "Y" | "yes") && answer.ends_with('\n');
+    if !agreed {
+        return Err(CliError::Declined);
+    }
+    remember(&approvals, &approval);
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "a prompt has no newline")]
+fn eprint_question() {
+    eprint!("Start it? It will not be asked again for the same exposure. [Y/n] ");
+}
+
+/// Best effort: if it cannot be stored, the question comes again.
+fn remember(approvals: &PathBuf, approval: &PathBuf) {
+    let _ = std::fs::create_dir_all(approvals).and_then(|()| std::fs::write(approval, ""));
+}
+
+/// A digest of everything that widens what a cell reaches; name, command and environment values are not in it.
+fn exposure(cell: &Cell) -> String {
+    let names: Vec<&String> = cell.env.keys().collect();
+    let mounts = serde_json::to_string(&cell.mounts).unwrap_or_default();
+    let text = format!(
+        "{}\n{}\n{}\n{:?}\n{mounts}\n{names:?}",
+        cell.image,
+        profile_name(cell.profile),
+        network_name(cell.network),
+        cell.ids.scheme
+    );
+    Sha256::digest(text).iter().take(16).map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,68 @@
+//! `cellblock bundle`.
+
+use std::path::{Path, PathBuf};
+
+use cellblock_bundle::{RootFs, spec};
+use cellblock_rootfs::root::skeleton;
+
+use crate::commands::start;
+use crate::flags::{CellFlags, StartFlags};
+use crate::output::data;
+use crate::report::CliError;
+
+/// Write what `run` would start as an OCI bundle for crun, runc, youki or podman
+///
+/// The bundle's root is an overlay over the image in cellblock's store, mounted by the runtime itself (runc, youki, crun from 1.22
+/// on). It is made for this host and user.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  cellblock bundle -o /tmp/b -- sh -c 'echo hello'
+  runc run --bundle /tmp/b hello
+  crun run --bundle /tmp/b hello")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    cell: CellFlags,
+    /// The folder to make
+    #[arg(short = 'o', long, value_name = "DIR")]
+    output: PathBuf,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+pub(crate) fn run(mut args: Args) -> Result<i32, CliError> {
+    // Whether the runtime has a terminal is decided when the bundle is run.
+    args.cell.tty.get_or_insert(crate::flags::Tty::Never);
+    let output = std::path::absolute(&args.output).map_err(|source| failed("cannot use", &args.output)(source))?;
+    std::fs::create_dir(&output).map_err(failed("cannot make", &output))?;
+    let result = write(&args, &output);
+    if result.is_err() {
+        let _ = crate::images::remove_folders(&[output]);
+    }
+    result
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CliError {
+    move |source| CliError::File { what, path: path.to_owned(), source }
+}
+
+fn write(args: &Args, output: &Path) -> Result<i32, CliError> {
+    let ready = start::plan(&args.cell, &StartFlags::default(), &args.command)?;
+    let cell = &ready.plan.cell;
+    let (prepared, entries) = ready.resolved.prepare(cell, &ready.facts)?;
+    let top = output.join("top");
+    // The person's own: the runtime's user namespace decides who that is inside.
+    let single = cellblock_bundle::Ids { scheme: cellblock_bundle::IdScheme::Single, uids: Vec::new(), gids: Vec::new() };
+    skeleton::write(&top, &entries, &single, &cell.user).map_err(failed("cannot write", &top))?;
+    let lowers = std::iter::once(top).chain(prepared.lowers.into_iter().skip(1)).collect();
+    let root = RootFs { lowers, upper: output.join("upper"), work: output.join("work"), mounts: prepared.mounts };
+    for folder in [&root.upper, &root.work, &output.join("rootfs")] {
+        std::fs::create_dir(folder).map_err(failed("cannot make", folder))?;
+    }
+    let document = spec::spec(cell, &root)?;
+    let text = serde_json::to_string_pretty(&document).map_err(|e| CliError::Output(e.into()))?;
+    let config = output.join("config.json");
+    std::fs::write(&config, text + "\n").map_err(failed("cannot write", &config))?;
+    data(&format!("{}\n", output.display()))?;
+    Ok(0)
+}

@@ -1,0 +1,123 @@
+//! `cellblock exec`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use cellblock_runtime::exec::{Exec, exec};
+use cellblock_runtime::state::{self, Found};
+
+use crate::commands;
+use crate::facts::Facts;
+use crate::flags::Tty;
+use crate::plan::ValueError;
+use crate::report::CliError;
+
+/// Run another command in a running cell
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  cellblock exec demo-main-claude -- ps aux
+  echo data | cellblock exec demo -- sh -c 'cat > file'
+  cellblock exec -u root -w / demo -- apk add git")]
+pub(crate) struct Args {
+    /// Set an environment variable, or pass one through by its name
+    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Working directory inside [default: the cell's]
+    #[arg(short = 'w', long, value_name = "DIR")]
+    workdir: Option<PathBuf>,
+    /// Run as `root` or UID[:GID] [default: the cell's user]
+    #[arg(short = 'u', long, value_name = "USER")]
+    user: Option<String>,
+    /// Give the command a terminal of its own
+    #[arg(short = 't', long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
+    tty: Option<Tty>,
+    /// Keep standard input open; always so here, accepted for podman's sake
+    #[arg(short = 'i', long)]
+    interactive: bool,
+    /// The cell
+    #[arg(value_name = "CELL")]
+    cell: String,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// What may be different from the cell's own command.
+#[derive(Debug, Default)]
+pub(crate) struct Options {
+    env: Vec<(String, String)>,
+    workdir: Option<PathBuf>,
+    ids: Option<(u32, u32)>,
+    tty: Option<Tty>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
+    let facts = Facts::gather()?;
+    let dirs = facts.dirs();
+    commands::heal(&dirs)?;
+    let found = state::find(&dirs, &args.cell)?;
+    let mut env = Vec::new();
+    for text in &args.env {
+        let (name, value) = text.split_once('=').map_or((text.as_str(), None), |(n, v)| (n, Some(v.to_owned())));
+        if name.is_empty() {
+            return Err(crate::plan::PlanError::from(ValueError::bad("--env", text, "NAME=VALUE, or NAME")).into());
+        }
+        env.extend(value.or_else(|| facts.env.get(name).cloned()).map(|v| (name.to_owned(), v)));
+    }
+    let ids = args.user.as_deref().map(|text| user(text, &found)).transpose()?;
+    let mut command = args.command.clone();
+    if command.first().is_some_and(|w| w == "--") {
+        command.remove(0);
+    }
+    enter(&found, command, &Options { env, workdir: args.workdir.clone(), ids, tty: args.tty })
+}
+
+fn user(text: &str, found: &Found) -> Result<(u32, u32), CliError> {
+    let cell = &found.record.cell;
+    let bad = || CliError::plain(format!("`{text}` is no user of the cell"), "give `root`, the cell's user, or UID[:GID]");
+    let number = |t: &str| if t == "root" { Some(0) } else { t.parse().ok() };
+    let (uid, gid) = match text.split_once(':') {
+        Some((u, g)) => (number(u).ok_or_else(bad)?, number(g).ok_or_else(bad)?),
+        None if text == cell.user.name => (cell.user.uid, cell.user.gid),
+        None => number(text).map(|n| (n, n)).ok_or_else(bad)?,
+    };
+    if cell.ids.host_uid(uid).is_none() || cell.ids.host_gid(gid).is_none() {
+        return Err(CliError::plain(
+            format!("user {uid}:{gid} does not exist in this cell, which has only the ids it was started with"),
+            "start it with `-u root`, or with an image other than `host` and subordinate ids (`cellblock doctor`)",
+        ));
+    }
+    Ok((uid, gid))
+}
+
+/// Runs `command` in the cell `found`; this process lives as long as the command.
+pub(crate) fn enter(found: &Found, command: Vec<String>, options: &Options) -> Result<i32, CliError> {
+    let cell = &found.record.cell;
+    let mut env: BTreeMap<String, String> = cell.env.clone();
+    let stdin = std::io::IsTerminal::is_terminal(&std::io::stdin());
+    let stdout = std::io::IsTerminal::is_terminal(&std::io::stdout());
+    if let Ok(term) = std::env::var("TERM") {
+        env.insert("TERM".into(), term);
+    }
+    env.extend(options.env.iter().cloned());
+    let (uid, gid) = options.ids.unwrap_or((cell.user.uid, cell.user.gid));
+    if uid == 0 && cell.user.uid != 0 {
+        env.insert("HOME".into(), "/root".into());
+        env.insert("USER".into(), "root".into());
+        env.insert("LOGNAME".into(), "root".into());
+    }
+    let what = Exec {
+        command,
+        env: env.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        workdir: options.workdir.clone().unwrap_or_else(|| cell.workdir.clone()),
+        uid,
+        gid,
+        groups: cell.user.groups.clone(),
+        terminal: match options.tty.unwrap_or(Tty::Auto) {
+            Tty::Auto => stdin && stdout,
+            Tty::Always => true,
+            Tty::Never => false,
+        },
+    };
+    Ok(exec(found, &what)?.code)
+}

@@ -1,0 +1,39 @@
+//! `cellblock inspect`.
+
+use cellblock_runtime::state;
+use serde_json::json as document;
+
+use crate::commands;
+use crate::facts::Facts;
+use crate::output::json;
+use crate::report::CliError;
+
+/// Print everything about a running cell as JSON
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  cellblock inspect demo-main-claude
+  cellblock inspect demo | jq .cell.mounts")]
+pub(crate) struct Args {
+    /// The cell
+    #[arg(value_name = "CELL")]
+    cell: String,
+}
+
+pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
+    let dirs = Facts::gather()?.dirs();
+    commands::heal(&dirs)?;
+    let found = state::find(&dirs, &args.cell)?;
+    json(&document!({
+        "name": found.record.cell.name,
+        "cell": found.record.cell,
+        "supervisor": found.record.supervisor,
+        "running": found.running,
+        "started": found.record.started,
+        "keep": found.record.keep,
+        "detached": found.record.detached,
+        "cgroups": found.record.cgroups,
+        "layer": dirs.layer(&args.cell),
+        "log": found.record.detached.then(|| dirs.log(&args.cell)),
+    }))?;
+    Ok(0)
+}

@@ -1,0 +1,49 @@
+//! `cellblock logs`.
+
+use std::io::{Read, Seek};
+use std::time::Duration;
+
+use cellblock_runtime::state;
+
+use crate::facts::Facts;
+use crate::output::data;
+use crate::report::CliError;
+
+/// Print what a cell in the background has written
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  cellblock run -d --name build -- make
+  cellblock logs -f build")]
+pub(crate) struct Args {
+    /// Go on until the cell ends
+    #[arg(short = 'f', long)]
+    follow: bool,
+    /// The cell; it may have ended
+    #[arg(value_name = "CELL")]
+    cell: String,
+}
+
+/// How often to look for more.
+const PAUSE: Duration = Duration::from_millis(200);
+
+pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
+    let dirs = Facts::gather()?.dirs();
+    crate::plan::check_name(&args.cell).map_err(crate::plan::PlanError::from)?;
+    let path = dirs.log(&args.cell);
+    let mut file = std::fs::File::open(&path).map_err(|_| {
+        CliError::plain(format!("there is no log of a cell named `{}`", args.cell), "only cells started with `-d` have one")
+    })?;
+    let failed = |source| CliError::File { what: "cannot read the log", path: path.clone(), source };
+    loop {
+        // Before reading: what is written until the end must still be seen.
+        let running = args.follow && state::find(&dirs, &args.cell).is_ok();
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(failed)?;
+        data(&String::from_utf8_lossy(&bytes))?;
+        if !running {
+            return Ok(0);
+        }
+        file.stream_position().map_err(failed)?;
+        std::thread::sleep(PAUSE);
+    }
+}

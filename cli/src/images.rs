@@ -1,0 +1,264 @@
+//! From the name of an image to a root file system: finding it, unpacking it where that has not been done, laying the layers.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use cellblock_bundle::{Cell, IdScheme, Ids, Network, RootFs};
+use cellblock_rootfs::alpine::{self, AlpineError};
+use cellblock_rootfs::fetch::{FetchError, Fetcher};
+use cellblock_rootfs::images::{Image, Layer, Store, StoreError};
+use cellblock_rootfs::root::host::{self, HostError, HostImage};
+use cellblock_rootfs::root::skeleton::{self, About, Entry, SkeletonError};
+use cellblock_rootfs::unpack::Ownership;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
+
+use crate::facts::Facts;
+use crate::job::{Job, run_in_outer};
+use crate::plan::{Found, Wanted};
+use crate::report::CliError;
+
+/// Why there is no root file system.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ImageError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error(transparent)]
+    Alpine(#[from] AlpineError),
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Skeleton(#[from] SkeletonError),
+    /// No such image anywhere.
+    #[error("there is no image `{0}`")]
+    Unknown(String),
+    /// A path that is neither.
+    #[error("{0} is neither a folder nor an archive")]
+    NotAnImage(PathBuf),
+}
+
+impl ImageError {
+    pub(crate) fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Unknown(_) | Self::Store(StoreError::NoImage(_)) => {
+                "`cellblock image list` shows the stored ones; `cellblock image pull alpine` and `cellblock image load FILE --name NAME` add some; `--image host` needs none"
+            }
+            Self::Fetch(FetchError::Network { .. }) | Self::Alpine(AlpineError::Fetch(FetchError::Network { .. })) => {
+                "without a network: get the file elsewhere, then `cellblock image load FILE --name alpine`; what was fetched so far is continued next time"
+            }
+            Self::Fetch(FetchError::Checksum { .. }) => "the mirror is broken or hostile; nothing was stored",
+            Self::Alpine(AlpineError::Untrusted { .. }) => "use an https mirror (`alpine_mirror:` in the configuration), or a version that `cellblock image pull --help` names",
+            Self::Store(StoreError::Tampered { .. }) => "remove it with `cellblock image remove` and store it again",
+            Self::Store(StoreError::BadName(_)) => "a name is lower-case letters, digits, `.`, `_`, `-`, `/`, with an optional `:TAG`; `host` and `auto` are taken",
+            Self::Store(StoreError::NoSpace { .. }) => "make room; what was begun has been removed",
+            Self::Skeleton(SkeletonError::EtcIsNoDirectory) => "repack the image with a real /etc",
+            _ => return None,
+        };
+        Some(text.into())
+    }
+}
+
+/// What was asked for, as it was found.
+#[derive(Debug)]
+pub(crate) enum Resolved {
+    /// The host's own folders.
+    Host(HostImage),
+    /// An image of the store.
+    Stored(Image),
+    /// A folder, used as it is.
+    Folder(PathBuf),
+}
+
+/// Finds the image; an archive given by path, and an Alpine release that is asked for by name, are stored first.
+pub(crate) fn resolve(wanted: &Wanted, facts: &Facts) -> Result<(Resolved, Option<String>), ImageError> {
+    let store = Store::new(&facts.dirs().data);
+    match wanted.image.as_str() {
+        "host" => Ok((Resolved::Host(host::detect(Path::new("/"))?), None)),
+        "auto" => {
+            for name in ["cellblock", "alpine"] {
+                if let Some(image) = store.find(name)? {
+                    let note = format!("image `{}` (stored); `--image host` takes this host's own tools", image.name);
+                    return Ok((Resolved::Stored(image), Some(note)));
+                }
+            }
+            let note = "image `host`: this host's own tools; `cellblock image pull alpine` gets a separate one".into();
+            Ok((Resolved::Host(host::detect(Path::new("/"))?), Some(note)))
+        }
+        path if path.starts_with(['/', '.', '~']) => by_path(path, facts, &store).map(|r| (r, None)),
+        name => {
+            if let Some(image) = store.find(name)? {
+                return Ok((Resolved::Stored(image), None));
+            }
+            match name.split_once(':').unwrap_or((name, "")) {
+                ("alpine", version) => Ok((Resolved::Stored(pull_alpine(version, wanted.alpine_mirror.as_deref(), facts)?), None)),
+                _ => Err(ImageError::Unknown(name.into())),
+            }
+        }
+    }
+}
+
+fn by_path(text: &str, facts: &Facts, store: &Store) -> Result<Resolved, ImageError> {
+    let path = PathBuf::from(crate::plan::expand(text, facts).map_err(|_| ImageError::Unknown(text.into()))?);
+    let path = facts.cwd.join(path);
+    let Ok(path) = path.canonicalize() else { return Err(ImageError::NotAnImage(path)) };
+    if path.is_dir() {
+        return Ok(Resolved::Folder(path));
+    }
+    let name = format!("file/{}", crate::git::plain(&path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()));
+    Ok(Resolved::Stored(load(store, &path, &name)?))
+}
+
+/// Stores an archive, with a progress bar; one that is stored under this name already with the same content is only checked.
+pub(crate) fn load(store: &Store, path: &Path, name: &str) -> Result<Image, ImageError> {
+    let bar = bar(&format!("storing {name}"), std::fs::metadata(path).map(|m| 2 * m.len()).ok());
+    let source = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let image = store.load(path, name, &source, &mut |done| bar.set_position(done));
+    bar.finish_and_clear();
+    Ok(image?)
+}
+
+/// Fetches an Alpine release and stores it as `alpine:VERSION`.
+pub(crate) fn pull_alpine(version: &str, mirror: Option<&str>, facts: &Facts) -> Result<Image, ImageError> {
+    let proxy = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"].iter().find_map(|v| facts.env.get(*v));
+    let fetcher = Fetcher::new(proxy.map(String::as_str));
+    let release = alpine::release(version, mirror.unwrap_or(alpine::MIRROR), &fetcher)?;
+    let data = facts.dirs().data;
+    let folder = data.join("downloads");
+    let io = |source| StoreError::Io { what: "cannot make", path: folder.clone(), source };
+    std::fs::create_dir_all(&folder).map_err(io)?;
+    let file = folder.join(format!("alpine-{}-{}.tar.gz", release.version, alpine::ARCH));
+    let bar = bar(&format!("fetching alpine {}", release.version), None);
+    let fetched = fetcher.file(&release.url, &file, &release.sha256, &mut |done, total| {
+        if let Some(total) = total {
+            bar.set_length(total);
+        }
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    fetched?;
+    let name = format!("alpine:{}", release.version);
+    let image = Store::new(&data).load(&file, &name, &release.url, &mut |_| {})?;
+    let _ = std::fs::remove_file(&file);
+    Ok(image)
+}
+
+/// A progress bar on standard error, if that is a terminal. It ticks by itself only when told: no thread.
+fn bar(what: &str, total: Option<u64>) -> ProgressBar {
+    let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+    let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+    bar.set_message(what.to_owned());
+    bar
+}
+
+impl Resolved {
+    /// As the plan wants to know it.
+    pub(crate) fn found(&self) -> Found {
+        match self {
+            Self::Host(image) => Found { name: "host".into(), host: true, mounts: image.mounts.clone() },
+            Self::Stored(image) => Found { name: image.name.clone(), host: false, mounts: Vec::new() },
+            Self::Folder(path) => Found { name: path.display().to_string(), host: false, mounts: Vec::new() },
+        }
+    }
+
+    /// Unpacks what is missing for a cell with these ids, and says how the root is laid and what the skeleton holds.
+    pub(crate) fn prepare(&self, cell: &Cell, facts: &Facts) -> Result<(RootFs, Vec<Entry>), CliError> {
+        let dirs = facts.dirs();
+        let layer = dirs.layer(&cell.name);
+        let mut lowers = vec![dirs.cell(&cell.name).join("top")];
+        let resolv = (cell.network == Network::Host).then(|| host::resolv_conf(Path::new("/"))).flatten();
+        let about =
+            About { name: &cell.name, hostname: &cell.hostname, user: &cell.user, network: cell.network, resolv_conf: resolv.as_deref() };
+        let (mounts, skeleton) = match self {
+            Self::Host(image) => (image.mounts.clone(), skeleton::under_host(about, &image.entries)),
+            Self::Stored(image) => {
+                let layers = unpacked(image, &cell.ids, &dirs.data)?;
+                let entries = skeleton::over_image(about, &layers).map_err(ImageError::from)?;
+                lowers.extend(layers);
+                (Vec::new(), entries)
+            }
+            Self::Folder(path) => {
+                let entries = skeleton::over_image(about, std::slice::from_ref(path)).map_err(ImageError::from)?;
+                lowers.push(path.clone());
+                (Vec::new(), entries)
+            }
+        };
+        Ok((RootFs { lowers, upper: layer.join("upper"), work: layer.join("work"), mounts }, skeleton))
+    }
+}
+
+/// The unpacked layers of `image`, the topmost first.
+fn unpacked(image: &Image, ids: &Ids, data: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let store = Store::new(data);
+    let layers = store.layers(image, ids.layer_key());
+    for layer in layers.iter().filter(|l| !l.is_ready()) {
+        let job = LayerJob { layer: layer.clone(), ownership: Owner::of(ids) };
+        open_up(data, ids);
+        if ids.rootless() { run_in_outer(&Job::Unpack(job), ids, Vec::new())? } else { job.run()? }
+    }
+    Ok(layers.into_iter().map(|l| l.dir).collect())
+}
+
+/// Under real root the cell's ids are others than root's: they must be able to pass through the folders above the layers.
+fn open_up(data: &Path, ids: &Ids) {
+    if ids.rootless() {
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt;
+    for folder in [data.to_owned(), data.join("layers"), data.join("layers").join(ids.layer_key())] {
+        let _ = std::fs::create_dir_all(&folder);
+        let _ = std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o711));
+    }
+}
+
+/// A layer to unpack, as it travels to OUTER.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LayerJob {
+    layer: Layer,
+    ownership: Owner,
+}
+
+/// [`Ownership`] on its way.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Owner {
+    Caller,
+    Keep,
+    Shift { base: u32, count: u32 },
+}
+
+impl Owner {
+    fn of(ids: &Ids) -> Self {
+        match (ids.scheme, ids.uids.first()) {
+            (IdScheme::Shifted, Some(extent)) => Self::Shift { base: extent.outside, count: extent.size },
+            (IdScheme::Single | IdScheme::SingleRoot, _) => Self::Caller,
+            _ => Self::Keep,
+        }
+    }
+}
+
+impl LayerJob {
+    pub(crate) fn run(&self) -> Result<(), CliError> {
+        let ownership = match self.ownership {
+            Owner::Caller => Ownership::Single,
+            Owner::Keep => Ownership::Keep,
+            Owner::Shift { base, count } => Ownership::Shift { base, count },
+        };
+        let bar = bar(&format!("unpacking {}", self.layer.image), std::fs::metadata(&self.layer.blob).map(|m| m.len()).ok());
+        let result = self.layer.unpack(ownership, &mut |done| bar.set_position(done));
+        bar.finish_and_clear();
+        Ok(result.map_err(ImageError::from)?)
+    }
+}
+
+/// Removes unpacked layers.
+pub(crate) fn remove_folders(folders: &[PathBuf]) -> Result<(), CliError> {
+    for folder in folders {
+        let (Some(parent), Some(name)) = (folder.parent(), folder.file_name()) else { continue };
+        let remove = || cellblock_sys::tree::remove(std::fs::File::open(parent)?.as_fd(), name);
+        remove().map_err(|source| CliError::File { what: "cannot remove", path: folder.clone(), source })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! The second life of this program: what has to be done in OUTER, in a fresh process, as a job that travels in a memory file.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use cellblock_bundle::Ids;
+use cellblock_rootfs::root::skeleton::{self, Entry};
+use cellblock_runtime::state::{Claim, Dirs};
+use cellblock_runtime::supervisor::{Start, supervise};
+use cellblock_runtime::{cleanup, outer};
+use cellblock_sys::process::{Fork, SingleThreaded, exit_now, inherited};
+use rustix::fs::MemfdFlags;
+use serde::{Deserialize, Serialize};
+
+use crate::images::LayerJob;
+use crate::output::say;
+use crate::report::CliError;
+
+/// The hidden first word: followed by the numbers of inherited descriptors, the job's first.
+pub(crate) const WORD: &str = "__job";
+
+/// What there is to do.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "job", rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Job {
+    /// Guard a cell. Descriptors: its lock; with `detached`, a pipe to say "started" on.
+    Supervise {
+        /// The cell and where things are.
+        start: Box<Start>,
+        /// The skeleton's content.
+        skeleton: Vec<Entry>,
+    },
+    /// Remove what a killed supervisor has left. Descriptors: the cell's lock.
+    Remove {
+        /// Where things are.
+        dirs: Dirs,
+        /// The cell's name.
+        name: String,
+        /// Leave its writable layer.
+        keep: bool,
+    },
+    /// Unpack a layer.
+    Unpack(LayerJob),
+    /// Remove folders of the store.
+    RemoveFolders {
+        /// Which.
+        folders: Vec<std::path::PathBuf>,
+    },
+}
+
+/// Turns this process into the one that does `job` in OUTER. Returns only on failure.
+pub(crate) fn become_job(job: &Job, ids: &Ids, mut descriptors: Vec<OwnedFd>) -> CliError {
+    let process = |what| move |source| CliError::Process { what, source };
+    let mut prepare = || -> Result<(), CliError> {
+        let file = memory_file(job).map_err(process("cannot hand over the job"))?;
+        let alone = SingleThreaded::prove().map_err(process("cannot go on"))?;
+        outer::enter(ids, &alone).map_err(|e| CliError::Runtime(e.into()))?;
+        descriptors.insert(0, file);
+        Ok(())
+    };
+    if let Err(error) = prepare() {
+        return error;
+    }
+    let numbers: Vec<String> = descriptors.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+    let arguments: Vec<&OsStr> = std::iter::once(OsStr::new(WORD)).chain(numbers.iter().map(OsStr::new)).collect();
+    CliError::Runtime(outer::exec_self(&arguments, &descriptors).into())
+}
+
+fn memory_file(job: &Job) -> std::io::Result<OwnedFd> {
+    let mut file = std::fs::File::from(rustix::fs::memfd_create(c"job", MemfdFlags::CLOEXEC)?);
+    file.write_all(&serde_json::to_vec(job)?)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+/// Has a child do `job` in OUTER and waits for it; its messages go to our standard error.
+pub(crate) fn run_in_outer(job: &Job, ids: &Ids, descriptors: Vec<OwnedFd>) -> Result<(), CliError> {
+    let process = |what| move |source| CliError::Process { what, source };
+    let alone = SingleThreaded::prove().map_err(process("cannot go on"))?;
+    match alone.fork().map_err(process("cannot fork"))? {
+        Fork::Child => {
+            let error = become_job(job, ids, descriptors);
+            exit_now(crate::report::tell(&error))
+        }
+        Fork::Parent(pid) => {
+            drop(descriptors);
+            let status = rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()))
+                .map_err(|e| process("cannot wait for our own job")(e.into()))?;
+            match status.and_then(|(_, s)| s.exit_status()) {
+                Some(0) => Ok(()),
+                _ => Err(CliError::Plain { message: "a step in the user namespace failed".into(), hint: None }),
+            }
+        }
+    }
+}
+
+/// The hidden command.
+pub(crate) fn main(arguments: &[OsString]) -> Result<i32, CliError> {
+    let process = |what| move |source| CliError::Process { what, source };
+    let mut descriptors = arguments
+        .iter()
+        .map(|n| n.to_str().and_then(|n| n.parse().ok()).ok_or_else(|| std::io::ErrorKind::InvalidInput.into()).and_then(inherited))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(process("this command is for cellblock's own use"))?
+        .into_iter();
+    let mut text = Vec::new();
+    let file = descriptors.next().ok_or_else(|| process("no job")(std::io::ErrorKind::InvalidInput.into()))?;
+    std::fs::File::from(file).read_to_end(&mut text).map_err(process("cannot read the job"))?;
+    let job: Job = serde_json::from_slice(&text).map_err(|e| process("cannot read the job")(e.into()))?;
+    match job {
+        Job::Supervise { start, skeleton } => {
+            let lock = descriptors.next().ok_or_else(|| process("no lock")(std::io::ErrorKind::InvalidInput.into()))?;
+            guard(&start, &skeleton, lock, descriptors.next())
+        }
+        Job::Remove { dirs, name, keep } => {
+            if let Some(lock) = descriptors.next() {
+                cleanup::remove(&dirs, Claim { dir: dirs.cell(&name), name, lock }, keep);
+            }
+            Ok(0)
+        }
+        Job::Unpack(layer) => layer.run().map(|()| 0),
+        Job::RemoveFolders { folders } => crate::images::remove_folders(&folders).map(|()| 0),
+    }
+}
+
+fn guard(start: &Start, entries: &[Entry], lock: OwnedFd, ready: Option<OwnedFd>) -> Result<i32, CliError> {
+    let cell = &start.cell;
+    let claim = Claim { name: cell.name.clone(), dir: start.dirs.cell(&cell.name), lock };
+    let top = claim.dir.join("top");
+    let mut prepare = || skeleton::write(&top, entries, &cell.ids, &cell.user).map_err(|e| format!("cannot write the cell's own files: {e}"));
+    let mut ready = ready;
+    let mut started = || {
+        if let Some(pipe) = ready.take() {
+            let _ = rustix::io::write(&pipe, b"started");
+        }
+    };
+    let ended = supervise(start, claim, &mut prepare, &mut started)?;
+    for note in ended.notes {
+        say(&format!("cellblock: {note}"));
+    }
+    Ok(ended.code)
+}
