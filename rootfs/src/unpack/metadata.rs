@@ -192,3 +192,24 @@ fn times(mtime: Timestamp) -> Timestamps {
         last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanoseconds.into() },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A user namespace in which only user 0 and group 0 to 9 are mapped, as the kernel answers for it.
+    fn chown(user: Option<Uid>, group: Option<Gid>) -> rustix::io::Result<()> {
+        let mapped = user.is_none_or(|user| user.as_raw() == 0) && group.is_none_or(|group| group.as_raw() < 10);
+        if mapped { Ok(()) } else { Err(Errno::INVAL) }
+    }
+
+    #[test]
+    fn the_id_that_is_not_mapped_is_named() {
+        let error = |owner| change_owner(chown, owner, b"etc/shadow").map_err(|error| error.to_string());
+        assert_eq!(error((0, 9)), Ok(()));
+        let told = |what| Err(format!("`etc/shadow` belongs to {what}, which is not mapped in this user namespace"));
+        assert_eq!(error((0, 42)), told("group 42"));
+        assert_eq!(error((7, 0)), told("user 7"));
+        assert_eq!(error((7, 42)), told("user 7"));
+    }
+}

@@ -214,7 +214,7 @@ fn progress_and_digests() {
 
 #[test]
 fn a_full_file_system_is_told_apart() {
-    // A limit on the size of files stands in for a full disk nowhere near as well as the errno itself.
+    // Filling a disk needs a mount of its own; that the errno becomes the right kind does not.
     let full = UnpackError::os("write", b"a\x1b", rustix::io::Errno::NOSPC);
     assert_eq!(full.to_string(), "no space left while unpacking `a\\u{1b}`");
     assert!(matches!(UnpackError::os("write", b"a", rustix::io::Errno::DQUOT), UnpackError::NoSpace { .. }));
