@@ -1,0 +1,164 @@
+//! A repository's files, as gitrepository-layout(5) and git-worktree(1) describe them.
+//!
+//! ```text
+//! main worktree     ROOT/.git/            HEAD, objects/, refs/
+//! linked worktree   ROOT/.git             "gitdir: COMMON/worktrees/NAME"
+//!                   COMMON/worktrees/NAME/ HEAD, commondir ("../.."), gitdir (path of ROOT/.git: the back-pointer)
+//! submodule, or     ROOT/.git             "gitdir: ELSEWHERE", no commondir: a repository of its own
+//! --separate-git-dir
+//! ```
+
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{Head, ProjectError};
+
+/// Longest file of git's that is read here, in bytes; a path has at most 4096.
+const LARGEST: u64 = 8192;
+
+/// How much of a commit's id is shown, as `git rev-parse --short` does.
+const SHORT: usize = 7;
+
+/// What is known about a repository.
+#[derive(Debug)]
+pub(super) struct Repository {
+    /// What is checked out in this worktree.
+    pub(super) head: Head,
+    /// The folder that all worktrees share. Canonical.
+    pub(super) common_dir: PathBuf,
+    /// Whether this is a linked worktree that its repository knows.
+    linked: bool,
+}
+
+impl Repository {
+    /// What stands for the repository as a whole: the folder around `.git` (or `.bare`, the usual name for a bare repository that only
+    /// has linked worktrees), else the bare repository itself. A main worktree, a submodule and a separate git dir stand for themselves.
+    pub(super) fn canonical_root(&self, root: &Path) -> PathBuf {
+        if !self.linked {
+            return root.to_owned();
+        }
+        match (self.common_dir.file_name(), self.common_dir.parent()) {
+            (Some(name), Some(parent)) if name == ".git" || name == ".bare" => parent.to_owned(),
+            _ => self.common_dir.clone(),
+        }
+    }
+}
+
+/// The repository whose worktree begins at `root`, if there is one.
+pub(super) fn open(root: &Path) -> Result<Option<Repository>, ProjectError> {
+    let dot_git = root.join(".git");
+    // `metadata` follows a link, as git does.
+    let Ok(metadata) = std::fs::metadata(&dot_git) else {
+        return Ok(None);
+    };
+    if metadata.is_dir() {
+        // Without HEAD git does not take it for a repository and looks further up.
+        let Some(head) = read_head(&dot_git)? else { return Ok(None) };
+        let common_dir = canonical(&dot_git)?;
+        return Ok(Some(Repository { head, common_dir, linked: false }));
+    }
+    let git_dir = pointer(root, &dot_git)?;
+    let Some(head) = read_head(&git_dir)? else {
+        return Err(ProjectError::Broken { path: git_dir, problem: "it has no HEAD" });
+    };
+    match read_line(&git_dir.join("commondir"))? {
+        None => Ok(Some(Repository { head, common_dir: git_dir, linked: false })),
+        Some(text) => {
+            let common_dir = canonical(&git_dir.join(text))?;
+            confirm(&dot_git, &git_dir, &common_dir)?;
+            Ok(Some(Repository { head, common_dir, linked: true }))
+        }
+    }
+}
+
+/// Whether `folder` itself is a repository's, outside any work tree. One named `.git` belongs to the folder around it.
+pub(super) fn is_bare(folder: &Path) -> bool {
+    let named_git = folder.file_name().is_some_and(|name| name == ".git");
+    !named_git
+        && folder.join("HEAD").is_file()
+        && folder.join("objects").is_dir()
+        && folder.join("refs").is_dir()
+        && matches!(read_head(folder), Ok(Some(_)))
+}
+
+/// Where the file `.git` points.
+fn pointer(root: &Path, dot_git: &Path) -> Result<PathBuf, ProjectError> {
+    let broken = |problem| ProjectError::Broken { path: dot_git.to_owned(), problem };
+    let text = read_line(dot_git)?.ok_or_else(|| broken("it is not a file"))?;
+    let target = text.strip_prefix("gitdir: ").ok_or_else(|| broken("it does not begin with `gitdir: `"))?;
+    if target.is_empty() {
+        return Err(broken("it points nowhere"));
+    }
+    let target = root.join(target);
+    target.canonicalize().map_err(|_| ProjectError::Dangling { path: dot_git.to_owned(), target })
+}
+
+/// A linked worktree counts only if the repository lists it: its folder lies in `COMMON/worktrees`, and the back-pointer in
+/// there names our `.git`. Otherwise any folder with a crafted `.git` would pass for a part of any project.
+fn confirm(dot_git: &Path, git_dir: &Path, common_dir: &Path) -> Result<(), ProjectError> {
+    let listed = git_dir.parent() == Some(&common_dir.join("worktrees"));
+    let back = read_line(&git_dir.join("gitdir"))?;
+    // Relative since git 2.48 with worktree.useRelativePaths, from the folder that holds it.
+    let back = back.and_then(|text| git_dir.join(text).canonicalize().ok());
+    if listed && back.is_some() && back == dot_git.canonicalize().ok() {
+        Ok(())
+    } else {
+        Err(ProjectError::NotItsWorktree { path: dot_git.to_owned(), common: common_dir.to_owned() })
+    }
+}
+
+/// What `HEAD` of a repository says; `None` if there is no such file.
+fn read_head(git_dir: &Path) -> Result<Option<Head>, ProjectError> {
+    let path = git_dir.join("HEAD");
+    // Once a symbolic link, and git still reads those.
+    if let Ok(target) = std::fs::read_link(&path) {
+        return Ok(target.to_str().and_then(branch).map(Head::Branch));
+    }
+    let Some(text) = read_line(&path)? else { return Ok(None) };
+    let head = match text.strip_prefix("ref:") {
+        Some(name) => branch(name.trim_start()).map_or(Head::Unknown, Head::Branch),
+        None if matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            Head::Detached(text[..SHORT].to_ascii_lowercase())
+        }
+        None => return Err(ProjectError::Broken { path, problem: "it names neither a branch nor a commit" }),
+    };
+    Ok(Some(head))
+}
+
+/// The branch of a reference. `.invalid` is what a repository with reftables writes there for old readers (git-init(1)).
+fn branch(reference: &str) -> Option<String> {
+    let name = reference.strip_prefix("refs/heads/")?;
+    (!name.is_empty() && name != ".invalid" && !name.contains(char::is_control)).then(|| name.to_owned())
+}
+
+fn canonical(path: &Path) -> Result<PathBuf, ProjectError> {
+    path.canonicalize().map_err(|source| ProjectError::Read { path: path.to_owned(), source })
+}
+
+/// The first line of a small regular file; `None` if there is none. Never waits, whatever a repository put there.
+fn read_line(path: &Path) -> Result<Option<String>, ProjectError> {
+    let failed = |errno: Errno| ProjectError::Read { path: path.to_owned(), source: errno.into() };
+    // Without NONBLOCK a FIFO would hold us for ever.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file: OwnedFd = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => file,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(errno) => return Err(failed(errno)),
+    };
+    let stat = rustix::fs::fstat(&file).map_err(failed)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    let read = std::fs::File::from(file).take(LARGEST).read_to_end(&mut bytes);
+    read.map_err(|source| ProjectError::Read { path: path.to_owned(), source })?;
+    let line = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+    match std::str::from_utf8(line) {
+        Ok(text) if !text.contains('\0') => Ok(Some(text.trim_end().to_owned())),
+        _ => Err(ProjectError::Broken { path: path.to_owned(), problem: "it is not text" }),
+    }
+}
