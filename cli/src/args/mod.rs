@@ -112,7 +112,7 @@ pub(crate) struct CellFlags {
     #[arg(long, value_name = "MODE", value_parser = choice::<LimitMode>(), help_heading = "Limits")]
     pub(crate) limits: Option<LimitMode>,
 
-    /// Act as if started in DIR
+    /// Work on the project of DIR instead of the working directory's
     #[arg(short = 'C', long, value_name = "DIR", help_heading = "Project")]
     pub(crate) project_dir: Option<PathBuf>,
     /// Give the cell no project: nothing of the host's files is mounted

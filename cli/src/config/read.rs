@@ -175,6 +175,13 @@ impl Reader<'_> {
                 Ok(value) => return Some(Located { value, at }),
                 Err(error) => format!("invalid value {text:?} for `{}`: {error}", key.text),
             },
+            Kind::Null => {
+                let problem = Problem::new(at, format!("`{}` has no value", key.text));
+                self.problems.push(
+                    problem.hint("write one, or take the line out; a lone ~ means nothing in YAML unless it is quoted"),
+                );
+                return None;
+            }
             other => format!("`{}` must be a single value, not {}", key.text, other.name()),
         };
         self.problems.push(Problem::new(at, problem));

@@ -117,7 +117,10 @@ fn mistakes_are_told_with_their_line() {
         ),
         ("defaults:\n  init: yes\n", "c.yaml:2:9: `init` must be true or false"),
         ("defaults:\n  init: 'true'\n", "c.yaml:2:9: `init` must be true or false"),
-        ("defaults:\n  image:\n", "c.yaml:2:8: `image` must be a single value, not nothing"),
+        (
+            "defaults:\n  image:\n",
+            "c.yaml:2:8: `image` has no value\n  hint: write one, or take the line out; a lone ~ means nothing in YAML unless it is quoted",
+        ),
         ("defaults:\n  image: ''\n", "c.yaml:2:10: `image` is empty"),
         (
             "defaults:\n  env: MIX_ENV=dev\n",

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use cellblock_bundle::cell::Project;
 use sha2::{Digest, Sha256};
 
+use crate::args::CellFlags;
 pub(crate) use refuse::{Refusal, refuse};
 
 /// Why a folder's project cannot be told. Each names the path that is wrong.
@@ -200,6 +201,15 @@ pub(crate) fn find(from: &Path, uid: u32, trusted: bool) -> Result<ProjectFacts,
         }
     }
     Ok(ProjectFacts::new(&cwd, &cwd, &cwd))
+}
+
+/// The project that flags ask for: none, that of another folder, or that of the working directory `cwd`.
+pub(crate) fn asked_for(flags: &CellFlags, cwd: &Path, uid: u32) -> Result<Option<ProjectFacts>, ProjectError> {
+    if flags.no_project {
+        return Ok(None);
+    }
+    let from = flags.project_dir.as_ref().map_or_else(|| cwd.to_owned(), |dir| cwd.join(dir));
+    find(&from, uid, flags.force_project).map(Some)
 }
 
 #[cfg(test)]

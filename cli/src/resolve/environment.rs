@@ -1,0 +1,225 @@
+//! The command's environment: empty at first, then a short list of the host's variables, then what is true inside, then what was asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use cellblock_bundle::cell::User;
+
+use super::error::ResolveError;
+use super::files::Files;
+use super::host::HostFacts;
+use super::image::ImageFacts;
+use super::layers::Layers;
+use super::origin::{Explained, Origin};
+use crate::args::CellFlags;
+use crate::args::values::EnvEntry;
+
+/// When a variable of the host passes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passes {
+    /// Whenever it is set.
+    Always,
+    /// When it holds a path that exists inside.
+    Path,
+    /// Not: the reason says what stands in for it.
+    Never,
+}
+
+/// The list: a name, or a beginning with `*`; when; why.
+const LIST: &[(&str, Passes, &str)] = &[
+    ("ANTHROPIC_API_KEY", Passes::Always, "the one secret on the list: agents of Anthropic's log in with it"),
+    ("COLORTERM", Passes::Always, "says that the terminal shows true colour"),
+    ("EDITOR", Passes::Always, "git and agents call it"),
+    ("LANG", Passes::Always, "language and character set"),
+    ("LANGUAGE", Passes::Always, "order of languages for messages (gettext)"),
+    ("LC_*", Passes::Always, "single parts of the locale"),
+    ("NIX_SSL_CERT_FILE", Passes::Path, "certificates for nix's programs"),
+    ("NO_COLOR", Passes::Always, "no colours wanted (no-color.org)"),
+    ("PAGER", Passes::Always, "git and man call it"),
+    ("SSL_CERT_DIR", Passes::Path, "certificates for OpenSSL"),
+    ("SSL_CERT_FILE", Passes::Path, "certificates for OpenSSL"),
+    ("TERM", Passes::Always, "which terminal it is"),
+    ("TERM_PROGRAM", Passes::Always, "which program draws it; agents choose key bindings by it"),
+    ("TERM_PROGRAM_VERSION", Passes::Always, "the same"),
+    ("TZ", Passes::Always, "time zone"),
+    ("VISUAL", Passes::Always, "as EDITOR"),
+    (
+        "XDG_RUNTIME_DIR",
+        Passes::Never,
+        "the host's has sockets of the desktop's and does not exist inside; -e and a mount can say otherwise",
+    ),
+];
+
+/// Adds names to the list for one start.
+const EXTRA: &str = "CELLBLOCK_EXTRA_ENV";
+
+/// What images have, and the order of Debian's and Alpine's login.
+const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The environment and what there is to say about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Environment {
+    /// The variables.
+    pub(super) variables: BTreeMap<String, String>,
+    /// Where each came from.
+    pub(super) explained: Vec<Explained>,
+    /// Things the person should know.
+    pub(super) notes: Vec<String>,
+}
+
+/// Everything that is asked to make an environment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) flags: &'a CellFlags,
+    pub(super) layers: Layers<'a>,
+    pub(super) host: &'a HostFacts,
+    pub(super) files: &'a dyn Files,
+    pub(super) image: &'a ImageFacts,
+    pub(super) user: &'a User,
+    pub(super) name: &'a str,
+}
+
+/// The command's environment. Each step may replace what the one before said, and none may contradict itself.
+pub(super) fn environment(asked: Asked<'_>) -> Result<Environment, ResolveError> {
+    let host = &asked.host.env;
+    let visible = |path: &Path| asked.image.shows(path, asked.files);
+    let mut made = Maker { host, made: BTreeMap::new(), notes: Vec::new() };
+    for (name, value) in host.iter().filter(|(name, value)| listed(name, value, &visible)) {
+        made.set(name, value, Origin::Host);
+    }
+    let path = match &asked.image.visible {
+        Some(_) => path_inside(host.get("PATH").map_or("", String::as_str), &visible),
+        None => USUAL_PATH.to_owned(),
+    };
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let told: [(&str, &str); 8] = [
+        // systemd's and podman's way of saying that this is a container (systemd, CONTAINER_INTERFACE.md).
+        ("container", "cellblock"),
+        ("CELLBLOCK", "1"),
+        ("CELLBLOCK_NAME", asked.name),
+        ("HOME", &text(&asked.user.home)),
+        ("LOGNAME", &asked.user.name),
+        ("PATH", &path),
+        ("SHELL", &text(&asked.user.shell)),
+        ("USER", &asked.user.name),
+    ];
+    for (name, value) in told {
+        made.set(name, value, Origin::Default);
+    }
+    let extra = host.get(EXTRA).map_or("", String::as_str);
+    for name in extra.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        let wrong = |error| ResolveError::Entry { origin: Origin::Env(EXTRA), error };
+        match name.parse::<EnvEntry>().map_err(wrong)? {
+            EnvEntry { name, value: Some(_) } => {
+                return Err(wrong(crate::args::values::ValueError::EnvName(format!("{name}=…"))));
+            }
+            entry => made.entry(&entry, Origin::Env(EXTRA)),
+        }
+    }
+    for (settings, origin) in asked.layers.sections() {
+        made.list(settings.env.iter().map(|entry| (entry.value.clone(), origin(entry.at))))?;
+    }
+    for file in &asked.flags.env_file {
+        let path = asked.host.cwd.join(file);
+        let failed = |source| ResolveError::Source { origin: Origin::Flag("--env-file"), path: path.clone(), source };
+        made.list(env_file(&path, &asked.files.read(&path).map_err(failed)?)?)?;
+    }
+    // As podman: of two -e with one name the last counts.
+    for entry in &asked.flags.env {
+        made.entry(entry, Origin::Flag("--env"));
+    }
+    Ok(made.finish())
+}
+
+struct Maker<'a> {
+    host: &'a BTreeMap<String, String>,
+    made: BTreeMap<String, (String, Origin)>,
+    notes: Vec<String>,
+}
+
+impl Maker<'_> {
+    fn set(&mut self, name: &str, value: &str, origin: Origin) {
+        self.made.insert(name.to_owned(), (value.to_owned(), origin));
+    }
+
+    fn entry(&mut self, entry: &EnvEntry, origin: Origin) {
+        match entry.value.as_ref().or_else(|| self.host.get(&entry.name)) {
+            Some(value) => self.set(&entry.name, &value.clone(), origin),
+            // As podman, but not silently.
+            None => self.notes.push(format!("{origin}: {} is not set here and so not passed on", entry.name)),
+        }
+    }
+
+    fn list(&mut self, entries: impl IntoIterator<Item = (EnvEntry, Origin)>) -> Result<(), ResolveError> {
+        let mut seen = BTreeSet::new();
+        for (entry, origin) in entries {
+            if !seen.insert(entry.name.clone()) {
+                return Err(ResolveError::TwoVariables { origin, name: entry.name });
+            }
+            self.entry(&entry, origin);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Environment {
+        let explain = |(name, (value, origin)): (&String, &(String, Origin))| Explained {
+            key: format!("env {name}"),
+            value: if secret(name) { "(not shown)".to_owned() } else { value.clone() },
+            origin: origin.clone(),
+        };
+        Environment {
+            explained: self.made.iter().map(explain).collect(),
+            variables: self.made.into_iter().map(|(name, (value, _))| (name, value)).collect(),
+            notes: self.notes,
+        }
+    }
+}
+
+fn listed(name: &str, value: &str, visible: &dyn Fn(&Path) -> bool) -> bool {
+    let matches = |pattern: &str| match pattern.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => name == pattern,
+    };
+    match LIST.iter().find(|(pattern, ..)| matches(pattern)) {
+        Some((_, Passes::Always, _)) => true,
+        Some((_, Passes::Path, _)) => visible(Path::new(value)),
+        Some((_, Passes::Never, _)) | None => false,
+    }
+}
+
+/// Whether a variable's value is better not shown on a screen, by its name.
+pub(crate) fn secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH", "DATABASE_URL", "COOKIE"]
+        .iter()
+        .any(|word| name.contains(word))
+}
+
+/// The folders of the host's `PATH` that exist inside, then the usual ones that do and are not among them.
+pub(crate) fn path_inside(host: &str, visible: &dyn Fn(&Path) -> bool) -> String {
+    let mut folders: Vec<&str> = Vec::new();
+    // An empty or relative entry means the working directory, where whoever can write can replace any program.
+    for folder in host.split(':').chain(USUAL_PATH.split(':')).filter(|folder| folder.starts_with('/')) {
+        if !folders.contains(&folder) && visible(Path::new(folder)) {
+            folders.push(folder);
+        }
+    }
+    if folders.is_empty() { USUAL_PATH.to_owned() } else { folders.join(":") }
+}
+
+/// Podman's `--env-file`: a `NAME=VALUE` or a `NAME` a line, `#` at the beginning of a line, no quotes.
+fn env_file(path: &Path, text: &str) -> Result<Vec<(EnvEntry, Origin)>, ResolveError> {
+    let mut entries = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let origin = Origin::EnvFile { file: path.to_owned(), line: index + 1 };
+        match line.parse() {
+            Ok(entry) => entries.push((entry, origin)),
+            Err(error) => return Err(ResolveError::Entry { origin, error }),
+        }
+    }
+    Ok(entries)
+}

@@ -1,0 +1,188 @@
+//! Why what was asked for makes no cell. Every error says where the word that is wrong stands.
+
+use std::path::PathBuf;
+
+use super::expand::ExpandError;
+use super::ids::IdError;
+use super::origin::Origin;
+use crate::args::values::ValueError;
+use crate::project::Refusal;
+
+/// Why there is no cell.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResolveError {
+    /// Nothing to run.
+    #[error("there is no command to run")]
+    NoCommand,
+    /// A program without a name.
+    #[error("the program's name is empty")]
+    EmptyProgram,
+    /// A program with a NUL in it cannot come from a shell, but from a link or a test.
+    #[error("a NUL character cannot be passed to a program")]
+    Nul,
+    /// A variable of cellblock's with a value that is none.
+    #[error("invalid value {text:?} for ${name}: {error}")]
+    Variable {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        text: String,
+        /// What is wrong with it.
+        error: ValueError,
+    },
+    /// A path that cannot be expanded.
+    #[error("{origin}: cannot expand {text:?}: {error}")]
+    Expand {
+        /// Where it stands.
+        origin: Origin,
+        /// As written.
+        text: String,
+        /// Why.
+        error: ExpandError,
+    },
+    /// A project's path that depends on where one stands.
+    #[error("{origin}: the project's path {text:?} must be absolute, or begin with ~ or a variable")]
+    RelativeProject {
+        /// Where it stands.
+        origin: Origin,
+        /// As written.
+        text: String,
+    },
+    /// Two projects of the configuration with one folder.
+    #[error("the projects `{one}` and `{two}` of the configuration have the same path {path}", path = .path.display())]
+    TwoProjects {
+        /// One.
+        one: String,
+        /// The other.
+        two: String,
+        /// Their path.
+        path: PathBuf,
+    },
+    /// A folder that must not be a project.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Ids.
+    #[error(transparent)]
+    Ids(#[from] IdError),
+    /// A mount's source or another path of the host does not exist or is closed.
+    #[error("{origin}: {path} cannot be used", path = .path.display())]
+    Source {
+        /// Where it stands.
+        origin: Origin,
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A path that cannot stand in an OCI bundle.
+    #[error("{origin}: the path {path:?} is not UTF-8, which an OCI bundle cannot express")]
+    NotUtf8 {
+        /// Where it stands.
+        origin: Origin,
+        /// The path.
+        path: PathBuf,
+    },
+    /// A relative path of the configuration where there is no project.
+    #[error("{origin}: {text:?} is relative to the project, and there is none")]
+    NoProject {
+        /// Where it stands.
+        origin: Origin,
+        /// As written.
+        text: String,
+    },
+    /// A relative path of the configuration that a link leads out of the project.
+    #[error("{origin}: {text:?} leads out of the project, to {path}", path = .path.display())]
+    LeadsOut {
+        /// Where it stands.
+        origin: Origin,
+        /// As written.
+        text: String,
+        /// Where to.
+        path: PathBuf,
+    },
+    /// A mount onto something that is the cell's own.
+    #[error("{origin}: nothing can be mounted on {target}: {why}", target = .target.display())]
+    Target {
+        /// Where it stands.
+        origin: Origin,
+        /// The path inside.
+        target: PathBuf,
+        /// What is there.
+        why: &'static str,
+    },
+    /// Two mounts on one path.
+    #[error("{origin}: {target} is mounted twice, first by {first}", target = .target.display())]
+    TwoMounts {
+        /// The second.
+        origin: Origin,
+        /// The path inside.
+        target: PathBuf,
+        /// The first.
+        first: Origin,
+    },
+    /// A mount inside a mounted folder in which there is no place for it: one would have to be made on the host.
+    #[error("{origin}: {target} lies in {within}, which is the host's, and is not there", target = .target.display(), within = .within.display())]
+    NoPlace {
+        /// Where it stands.
+        origin: Origin,
+        /// The path inside.
+        target: PathBuf,
+        /// The mounted folder it lies in.
+        within: PathBuf,
+        /// Where it would have to be on the host.
+        place: PathBuf,
+    },
+    /// A mount that would hand cellblock's own files over.
+    #[error("{origin}: {path} holds cellblock's own files in {own}: a cell could change what cells may do", path = .path.display(), own = .own.display())]
+    OwnFiles {
+        /// Where it stands.
+        origin: Origin,
+        /// The mount's source.
+        path: PathBuf,
+        /// Cellblock's folder.
+        own: PathBuf,
+    },
+    /// A variable set twice by one list.
+    #[error("{origin}: {name} is set twice")]
+    TwoVariables {
+        /// The second.
+        origin: Origin,
+        /// The variable.
+        name: String,
+    },
+    /// A name in `CELLBLOCK_EXTRA_ENV` or a line of an `--env-file` that is none.
+    #[error("{origin}: {error}")]
+    Entry {
+        /// Where it stands.
+        origin: Origin,
+        /// What is wrong with it.
+        error: ValueError,
+    },
+    /// A terminal for a cell that nobody looks at.
+    #[error("--tty=always cannot be used with --detach: there is no terminal to stand behind it")]
+    TerminalInBackground,
+}
+
+impl ResolveError {
+    /// What would mend it, if there is more to say than the error does.
+    pub(crate) fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoCommand => {
+                "`cellblock run -- COMMAND` runs a command, `cellblock run AGENT` an agent, `cellblock shell` a shell"
+                    .to_owned()
+            }
+            Self::Refused(refusal) => refusal.hint().to_owned(),
+            Self::Ids(error) => error.hint()?.to_owned(),
+            Self::Source { path, source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                format!("a mount's source must exist; for a new folder: mkdir -p {}", path.display())
+            }
+            Self::LeadsOut { path, .. } => format!("if you mean it, write {} in full", path.display()),
+            Self::NoPlace { place, .. } => format!(
+                "create {} on the host first: a folder for a folder, a file for a file, no link",
+                place.display()
+            ),
+            Self::OwnFiles { .. } => "mount a narrower folder, or add :ro".to_owned(),
+            _ => return None,
+        })
+    }
+}

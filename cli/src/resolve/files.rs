@@ -1,0 +1,46 @@
+//! The few questions about the host's files that resolving asks. A trait, so that tests answer them from a table.
+
+use std::fmt::Debug;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// What a path leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// The path without links and dots.
+    pub(crate) canonical: PathBuf,
+    /// Whether it is a folder.
+    pub(crate) is_dir: bool,
+}
+
+/// Questions about files.
+pub(crate) trait Files: Debug {
+    /// Follows a path to its end.
+    fn look(&self, path: &Path) -> io::Result<Seen>;
+    /// The text of a small file.
+    fn read(&self, path: &Path) -> io::Result<String>;
+}
+
+/// The host's own files.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostFiles;
+
+/// Largest `--env-file`, in bytes: `execve(2)` takes no more than a quarter of the stack for arguments and environment, 2 MiB.
+const LARGEST: u64 = 2 << 20;
+
+impl Files for HostFiles {
+    fn look(&self, path: &Path) -> io::Result<Seen> {
+        let canonical = path.canonicalize()?;
+        let is_dir = std::fs::metadata(&canonical)?.is_dir();
+        Ok(Seen { canonical, is_dir })
+    }
+
+    fn read(&self, path: &Path) -> io::Result<String> {
+        let mut text = String::new();
+        std::fs::File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > LARGEST {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 2 MiB"));
+        }
+        Ok(text)
+    }
+}

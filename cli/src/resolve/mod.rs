@@ -1,0 +1,219 @@
+//! From what was typed, configured and found to what is meant: a [`Cell`], with where each of its values came from.
+//!
+//! Everything here works on data: [`HostFacts`] is gathered once, the few questions about files go through [`Files`]. It takes two
+//! steps, because `auto` needs the image store and the ids need to know the image: [`image`], then [`resolve`].
+
+mod environment;
+mod error;
+mod expand;
+mod files;
+mod host;
+mod ids;
+mod image;
+mod layers;
+mod mounts;
+mod names;
+mod origin;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use cellblock_bundle::cell::{Cell, Limits, Mount, Network, Profile, User};
+
+pub(crate) use error::ResolveError;
+pub(crate) use files::{Files, HostFiles};
+pub(crate) use host::{HostError, HostFacts};
+pub(crate) use ids::{IdError, ids_for};
+pub(crate) use image::{ImageFacts, ImageRequest};
+pub(crate) use layers::project_path;
+pub(crate) use names::numbered;
+pub(crate) use origin::{Explained, Origin, Sourced};
+
+use crate::args::values::{Choice, LimitMode, Tty, Userns};
+use crate::args::{Typed, Words};
+use crate::config::Config;
+use crate::project::{ProjectFacts, refuse};
+use layers::{Layers, Wanted};
+
+/// Everything that decides.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inputs<'a> {
+    /// The command line.
+    pub(crate) typed: &'a Typed,
+    /// The configuration.
+    pub(crate) config: &'a Config,
+    /// The project, unless there is to be none.
+    pub(crate) project: Option<&'a ProjectFacts>,
+    /// The host and the person.
+    pub(crate) host: &'a HostFacts,
+    /// The host's files.
+    pub(crate) files: &'a dyn Files,
+}
+
+/// What the image store has to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ImageWanted {
+    /// The image.
+    pub(crate) request: Sourced<ImageRequest>,
+    /// Where Alpine's releases come from, if not from Alpine.
+    pub(crate) alpine_mirror: Option<Sourced<String>>,
+}
+
+/// What is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Resolved {
+    /// The cell.
+    pub(crate) cell: Cell,
+    /// Whether the person chose its name: a taken one is then an error, and not a reason for [`Resolved::rename`].
+    pub(crate) named: bool,
+    /// How it is started.
+    pub(crate) start: Start,
+    /// Where every value came from.
+    pub(crate) explain: Vec<Explained>,
+    /// Things the person should be told, none of which stands in the way.
+    pub(crate) notes: Vec<String>,
+}
+
+/// How a cell is started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// In the background.
+    pub(crate) detach: bool,
+    /// Its files stay when it ends.
+    pub(crate) keep: bool,
+    /// No questions.
+    pub(crate) yes: bool,
+    /// Only print.
+    pub(crate) dry_run: bool,
+    /// Print where values came from.
+    pub(crate) explain: bool,
+    /// Print JSON.
+    pub(crate) json: bool,
+}
+
+impl Resolved {
+    /// Gives the cell another name, as when its own is taken: everything that was made from the name follows.
+    pub(crate) fn rename(&mut self, name: &str) {
+        let old = std::mem::replace(&mut self.cell.name, name.to_owned());
+        if self.cell.hostname == old {
+            name.clone_into(&mut self.cell.hostname);
+        }
+        if let Some(value) = self.cell.env.get_mut("CELLBLOCK_NAME").filter(|value| **value == old) {
+            name.clone_into(value);
+        }
+        for explained in &mut self.explain {
+            let follows = matches!(explained.key.as_str(), "name" | "hostname" | "env CELLBLOCK_NAME");
+            if follows && explained.value == old && explained.origin == Origin::Default {
+                name.clone_into(&mut explained.value);
+            }
+        }
+    }
+}
+
+/// The first step: which image is wanted.
+///
+/// # Errors
+/// If a value cannot be understood.
+pub(crate) fn image(inputs: Inputs<'_>) -> Result<ImageWanted, ResolveError> {
+    let layers = inputs.layers()?;
+    let flag = inputs.typed.cell.image.clone().map(|image| (image, "--image"));
+    let text = |text: &str| Ok(text.to_owned());
+    let wanted = Wanted { flag, variable: Some(("CELLBLOCK_IMAGE", text)), key: |s| &s.image };
+    let said = layers.pick(wanted, "auto".to_owned())?;
+    let value = image::request(&said, &inputs.host.cwd, inputs.project.map(|p| p.root.as_path()), inputs.host)?;
+    let mirror = Wanted {
+        flag: None,
+        variable: Some(("CELLBLOCK_ALPINE_MIRROR", crate::args::values::mirror)),
+        key: |s| &s.alpine_mirror,
+    };
+    Ok(ImageWanted { request: Sourced { value, origin: said.origin }, alpine_mirror: layers.find(mirror)? })
+}
+
+/// The second step: the cell, now that the image is known. `wanted` is what [`image`] gave.
+///
+/// # Errors
+/// If what is asked for contradicts itself, does not exist or must not be.
+pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFacts) -> Result<Resolved, ResolveError> {
+    let layers = inputs.layers()?;
+    let flags = &inputs.typed.cell;
+    inputs.check_project()?;
+    let mut explain = Explain::default();
+    explain.add("image", &image.name, &wanted.request.origin);
+    let user = inputs.user(layers, image, &mut explain)?;
+    let command = inputs.command(&user.1)?;
+    let name = inputs.name(&mut explain);
+    explain.add("command", &command.join(" "), &Origin::Words);
+    let workdir = inputs.workdir(layers, &user.1, &mut explain)?;
+    let read_only = layers.pick(
+        Wanted { flag: flags.read_only.then_some((true, "--read-only")), variable: None, key: |s| &s.read_only },
+        false,
+    )?;
+    explain.add("read_only", &read_only.value.to_string(), &read_only.origin);
+    let asked = mounts::Asked { flags, layers, project: inputs.project, host: inputs.host, files: inputs.files };
+    let placed = mounts::mounts(asked, read_only.value.then_some(&read_only.origin))?;
+    for mount in &placed {
+        explain.add(&format!("mount {}", mount.mount.target().display()), &mount_words(&mount.mount), &mount.origin);
+    }
+    let asked =
+        environment::Asked { flags, layers, host: inputs.host, files: inputs.files, image, user: &user.1, name: &name };
+    let environment = environment::environment(asked)?;
+    explain.0.extend(environment.explained);
+    let cell = Cell {
+        project: inputs.project.map(ProjectFacts::to_project),
+        image: image.name.clone(),
+        profile: inputs.profile(layers, &mut explain)?,
+        hostname: inputs.hostname(layers, &name, &mut explain)?,
+        labels: inputs.labels(layers, &mut explain),
+        command,
+        env: environment.variables,
+        workdir,
+        mounts: placed.into_iter().map(|placed| placed.mount).collect(),
+        network: inputs.network(layers, &mut explain)?,
+        limits: inputs.limits(layers, &mut explain)?,
+        terminal: inputs.terminal(&mut explain)?,
+        init: inputs.init(layers, &mut explain)?,
+        read_only: read_only.value,
+        ids: user.0,
+        user: user.1,
+        name,
+    };
+    let start = &inputs.typed.start;
+    Ok(Resolved {
+        cell,
+        named: flags.name.is_some(),
+        start: Start {
+            detach: start.detach,
+            keep: start.keep,
+            yes: start.yes,
+            dry_run: start.dry_run,
+            explain: start.explain,
+            json: start.json,
+        },
+        explain: explain.0,
+        notes: environment.notes,
+    })
+}
+
+#[derive(Default)]
+struct Explain(Vec<Explained>);
+
+impl Explain {
+    fn add(&mut self, key: &str, value: &str, origin: &Origin) {
+        self.0.push(Explained { key: key.to_owned(), value: value.to_owned(), origin: origin.clone() });
+    }
+}
+
+mod values;
+
+fn mount_words(mount: &Mount) -> String {
+    match mount {
+        Mount::Bind { source, writable, .. } => {
+            format!("{} ({})", source.display(), if *writable { "rw" } else { "ro" })
+        }
+        Mount::Tmpfs { size: Some(size), .. } => format!("in memory, at most {size} bytes"),
+        Mount::Tmpfs { size: None, .. } => "in memory".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
