@@ -1,35 +1,37 @@
 //! Compiles the seccomp policy into BPF, so that starting a cell only has to load it.
 
-#[path = "src/seccomp"]
-#[allow(dead_code, unreachable_pub, missing_docs)]
-mod seccomp {
-    #[path = "abi.rs"]
-    pub mod abi;
-    #[path = "compile.rs"]
-    pub mod compile;
-    #[path = "table.rs"]
-    pub mod table;
-}
+// These files are also modules of the crate, which documents and uses all of them.
+#[path = "src/seccomp/abi.rs"]
+#[allow(dead_code)]
+mod abi;
+#[path = "src/seccomp/compile.rs"]
+#[allow(dead_code)]
+mod compile;
+#[path = "src/seccomp/instruction.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod instruction;
+#[path = "src/seccomp/numbers.rs"]
+mod numbers;
+#[path = "src/seccomp/table.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod table;
 
 use std::path::Path;
+
+use abi::Arch;
+use table::Profile;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=src/seccomp");
     let machine = std::env::var("CARGO_CFG_TARGET_ARCH")?;
     let out = std::env::var("OUT_DIR")?;
-    let abis = seccomp::abi::abis(&machine);
-    if abis.is_empty() {
-        return Err(format!("cellblock has no seccomp policy for {machine}").into());
-    }
-    for (name, profile) in [("default", seccomp::table::Profile::Default), ("strict", seccomp::table::Profile::Strict)] {
-        let bytes: Vec<u8> = seccomp::compile::program(profile, &abis)
-            .iter()
-            .flat_map(|i| {
-                let [a, b] = i.code.to_le_bytes();
-                let [c, d, e, f] = i.k.to_le_bytes();
-                [a, b, i.jt, i.jf, c, d, e, f]
-            })
-            .collect();
+    let arch = match machine.as_str() {
+        "x86_64" => Arch::X86_64,
+        "aarch64" => Arch::Aarch64,
+        _ => return Err(format!("cellblock has no seccomp policy for {machine}").into()),
+    };
+    for (name, profile) in [("default", Profile::Default), ("strict", Profile::Strict), ("nested", Profile::Nested)] {
+        let bytes: Vec<u8> = compile::program(profile, arch).iter().flat_map(|i| i.to_bytes()).collect();
         std::fs::write(Path::new(&out).join(format!("{name}.bpf")), bytes)?;
     }
     Ok(())

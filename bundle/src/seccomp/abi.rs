@@ -1,39 +1,51 @@
-//! System call numbers by ABI, from the `syscalls` crate, whose tables are generated from the kernel's own. Build and test time only.
+//! The machines and the ABIs that a cell may have on them. Also compiled into the build script.
 
-use super::compile::Abi;
-
-macro_rules! number_of {
-    ($table:path) => {{
-        use $table as table;
-        |name: &str| name.parse::<table::Sysno>().ok().and_then(|n| u32::try_from(n.id()).ok())
-    }};
+/// Where an ABI stands in a row of [`NUMBERS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Column {
+    /// The 64-bit ABI of Intel and AMD machines.
+    X86_64,
+    /// Its 32-bit ABI.
+    I386,
+    /// The 64-bit ABI of ARM machines.
+    Aarch64,
+    /// Their 32-bit ABI.
+    Arm,
 }
 
-/// `AUDIT_ARCH_X86_64`.
-pub const X86_64: u32 = 0xc000_003e;
-/// `AUDIT_ARCH_I386`.
-pub const I386: u32 = 0x4000_0003;
-/// `AUDIT_ARCH_AARCH64`.
-pub const AARCH64: u32 = 0xc000_00b7;
-/// `AUDIT_ARCH_ARM`.
-pub const ARM: u32 = 0x4000_0028;
-/// `__X32_SYSCALL_BIT`.
-pub const X32_BIT: u32 = 0x4000_0000;
+/// One ABI of a machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Abi {
+    /// `AUDIT_ARCH_*` (`<linux/audit.h>`).
+    pub(crate) audit: u32,
+    /// Its numbers.
+    pub(crate) column: Column,
+    /// Its name in an OCI specification.
+    pub(crate) oci: &'static str,
+}
 
-/// The ABIs of a machine: the native one first.
-#[must_use]
-pub fn abis(machine: &str) -> Vec<Abi> {
-    match machine {
-        "x86_64" => vec![
-            // x32 shares the architecture word. Nothing is shipped for it any more, most kernels are built without, and it has had
-            // holes of its own (CVE-2014-0038): its numbers answer as on a kernel without it.
-            Abi { audit: X86_64, foreign_bit: Some(X32_BIT), number: number_of!(syscalls::x86_64) },
-            Abi { audit: I386, foreign_bit: None, number: number_of!(syscalls::x86) },
-        ],
-        "aarch64" => vec![
-            Abi { audit: AARCH64, foreign_bit: None, number: number_of!(syscalls::aarch64) },
-            Abi { audit: ARM, foreign_bit: None, number: number_of!(syscalls::arm) },
-        ],
-        _ => Vec::new(),
+/// A kind of machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arch {
+    /// Intel and AMD, 64 bits.
+    X86_64,
+    /// ARM, 64 bits.
+    Aarch64,
+}
+
+impl Arch {
+    /// Its ABIs, the native one first.
+    #[must_use]
+    pub(crate) const fn abis(self) -> [Abi; 2] {
+        match self {
+            Self::X86_64 => [
+                Abi { audit: 0xc000_003e, column: Column::X86_64, oci: "SCMP_ARCH_X86_64" },
+                Abi { audit: 0x4000_0003, column: Column::I386, oci: "SCMP_ARCH_X86" },
+            ],
+            Self::Aarch64 => [
+                Abi { audit: 0xc000_00b7, column: Column::Aarch64, oci: "SCMP_ARCH_AARCH64" },
+                Abi { audit: 0x4000_0028, column: Column::Arm, oci: "SCMP_ARCH_ARM" },
+            ],
+        }
     }
 }

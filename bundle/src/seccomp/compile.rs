@@ -1,21 +1,16 @@
 //! From verdicts on system call numbers to classic BPF (seccomp(2), `<linux/bpf_common.h>`).
 //!
-//! The program tells the ABI by the architecture word, then finds the number by binary search over ranges with the same verdict, so a
-//! call costs about ten instructions. Also compiled into the build script.
+//! The program tells the ABI by the architecture word, then finds the number by binary search over runs of numbers with the same
+//! verdict. Its size and depth are paid for at *load*: since Linux 5.11 the kernel runs a filter over every number once, and
+//! remembers which ones are allowed whatever their arguments; those calls never enter the filter again.
+//!
+//! Classic BPF only jumps forward, so code is laid down from its end: whatever a branch leads to stands already, at a known
+//! distance, and equal endings are shared. Also compiled into the build script.
 
-/// One instruction, as the kernel's `struct sock_filter`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct Instruction {
-    /// Operation.
-    pub code: u16,
-    /// Jump distance if true.
-    pub jt: u8,
-    /// Jump distance if false.
-    pub jf: u8,
-    /// Operand.
-    pub k: u32,
-}
+use super::abi::{Abi, Arch, Column};
+use super::instruction::Instruction;
+use super::numbers::NUMBERS;
+use super::table::{Bits, CONDITIONAL, DEFAULT, GROUPS, Profile, Verdict, X32};
 
 /// `BPF_LD | BPF_W | BPF_ABS`.
 pub(crate) const LOAD: u16 = 0x20;
@@ -34,28 +29,18 @@ pub(crate) const RET: u16 = 0x06;
 pub(crate) const ALLOW: u32 = 0x7fff_0000;
 /// `SECCOMP_RET_ERRNO`, to be or-ed with the errno.
 pub(crate) const ERRNO: u32 = 0x0005_0000;
-/// `SECCOMP_RET_KILL_PROCESS`: for an ABI that should not exist at all.
+/// `SECCOMP_RET_KILL_PROCESS`: for an architecture word that this machine cannot produce.
 pub(crate) const KILL: u32 = 0x8000_0000;
 
-/// Offsets in `struct seccomp_data`.
-const NR: u32 = 0;
-const ARCH: u32 = 4;
-const ARGS: u32 = 16;
+/// Offsets in `struct seccomp_data` (`<linux/seccomp.h>`).
+pub(crate) const NR: u32 = 0;
+pub(crate) const ARCH: u32 = 4;
+pub(crate) const ARGS: u32 = 16;
 
-use super::table::{CONDITIONAL, DEFAULT, GROUPS, Profile, Test, Verdict};
+/// `__X32_SYSCALL_BIT` (`<asm/unistd.h>`): x32 has the architecture word of x86-64 and numbers with this bit.
+pub(crate) const X32_BIT: u32 = 0x4000_0000;
 
-/// One ABI of an architecture.
-#[derive(Debug)]
-pub struct Abi {
-    /// `AUDIT_ARCH_*` (`<linux/audit.h>`).
-    pub audit: u32,
-    /// Numbers with this bit belong to an ABI inside the ABI (x32) that a cell does not have.
-    pub foreign_bit: Option<u32>,
-    /// The number of a call, if the ABI has it.
-    pub number: fn(&str) -> Option<u32>,
-}
-
-/// What a range of numbers gets.
+/// What a run of numbers gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leaf {
     Fixed(Verdict),
@@ -63,45 +48,45 @@ enum Leaf {
     Rule(usize),
 }
 
-/// The program for all `abis` together.
+/// The program for all ABIs of `arch` together.
 #[must_use]
-pub fn program(profile: Profile, abis: &[Abi]) -> Vec<Instruction> {
-    let mut code = vec![load(ARCH)];
-    for abi in abis {
-        let body = body(profile, abi);
-        code.push(Instruction { code: JEQ, jt: 0, jf: 1, k: abi.audit });
-        code.push(jump(1));
-        code.push(jump(body.len()));
-        code.extend(body);
-    }
-    code.push(ret(KILL));
-    code
+pub(crate) fn program(profile: Profile, arch: Arch) -> Vec<Instruction> {
+    let [native, compat] = arch.abis();
+    let mut code = Code::default();
+    let kill = code.ret(KILL);
+    let second = body(&mut code, profile, compat);
+    let second = code.branch(JEQ, compat.audit, second, kill);
+    let first = body(&mut code, profile, native);
+    let start = code.branch(JEQ, native.audit, first, second);
+    code.load(ARCH, start);
+    code.finish()
 }
 
-fn body(profile: Profile, abi: &Abi) -> Vec<Instruction> {
-    let mut code = vec![load(NR)];
-    if let Some(bit) = abi.foreign_bit {
-        code.push(Instruction { code: JGE, jt: 0, jf: 1, k: bit });
-        code.push(ret(value(DEFAULT)));
+/// The verdicts of one ABI.
+fn body(code: &mut Code, profile: Profile, abi: Abi) -> Label {
+    let mut root = search(code, profile, &runs(profile, abi.column));
+    if abi.column == Column::X86_64 {
+        let x32 = code.ret(value(X32));
+        root = code.branch(JGE, X32_BIT, x32, root);
     }
-    code.extend(search(profile, &ranges(profile, abi)));
-    code
+    code.load(NR, root)
 }
 
 /// Where each run of numbers with one verdict begins; the first begins at 0.
-fn ranges(profile: Profile, abi: &Abi) -> Vec<(u32, Leaf)> {
-    let fixed = GROUPS.iter().flat_map(|g| g.names.iter().map(move |n| (*n, Leaf::Fixed(g.under(profile)))));
-    let rules = CONDITIONAL.iter().enumerate().map(|(i, c)| (c.name, Leaf::Rule(i)));
-    let mut known: Vec<(u32, Leaf)> = fixed.chain(rules).filter_map(|(name, leaf)| Some(((abi.number)(name)?, leaf))).collect();
+fn runs(profile: Profile, column: Column) -> Vec<(u32, Leaf)> {
+    let mut known: Vec<(u32, Leaf)> = NUMBERS
+        .iter()
+        .filter_map(|(name, numbers)| Some(((*numbers.get(column as usize)?)?, leaf(profile, name))))
+        .collect();
     known.sort_unstable_by_key(|(number, _)| *number);
     let rest = Leaf::Fixed(DEFAULT);
-    let mut ranges = vec![(0, rest)];
-    let mut next = 0;
-    let mut push = |start: u32, leaf: Leaf| match ranges.last_mut() {
-        Some(last) if last.1 == leaf => {}
-        Some(last) if last.0 == start => last.1 = leaf,
-        _ => ranges.push((start, leaf)),
+    let mut runs: Vec<(u32, Leaf)> = Vec::new();
+    let mut push = |start: u32, leaf: Leaf| {
+        if runs.last().is_none_or(|(_, last)| *last != leaf) {
+            runs.push((start, leaf));
+        }
     };
+    let mut next = 0;
     for (number, leaf) in known {
         if number > next {
             push(next, rest);
@@ -110,92 +95,142 @@ fn ranges(profile: Profile, abi: &Abi) -> Vec<(u32, Leaf)> {
         next = number + 1;
     }
     push(next, rest);
-    ranges
+    runs
 }
 
-fn search(profile: Profile, ranges: &[(u32, Leaf)]) -> Vec<Instruction> {
-    match ranges {
-        [] => vec![ret(value(DEFAULT))],
-        [(_, Leaf::Fixed(verdict))] => vec![ret(value(*verdict))],
-        [(_, Leaf::Rule(index))] => CONDITIONAL.get(*index).map_or_else(Vec::new, |c| {
-            let mut code: Vec<_> = c.under(profile).iter().flat_map(test).collect();
-            code.push(ret(value(Verdict::Errno(c.otherwise))));
-            code
-        }),
+fn leaf(profile: Profile, name: &str) -> Leaf {
+    if let Some(index) = CONDITIONAL.iter().position(|rule| rule.name == name) {
+        return Leaf::Rule(index);
+    }
+    Leaf::Fixed(GROUPS.iter().find(|group| group.names.contains(&name)).map_or(DEFAULT, |group| group.under(profile)))
+}
+
+fn search(code: &mut Code, profile: Profile, runs: &[(u32, Leaf)]) -> Label {
+    match *runs {
+        [] => code.ret(value(DEFAULT)),
+        [(_, Leaf::Fixed(verdict))] => code.ret(value(verdict)),
+        [(_, Leaf::Rule(index))] => rule(code, profile, index),
         _ => {
-            let (low, high) = ranges.split_at(ranges.len() / 2);
+            let (low, high) = runs.split_at(runs.len() / 2);
             let middle = high.first().map_or(0, |(start, _)| *start);
-            let (low, high) = (search(profile, low), search(profile, high));
-            let mut code = match u8::try_from(low.len()) {
-                Ok(distance) => vec![Instruction { code: JGE, jt: distance, jf: 0, k: middle }],
-                // Conditional jumps reach 255 instructions; unconditional ones as far as it takes.
-                Err(_) => vec![Instruction { code: JGE, jt: 0, jf: 1, k: middle }, jump(low.len())],
-            };
-            code.extend(low);
-            code.extend(high);
-            code
+            let high = search(code, profile, high);
+            let low = search(code, profile, low);
+            code.branch(JGE, middle, high, low)
         }
     }
 }
 
-/// Returns "allow" if the test holds, else falls through.
-fn test(test: &Test) -> Vec<Instruction> {
-    match *test {
-        Test::NoBits { arg, mask } => {
-            vec![load(low(arg)), Instruction { code: AND, jt: 0, jf: 0, k: mask }, if_equal(0, 0, 1), ret(ALLOW)]
+/// The alternatives one after the other, each a chain of tests that all have to hold.
+fn rule(code: &mut Code, profile: Profile, index: usize) -> Label {
+    let Some(rule) = CONDITIONAL.get(index) else { return code.ret(value(DEFAULT)) };
+    let mut next = code.ret(value(rule.otherwise));
+    for alternative in rule.under(profile).iter().rev() {
+        let mut then = code.ret(value(rule.then));
+        for bits in alternative.iter().rev() {
+            then = test(code, *bits, then, next);
         }
-        Test::Is { arg, value } => vec![load(high(arg)), if_equal(0, 0, 3), load(low(arg)), if_equal(value, 0, 1), ret(ALLOW)],
-        Test::Both { first, second } => vec![
-            load(high(first.0)),
-            if_equal(0, 0, 7),
-            load(low(first.0)),
-            if_equal(first.1, 0, 5),
-            load(high(second.0)),
-            if_equal(0, 0, 3),
-            load(low(second.0)),
-            if_equal(second.1, 0, 1),
-            ret(ALLOW),
-        ],
-        Test::NotLow { arg, values } => {
-            let mut code = vec![load(low(arg))];
-            for (index, value) in values.iter().enumerate() {
-                let over = u8::try_from(values.len() - index).unwrap_or(u8::MAX);
-                code.push(if_equal(*value, over, 0));
-            }
-            code.push(ret(ALLOW));
-            code
-        }
+        next = then;
     }
+    next
 }
 
-/// The low half of an argument: both of our architectures are little-endian.
-fn low(arg: u8) -> u32 {
-    ARGS + 8 * u32::from(arg)
-}
-
-fn high(arg: u8) -> u32 {
-    low(arg) + 4
-}
-
-fn load(offset: u32) -> Instruction {
-    Instruction { code: LOAD, jt: 0, jf: 0, k: offset }
-}
-
-fn ret(k: u32) -> Instruction {
-    Instruction { code: RET, jt: 0, jf: 0, k }
-}
-
-fn jump(distance: usize) -> Instruction {
-    Instruction { code: JUMP, jt: 0, jf: 0, k: u32::try_from(distance).unwrap_or(u32::MAX) }
-}
-
-fn if_equal(k: u32, jt: u8, jf: u8) -> Instruction {
-    Instruction { code: JEQ, jt, jf, k }
+/// Looks at the low half of an argument only; see [`Bits`] for why.
+fn test(code: &mut Code, bits: Bits, yes: Label, no: Label) -> Label {
+    // Both of our architectures are little-endian.
+    let offset = ARGS + 8 * u32::from(bits.arg);
+    if bits.mask == u32::MAX {
+        let no = code.past_load(offset, no);
+        let branch = code.branch(JEQ, bits.value, yes, no);
+        return code.load(offset, branch);
+    }
+    let branch = code.branch(JEQ, bits.value, yes, no);
+    let and = code.push(Instruction { code: AND, jt: 0, jf: 0, k: bits.mask }, branch);
+    code.load(offset, and)
 }
 
 fn value(verdict: Verdict) -> u32 {
     match verdict {
         Verdict::Allow => ALLOW,
         Verdict::Errno(errno) => ERRNO | u32::from(errno),
+    }
+}
+
+/// An instruction's place, counted from the program's end.
+type Label = usize;
+
+/// Conditional jumps reach 255 instructions. Kept below that, as making one target near may move the other one away by one.
+const REACH: usize = 250;
+
+/// A program under construction, from its last instruction to its first.
+#[derive(Default)]
+struct Code {
+    reversed: Vec<Instruction>,
+    /// The latest place that returns each value.
+    returns: Vec<(u32, Label)>,
+}
+
+impl Code {
+    /// How far the next instruction would have to jump to get to `label`.
+    fn distance(&self, label: Label) -> usize {
+        self.reversed.len() - label - 1
+    }
+
+    fn add(&mut self, instruction: Instruction) -> Label {
+        self.reversed.push(instruction);
+        self.reversed.len() - 1
+    }
+
+    /// An instruction that goes on with `next`.
+    fn push(&mut self, instruction: Instruction, next: Label) -> Label {
+        if self.distance(next) != 0 {
+            self.jump(next);
+        }
+        self.add(instruction)
+    }
+
+    fn load(&mut self, offset: u32, next: Label) -> Label {
+        self.push(Instruction { code: LOAD, jt: 0, jf: 0, k: offset }, next)
+    }
+
+    fn ret(&mut self, k: u32) -> Label {
+        let known = self.returns.iter().rev().find(|(value, _)| *value == k).map(|(_, label)| *label);
+        if let Some(label) = known.filter(|label| self.distance(*label) < REACH) {
+            return label;
+        }
+        let label = self.add(Instruction { code: RET, jt: 0, jf: 0, k });
+        self.returns.push((k, label));
+        label
+    }
+
+    fn branch(&mut self, code: u16, k: u32, yes: Label, no: Label) -> Label {
+        let yes = self.near(yes);
+        let no = self.near(no);
+        // `near` keeps both below 256.
+        let [jt, jf] = [yes, no].map(|label| u8::try_from(self.distance(label)).unwrap_or(u8::MAX));
+        self.add(Instruction { code, jt, jf, k })
+    }
+
+    /// A place within reach that leads to `label`: unconditional jumps go as far as it takes.
+    fn near(&mut self, label: Label) -> Label {
+        if self.distance(label) <= REACH { label } else { self.jump(label) }
+    }
+
+    fn jump(&mut self, label: Label) -> Label {
+        // The kernel takes 4096 instructions: this always fits, and a test sees to the size.
+        let k = u32::try_from(self.distance(label)).unwrap_or(u32::MAX);
+        self.add(Instruction { code: JUMP, jt: 0, jf: 0, k })
+    }
+
+    /// What follows `label` if that only loads what is loaded already.
+    fn past_load(&self, offset: u32, label: Label) -> Label {
+        match self.reversed.get(label) {
+            Some(Instruction { code: LOAD, k, .. }) if *k == offset && label > 0 => label - 1,
+            _ => label,
+        }
+    }
+
+    fn finish(mut self) -> Vec<Instruction> {
+        self.reversed.reverse();
+        self.reversed
     }
 }
