@@ -140,7 +140,7 @@ impl CellFlags {
 }
 
 /// Flags that say how a cell is started, without changing what it is.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub(crate) struct StartFlags {
     /// Start in the background and print the cell's name
     #[arg(short, long, conflicts_with_all = ["tty_short"], help_heading = "Start")]

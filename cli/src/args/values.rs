@@ -120,6 +120,11 @@ pub(crate) trait Choice: Sized + Copy + 'static {
     }
 }
 
+/// A value out of a set, in its word.
+pub(crate) fn word<T: Choice + PartialEq>(value: T) -> &'static str {
+    T::TABLE.iter().find(|(_, known)| *known == value).map_or("", |(word, _)| word)
+}
+
 macro_rules! choice {
     ($type:ty { $($word:literal => $value:expr),+ $(,)? }) => {
         impl Choice for $type {
@@ -198,6 +203,15 @@ impl FromStr for Size {
 /// Processors in thousandths: `1.5` is 1500.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cpus(pub(crate) u64);
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0 / 1000, self.0 % 1000) {
+            (whole, 0) => write!(f, "{whole}"),
+            (whole, rest) => f.write_str(format!("{whole}.{rest:03}").trim_end_matches('0')),
+        }
+    }
+}
 
 impl FromStr for Cpus {
     type Err = ValueError;
@@ -314,6 +328,16 @@ impl FromStr for MountSpec {
             writable = Some(value);
         }
         Ok(Self { source: source.to_owned(), target, writable: writable.unwrap_or(true) })
+    }
+}
+
+impl fmt::Display for MountSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.source)?;
+        if let Some(target) = &self.target {
+            write!(f, ":{}", target.display())?;
+        }
+        f.write_str(if self.writable { ":rw" } else { ":ro" })
     }
 }
 
@@ -500,6 +524,29 @@ pub(crate) fn mirror(text: &str) -> Result<String, ValueError> {
         }
         _ => Err(ValueError::Url),
     }
+}
+
+/// Shown by `config show` as they are written.
+macro_rules! shown {
+    ($($type:ty => |$value:ident| $shown:expr),+ $(,)?) => {
+        $(impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let $value = self;
+                serde::Serialize::serialize(&$shown, serializer)
+            }
+        })+
+    };
+}
+
+shown! {
+    Size => |size| size.0,
+    Cpus => |cpus| cpus.to_string(),
+    Pids => |pids| pids.0,
+    LimitMode => |mode| word(*mode),
+    Userns => |mode| word(*mode),
+    UserSpec => |user| user.to_string(),
+    EnvEntry => |entry| entry.value.as_ref().map_or_else(|| entry.name.clone(), |value| format!("{}={value}", entry.name)),
+    MountSpec => |mount| mount.to_string(),
 }
 
 #[cfg(test)]

@@ -39,9 +39,7 @@ impl Words {
     /// word, and only there can be seen whether it stood there.
     pub(crate) fn from_trailing(argv: &[OsString], words: Vec<String>) -> Self {
         let before = argv.len().checked_sub(words.len() + 1).and_then(|at| argv.get(at));
-        if words.is_empty() {
-            Self::Command(words)
-        } else if before.is_some_and(|word| word == "--") {
+        if words.is_empty() || before.is_some_and(|word| word == "--") {
             Self::Command(words)
         } else {
             let mut words = words.into_iter();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use cellblock_bundle::cell::{Network, Profile};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Serialize, Serializer};
 
 use super::problem::Place;
 use crate::args::values::{Choice, Cpus, EnvEntry, LimitMode, MountSpec, Pids, Size, UserSpec, Userns};
@@ -18,12 +19,19 @@ pub(crate) struct Located<T> {
     pub(crate) at: Place,
 }
 
+/// Shown as the value alone.
+impl<T: Serialize> Serialize for Located<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(serializer)
+    }
+}
+
 /// The whole file: `~/.config/cellblock/config.yaml`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(title = "cellblock configuration")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
+#[schemars(title = "cellblock configuration", deny_unknown_fields)]
 pub(crate) struct Config {
     /// The file it was read from.
+    #[serde(skip)]
     #[schemars(skip)]
     pub(crate) file: PathBuf,
     /// What counts for every cell that nothing else says otherwise.
@@ -35,13 +43,14 @@ pub(crate) struct Config {
 }
 
 /// What counts for one project.
-#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
 pub(crate) struct ProjectSettings {
     /// The project's folder: its git root, or a folder that holds it. `~` and `$VARIABLE` are expanded.
     #[schemars(with = "String")]
     pub(crate) path: Located<String>,
     /// Where the project's name stands.
+    #[serde(skip)]
     #[schemars(skip)]
     pub(crate) at: Place,
     /// Everything that can stand under `defaults` too.
@@ -50,62 +59,80 @@ pub(crate) struct ProjectSettings {
 }
 
 /// What can be said for all cells and for those of one project.
-#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
 pub(crate) struct Settings {
     /// The root file system: auto, host, alpine[:VERSION], a stored image's name, a folder or a tar file.
     #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) image: Option<Located<String>>,
     /// How much the cell may do.
     #[schemars(default, schema_with = "words::<Profile>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) profile: Option<Located<Profile>>,
     /// The network: none, or host for the host's own.
     #[schemars(default, schema_with = "words::<Network>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) network: Option<Located<Network>>,
     /// Variables: NAME=VALUE sets one, NAME passes the host's value on.
     #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) env: Vec<Located<EnvEntry>>,
     /// Bind mounts: SOURCE:TARGET[:ro|rw], or SOURCE[:ro|rw] for the same path inside. In a source `~` and `$VARIABLE` are expanded.
     #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) mounts: Vec<Located<MountSpec>>,
     /// Most memory, such as 512m or 2g; swap is not added on top.
     #[schemars(default, schema_with = "text_or_integer")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) memory: Option<Located<Size>>,
     /// Most processors, such as 1.5.
     #[schemars(default, schema_with = "text_or_number")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpus: Option<Located<Cpus>>,
     /// Most processes and threads.
     #[schemars(with = "Option<u32>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pids: Option<Located<Pids>>,
     /// What happens when the host cannot enforce a limit: the cell does not start, or goes on without it.
     #[schemars(default, schema_with = "words::<LimitMode>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) limits: Option<Located<LimitMode>>,
     /// Labels for listing and for exported bundles.
     #[schemars(with = "Option<BTreeMap<String, String>>")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) labels: BTreeMap<String, Located<String>>,
     /// Mount the root file system read-only, with empty /tmp, /run and /var/tmp in memory.
     #[schemars(with = "Option<bool>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) read_only: Option<Located<bool>>,
     /// Who the command runs as: UID[:GID], root, or your login name.
     #[schemars(default, schema_with = "text_or_integer")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<Located<UserSpec>>,
     /// The shell that `cellblock shell` starts, as an absolute path inside.
     #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) shell: Option<Located<PathBuf>>,
     /// The working directory inside.
     #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) workdir: Option<Located<PathBuf>>,
     /// The host name inside; otherwise the cell's name.
     #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hostname: Option<Located<String>>,
     /// Run a small init inside that forwards signals and reaps processes.
     #[schemars(with = "Option<bool>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) init: Option<Located<bool>>,
     /// How the cell's user ids are laid over the host's.
     #[schemars(default, schema_with = "words::<Userns>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) userns: Option<Located<Userns>>,
     /// Where Alpine's releases are fetched from, instead of Alpine's own servers.
     #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) alpine_mirror: Option<Located<String>>,
 }
 

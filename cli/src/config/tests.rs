@@ -73,6 +73,18 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn what_was_understood_can_be_shown_and_read_again() {
+    let shown = serde_json::to_value(good(FULL)).unwrap();
+    assert_eq!(shown["defaults"]["mounts"], serde_json::json!(["~/work/shared-libs:/shared-libs:ro"]));
+    assert_eq!(shown["defaults"]["cpus"], "1.5");
+    assert_eq!(shown["projects"]["web"]["mounts"], serde_json::json!(["./cache:/cache:rw"]));
+    // JSON is YAML.
+    let again = serde_json::to_value(good(&shown.to_string())).unwrap();
+    assert_eq!(again, shown);
+    assert_eq!(serde_json::to_value(Config::default()).unwrap(), serde_json::json!({ "defaults": {}, "projects": {} }));
+}
+
+#[test]
 fn an_empty_file_is_an_empty_configuration() {
     for text in [
         "",

@@ -1,6 +1,6 @@
 //! Why what was asked for makes no cell. Every error says where the word that is wrong stands.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::expand::ExpandError;
 use super::ids::IdError;
@@ -118,7 +118,7 @@ pub(crate) enum ResolveError {
         /// The path inside.
         target: PathBuf,
         /// The first.
-        first: Origin,
+        first: Box<Origin>,
     },
     /// A mount inside a mounted folder in which there is no place for it: one would have to be made on the host.
     #[error("{origin}: {target} lies in {within}, which is the host's, and is not there", target = .target.display(), within = .within.display())]
@@ -128,7 +128,7 @@ pub(crate) enum ResolveError {
         /// The path inside.
         target: PathBuf,
         /// The mounted folder it lies in.
-        within: PathBuf,
+        within: Box<Path>,
         /// Where it would have to be on the host.
         place: PathBuf,
     },

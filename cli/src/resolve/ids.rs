@@ -187,6 +187,8 @@ fn as_root(own: u32, sub: u32) -> Vec<Extent> {
 fn describe(who: Who, host: &HostFacts) -> User {
     let (uid, gid, name, group, home) = match who {
         Who::Person => (host.uid, host.gid, host.user.clone(), host.group.clone(), host.home.clone()),
+        // Root who starts a cell is at home where root is at home on this host.
+        Who::Root if host.uid == 0 => (0, 0, host.user.clone(), "root".to_owned(), host.home.clone()),
         Who::Root => (0, 0, "root".to_owned(), "root".to_owned(), "/root".into()),
         Who::Other { uid, gid } => {
             let group = if gid == 0 { "root".to_owned() } else { format!("g{gid}") };

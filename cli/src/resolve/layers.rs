@@ -19,12 +19,15 @@ pub(super) struct Layers<'a> {
     host: &'a HostFacts,
 }
 
+/// How a value is read from its text.
+type Reader<T> = fn(&str) -> Result<T, ValueError>;
+
 /// Where to look for one value.
 pub(super) struct Wanted<'a, T> {
     /// What the flags say, and which flag.
     pub(super) flag: Option<(T, &'static str)>,
     /// The variable that may say it, and how its text is read.
-    pub(super) variable: Option<(&'static str, fn(&str) -> Result<T, ValueError>)>,
+    pub(super) variable: Option<(&'static str, Reader<T>)>,
     /// Where it stands in the configuration.
     pub(super) key: fn(&'a Settings) -> &'a Option<Located<T>>,
 }

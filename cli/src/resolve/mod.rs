@@ -30,7 +30,7 @@ pub(crate) use names::numbered;
 pub(crate) use origin::{Explained, Origin, Sourced};
 
 use crate::args::values::{Choice, LimitMode, Tty, Userns};
-use crate::args::{Typed, Words};
+use crate::args::{StartFlags, Typed, Words};
 use crate::config::Config;
 use crate::project::{ProjectFacts, refuse};
 use layers::{Layers, Wanted};
@@ -67,28 +67,11 @@ pub(crate) struct Resolved {
     /// Whether the person chose its name: a taken one is then an error, and not a reason for [`Resolved::rename`].
     pub(crate) named: bool,
     /// How it is started.
-    pub(crate) start: Start,
+    pub(crate) start: StartFlags,
     /// Where every value came from.
     pub(crate) explain: Vec<Explained>,
     /// Things the person should be told, none of which stands in the way.
     pub(crate) notes: Vec<String>,
-}
-
-/// How a cell is started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Start {
-    /// In the background.
-    pub(crate) detach: bool,
-    /// Its files stay when it ends.
-    pub(crate) keep: bool,
-    /// No questions.
-    pub(crate) yes: bool,
-    /// Only print.
-    pub(crate) dry_run: bool,
-    /// Print where values came from.
-    pub(crate) explain: bool,
-    /// Print JSON.
-    pub(crate) json: bool,
 }
 
 impl Resolved {
@@ -177,18 +160,10 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         user: user.1,
         name,
     };
-    let start = &inputs.typed.start;
     Ok(Resolved {
         cell,
         named: flags.name.is_some(),
-        start: Start {
-            detach: start.detach,
-            keep: start.keep,
-            yes: start.yes,
-            dry_run: start.dry_run,
-            explain: start.explain,
-            json: start.json,
-        },
+        start: inputs.typed.start.clone(),
         explain: explain.0,
         notes: environment.notes,
     })

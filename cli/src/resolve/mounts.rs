@@ -95,7 +95,7 @@ fn add(placed: &mut Vec<Placed>, layer: Vec<Placed>) -> Result<(), ResolveError>
             return Err(ResolveError::TwoMounts {
                 origin: new.origin.clone(),
                 target: target.to_owned(),
-                first: first.origin.clone(),
+                first: Box::new(first.origin.clone()),
             });
         }
     }
@@ -196,7 +196,7 @@ impl Asked<'_> {
             _ => Err(ResolveError::NoPlace {
                 origin: inner.origin.clone(),
                 target: target.to_owned(),
-                within: within.clone(),
+                within: within.as_path().into(),
                 place,
             }),
         }

@@ -1,6 +1,7 @@
 //! One function for each value of a cell: where it is looked for and what counts if nobody said anything.
 
 use super::*;
+use crate::args::values::word;
 
 impl<'a> Inputs<'a> {
     pub(super) fn layers(self) -> Result<Layers<'a>, ResolveError> {
@@ -192,10 +193,7 @@ impl<'a> Inputs<'a> {
             }
         };
         note("memory", memory.as_ref().map(|said| (format!("{} bytes", said.value.0), &said.origin)));
-        note(
-            "cpus",
-            cpus.as_ref().map(|said| (format!("{}.{:03}", said.value.0 / 1000, said.value.0 % 1000), &said.origin)),
-        );
+        note("cpus", cpus.as_ref().map(|said| (said.value.to_string(), &said.origin)));
         note("pids", pids.as_ref().map(|said| (said.value.0.to_string(), &said.origin)));
         note("limits", Some((word(mode.value).to_owned(), &mode.origin)));
         Ok(Limits {
@@ -231,9 +229,4 @@ impl<'a> Inputs<'a> {
         }
         labels.into_iter().map(|(key, (value, _))| (key, value)).collect()
     }
-}
-
-/// A value out of a set, in its word.
-fn word<T: Choice + PartialEq>(value: T) -> &'static str {
-    T::TABLE.iter().find(|(_, known)| *known == value).map_or("", |(word, _)| word)
 }

@@ -251,6 +251,7 @@ fn folders_that_are_no_project_are_refused_here_too() {
 #[test]
 fn how_it_is_started_is_handed_on() {
     let got = World::new().run("-d --keep -y --dry-run --explain --json -- x").start;
-    assert_eq!(got, Start { detach: true, keep: true, yes: true, dry_run: true, explain: true, json: true });
-    assert_eq!(World::new().run("-- x").start, Start::default());
+    let want = StartFlags { detach: true, rm: false, keep: true, yes: true, dry_run: true, explain: true, json: true };
+    assert_eq!(got, want);
+    assert_eq!(World::new().run("-- x").start, StartFlags::default());
 }

@@ -12,7 +12,7 @@ use clap::Parser;
 
 use super::files::Seen;
 use super::*;
-use crate::args::{CellFlags, StartFlags};
+use crate::args::CellFlags;
 use crate::project::Head;
 
 /// A small world: a person called Ada on a usual machine, in `~/web` on the branch `main`.
