@@ -1,7 +1,7 @@
 //! From what was typed, configured and found to what is meant: a [`Cell`], with where each of its values came from.
 //!
 //! Everything here works on data: [`HostFacts`] is gathered once, the few questions about files go through [`Files`]. It takes two
-//! steps, because `auto` needs the image store and the ids need to know the image: [`image`], then [`resolve`].
+//! steps, because `auto` needs the image store and the ids need to know the image: [`image()`], then [`resolve`].
 
 mod environment;
 mod error;
@@ -112,7 +112,7 @@ pub(crate) fn image(inputs: Inputs<'_>) -> Result<ImageWanted, ResolveError> {
     Ok(ImageWanted { request: Sourced { value, origin: said.origin }, alpine_mirror: layers.find(mirror)? })
 }
 
-/// The second step: the cell, now that the image is known. `wanted` is what [`image`] gave.
+/// The second step: the cell, now that the image is known. `wanted` is what [`image()`] gave.
 ///
 /// # Errors
 /// If what is asked for contradicts itself, does not exist or must not be.
