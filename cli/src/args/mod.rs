@@ -2,6 +2,10 @@
 //!
 //! Flags are podman's where podman has them. Their doc comments are the help text. Nothing is looked up here: a flag that was
 //! not typed is `None`, and `resolve` decides what then counts.
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "these doc comments are shown to people, with brackets for what may be left out"
+)]
 
 pub(crate) mod values;
 pub(crate) mod words;

@@ -1,4 +1,8 @@
 //! What a configuration can say. The doc comments here are the descriptions in the JSON schema.
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "these doc comments are shown to people, with brackets for what may be left out"
+)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
