@@ -260,6 +260,8 @@ impl Limits {
 pub struct RootFs {
     /// Read-only directories, the topmost first, as overlayfs orders `lowerdir`. Never empty.
     pub lowers: Vec<PathBuf>,
+    /// Those of `lowers` whose files have the host's ids and not the cell's: under real root they are shown through id-mapped mounts.
+    pub shared: Vec<PathBuf>,
     /// The writable directory.
     pub upper: PathBuf,
     /// Overlayfs's own directory; same file system as `upper`.

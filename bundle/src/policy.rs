@@ -87,7 +87,15 @@ mod tests {
 
     #[test]
     fn capabilities_that_reach_beyond_a_cell_are_never_kept() {
-        for forbidden in ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_MKNOD", "CAP_SYS_MODULE", "CAP_BPF"] {
+        for forbidden in [
+            "CAP_SYS_ADMIN",
+            "CAP_SYS_PTRACE",
+            "CAP_NET_ADMIN",
+            "CAP_NET_RAW",
+            "CAP_MKNOD",
+            "CAP_SYS_MODULE",
+            "CAP_BPF",
+        ] {
             assert!(!capabilities(Profile::Default, 0).contains(&forbidden), "{forbidden}");
         }
     }

@@ -70,7 +70,8 @@ pub fn spec(cell: &Cell, root: &RootFs) -> Result<Spec, SpecError> {
 pub fn run_form(portable: &Spec, cgroups_path: &Path) -> Spec {
     let mut spec = portable.clone();
     if let Some(linux) = spec.linux_mut() {
-        let kept = linux.namespaces().iter().flatten().filter(|n| n.typ() != LinuxNamespaceType::User).cloned().collect();
+        let kept =
+            linux.namespaces().iter().flatten().filter(|n| n.typ() != LinuxNamespaceType::User).cloned().collect();
         linux
             .set_namespaces(Some(kept))
             .set_uid_mappings(None)
@@ -200,7 +201,9 @@ fn kernel_mounts(cell: &Cell) -> Vec<Value> {
     let sys = match cell.network {
         Network::None => json!({ "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"] }),
         // sysfs belongs to a network namespace and can only be mounted by its owner; `rro` covers the mounts below it too.
-        Network::Host => json!({ "type": "none", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "rro"] }),
+        Network::Host => {
+            json!({ "type": "none", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "rro"] })
+        }
     };
     let mut mounts = vec![
         json!({ "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"] }),

@@ -37,7 +37,9 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
     reads.retain(|r| !r.is_empty() && r != "nothing");
     let network = match cell.network {
         Network::None => "none".to_owned(),
-        Network::Host => "THE HOST'S, not separated: it reaches everything you reach, services on localhost included".to_owned(),
+        Network::Host => {
+            "THE HOST'S, not separated: it reaches everything you reach, services on localhost included".to_owned()
+        }
     };
     let ids = match cell.ids.scheme {
         IdScheme::KeepRoot => ", which is ROOT OF THIS HOST for the files it sees",

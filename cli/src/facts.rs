@@ -64,14 +64,18 @@ impl Facts {
 
     /// Where cellblock keeps things (docs/guide.md, "Where things are").
     pub(crate) fn dirs(&self) -> Dirs {
-        if self.is_root() && !["XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_STATE_HOME"].iter().any(|v| self.absolute(v).is_some()) {
+        if self.is_root()
+            && !["XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_STATE_HOME"].iter().any(|v| self.absolute(v).is_some())
+        {
             return Dirs {
                 runtime: "/run/cellblock".into(),
                 data: "/var/lib/cellblock".into(),
                 state: "/var/log/cellblock".into(),
             };
         }
-        let under = |variable: &str, otherwise: &str| self.absolute(variable).unwrap_or_else(|| self.home.join(otherwise)).join("cellblock");
+        let under = |variable: &str, otherwise: &str| {
+            self.absolute(variable).unwrap_or_else(|| self.home.join(otherwise)).join("cellblock")
+        };
         Dirs {
             runtime: self.runtime_dir(),
             data: under("XDG_DATA_HOME", ".local/share"),

@@ -43,7 +43,8 @@ pub(crate) fn project(folder: &Path) -> Result<Project, GitError> {
         };
         let common = common.canonicalize().unwrap_or(common);
         // The main work tree holds `.git`; a bare repository is its own.
-        let canonical = if common.file_name().is_some_and(|n| n == ".git") { common.parent().unwrap_or(&common) } else { &common };
+        let canonical =
+            if common.file_name().is_some_and(|n| n == ".git") { common.parent().unwrap_or(&common) } else { &common };
         return Ok(describe(canonical, root, branch(&head)));
     }
     Ok(describe(&folder, &folder, None))
@@ -51,7 +52,12 @@ pub(crate) fn project(folder: &Path) -> Result<Project, GitError> {
 
 fn describe(canonical: &Path, root: &Path, branch: Option<String>) -> Project {
     let name = canonical.file_name().map_or_else(|| "root".into(), |n| n.to_string_lossy().into_owned());
-    Project { id: id(canonical), name: plain(name.strip_suffix(".git").unwrap_or(&name)), root: root.to_owned(), branch }
+    Project {
+        id: id(canonical),
+        name: plain(name.strip_suffix(".git").unwrap_or(&name)),
+        root: root.to_owned(),
+        branch,
+    }
 }
 
 /// First 16 hex digits of the SHA-256 of the canonical root's bytes.
@@ -64,7 +70,8 @@ fn id(canonical: &Path) -> String {
 fn pointer(file: &Path) -> Result<PathBuf, GitError> {
     let broken = |problem| GitError::Broken { path: file.to_owned(), problem };
     let text = read(file).ok_or_else(|| broken("it cannot be read"))?;
-    let target = text.trim_end_matches(['\n', '\r']).strip_prefix("gitdir:").ok_or_else(|| broken("no `gitdir:` line"))?.trim();
+    let target =
+        text.trim_end_matches(['\n', '\r']).strip_prefix("gitdir:").ok_or_else(|| broken("no `gitdir:` line"))?.trim();
     let path = file.parent().unwrap_or(Path::new("/")).join(target);
     if path.is_dir() { Ok(path) } else { Err(broken("it points to a folder that is not there")) }
 }
@@ -104,7 +111,13 @@ mod tests {
 
     #[test]
     fn names_are_made_plain() {
-        for (from, to) in [("My Project", "my-project"), ("feature/x#1", "feature-x-1"), ("...", "x"), ("ünï", "n"), ("a_b.c", "a_b.c")] {
+        for (from, to) in [
+            ("My Project", "my-project"),
+            ("feature/x#1", "feature-x-1"),
+            ("...", "x"),
+            ("ünï", "n"),
+            ("a_b.c", "a_b.c"),
+        ] {
             assert_eq!(plain(from), to, "{from}");
         }
     }

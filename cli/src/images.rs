@@ -49,9 +49,13 @@ impl ImageError {
                 "without a network: get the file elsewhere, then `cellblock image load FILE --name alpine`; what was fetched so far is continued next time"
             }
             Self::Fetch(FetchError::Checksum { .. }) => "the mirror is broken or hostile; nothing was stored",
-            Self::Alpine(AlpineError::Untrusted { .. }) => "use an https mirror (`alpine_mirror:` in the configuration), or a version that `cellblock image pull --help` names",
+            Self::Alpine(AlpineError::Untrusted { .. }) => {
+                "use an https mirror (`alpine_mirror:` in the configuration), or a version that `cellblock image pull --help` names"
+            }
             Self::Store(StoreError::Tampered { .. }) => "remove it with `cellblock image remove` and store it again",
-            Self::Store(StoreError::BadName(_)) => "a name is lower-case letters, digits, `.`, `_`, `-`, `/`, with an optional `:TAG`; `host` and `auto` are taken",
+            Self::Store(StoreError::BadName(_)) => {
+                "a name is lower-case letters, digits, `.`, `_`, `-`, `/`, with an optional `:TAG`; `host` and `auto` are taken"
+            }
             Self::Store(StoreError::NoSpace { .. }) => "make room; what was begun has been removed",
             Self::Skeleton(SkeletonError::EtcIsNoDirectory) => "repack the image with a real /etc",
             _ => return None,
@@ -92,7 +96,9 @@ pub(crate) fn resolve(wanted: &Wanted, facts: &Facts) -> Result<(Resolved, Optio
                 return Ok((Resolved::Stored(image), None));
             }
             match name.split_once(':').unwrap_or((name, "")) {
-                ("alpine", version) => Ok((Resolved::Stored(pull_alpine(version, wanted.alpine_mirror.as_deref(), facts)?), None)),
+                ("alpine", version) => {
+                    Ok((Resolved::Stored(pull_alpine(version, wanted.alpine_mirror.as_deref(), facts)?), None))
+                }
                 _ => Err(ImageError::Unknown(name.into())),
             }
         }
@@ -106,7 +112,10 @@ fn by_path(text: &str, facts: &Facts, store: &Store) -> Result<Resolved, ImageEr
     if path.is_dir() {
         return Ok(Resolved::Folder(path));
     }
-    let name = format!("file/{}", crate::git::plain(&path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()));
+    let name = format!(
+        "file/{}",
+        crate::git::plain(&path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default())
+    );
     Ok(Resolved::Stored(load(store, &path, &name)?))
 }
 
@@ -169,8 +178,14 @@ impl Resolved {
         let layer = dirs.layer(&cell.name);
         let mut lowers = vec![dirs.cell(&cell.name).join("top")];
         let resolv = (cell.network == Network::Host).then(|| host::resolv_conf(Path::new("/"))).flatten();
-        let about =
-            About { name: &cell.name, hostname: &cell.hostname, user: &cell.user, network: cell.network, resolv_conf: resolv.as_deref() };
+        let about = About {
+            name: &cell.name,
+            hostname: &cell.hostname,
+            user: &cell.user,
+            network: cell.network,
+            resolv_conf: resolv.as_deref(),
+        };
+        let mut shared = Vec::new();
         let (mounts, skeleton) = match self {
             Self::Host(image) => (image.mounts.clone(), skeleton::under_host(about, &image.entries)),
             Self::Stored(image) => {
@@ -182,10 +197,11 @@ impl Resolved {
             Self::Folder(path) => {
                 let entries = skeleton::over_image(about, std::slice::from_ref(path)).map_err(ImageError::from)?;
                 lowers.push(path.clone());
+                shared.push(path.clone());
                 (Vec::new(), entries)
             }
         };
-        Ok((RootFs { lowers, upper: layer.join("upper"), work: layer.join("work"), mounts }, skeleton))
+        Ok((RootFs { lowers, shared, upper: layer.join("upper"), work: layer.join("work"), mounts }, skeleton))
     }
 }
 
@@ -246,7 +262,8 @@ impl LayerJob {
             Owner::Keep => Ownership::Keep,
             Owner::Shift { base, count } => Ownership::Shift { base, count },
         };
-        let bar = bar(&format!("unpacking {}", self.layer.image), std::fs::metadata(&self.layer.blob).map(|m| m.len()).ok());
+        let bar =
+            bar(&format!("unpacking {}", self.layer.image), std::fs::metadata(&self.layer.blob).map(|m| m.len()).ok());
         let result = self.layer.unpack(ownership, &mut |done| bar.set_position(done));
         bar.finish_and_clear();
         Ok(result.map_err(ImageError::from)?)

@@ -85,8 +85,10 @@ pub(crate) fn run_in_outer(job: &Job, ids: &Ids, descriptors: Vec<OwnedFd>) -> R
         }
         Fork::Parent(pid) => {
             drop(descriptors);
-            let status = rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()))
-                .map_err(|e| process("cannot wait for our own job")(e.into()))?;
+            let status = rustix::io::retry_on_intr(|| {
+                rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())
+            })
+            .map_err(|e| process("cannot wait for our own job")(e.into()))?;
             match status.and_then(|(_, s)| s.exit_status()) {
                 Some(0) => Ok(()),
                 _ => Err(CliError::Plain { message: "a step in the user namespace failed".into(), hint: None }),
@@ -100,7 +102,12 @@ pub(crate) fn main(arguments: &[OsString]) -> Result<i32, CliError> {
     let process = |what| move |source| CliError::Process { what, source };
     let mut descriptors = arguments
         .iter()
-        .map(|n| n.to_str().and_then(|n| n.parse().ok()).ok_or_else(|| std::io::ErrorKind::InvalidInput.into()).and_then(inherited))
+        .map(|n| {
+            n.to_str()
+                .and_then(|n| n.parse().ok())
+                .ok_or_else(|| std::io::ErrorKind::InvalidInput.into())
+                .and_then(inherited)
+        })
         .collect::<Result<Vec<_>, _>>()
         .map_err(process("this command is for cellblock's own use"))?
         .into_iter();
@@ -128,7 +135,10 @@ fn guard(start: &Start, entries: &[Entry], lock: OwnedFd, ready: Option<OwnedFd>
     let cell = &start.cell;
     let claim = Claim { name: cell.name.clone(), dir: start.dirs.cell(&cell.name), lock };
     let top = claim.dir.join("top");
-    let mut prepare = || skeleton::write(&top, entries, &cell.ids, &cell.user).map_err(|e| format!("cannot write the cell's own files: {e}"));
+    let mut prepare = || {
+        skeleton::write(&top, entries, &cell.ids, &cell.user)
+            .map_err(|e| format!("cannot write the cell's own files: {e}"))
+    };
     let mut ready = ready;
     let mut started = || {
         if let Some(pipe) = ready.take() {

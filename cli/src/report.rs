@@ -83,7 +83,9 @@ fn words(error: &CliError) -> String {
             io::ErrorKind::NotFound => format!("`{program}` was not found in the cell"),
             io::ErrorKind::PermissionDenied => format!("`{program}` cannot be executed in the cell: permission denied"),
             _ if source.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error()) => {
-                format!("`{program}` cannot be executed in the cell: it is no program for this machine, or a script without `#!`")
+                format!(
+                    "`{program}` cannot be executed in the cell: it is no program for this machine, or a script without `#!`"
+                )
             }
             _ => format!("`{program}` cannot be executed in the cell: {source}"),
         },
@@ -98,7 +100,10 @@ fn hint(error: &CliError) -> Vec<String> {
         CliError::Settings(error) | CliError::Plan(PlanError::Settings(error)) => match error {
             SettingsError::Bad { hint, .. } => {
                 let mut hints: Vec<String> = hint.iter().cloned().collect();
-                hints.push("`cellblock config edit` opens the file, `cellblock config schema` says what may stand in it".into());
+                hints.push(
+                    "`cellblock config edit` opens the file, `cellblock config schema` says what may stand in it"
+                        .into(),
+                );
                 hints
             }
             SettingsError::Read { .. } => Vec::new(),
@@ -128,9 +133,12 @@ fn plan_hint(error: &PlanError) -> Vec<String> {
         PlanError::Mount(MountError::Missing { path, .. }) => format!("make it first: mkdir -p '{}'", path.display()),
         PlanError::Mount(MountError::Workdir(_)) => "give a path that begins with `/`".into(),
         PlanError::Id(IdError::NeedsRange(_)) => {
-            "other users need subordinate ids: `cellblock doctor` says how to get them, and leave out `--userns single`".into()
+            "other users need subordinate ids: `cellblock doctor` says how to get them, and leave out `--userns single`"
+                .into()
         }
-        PlanError::TooWide { .. } => "change to a project's folder, or say `--no-project` (nothing) or `--force-project` (all of it)".into(),
+        PlanError::TooWide { .. } => {
+            "change to a project's folder, or say `--no-project` (nothing) or `--force-project` (all of it)".into()
+        }
         PlanError::NoCommand => "cellblock run -- CMD ARGS".into(),
         _ => return Vec::new(),
     };
@@ -139,8 +147,11 @@ fn plan_hint(error: &PlanError) -> Vec<String> {
 
 fn runtime_hint(error: &RuntimeError) -> Vec<String> {
     let text = match error {
-        RuntimeError::Exec { program, source } if source.kind() == io::ErrorKind::NotFound && !program.contains('/') => {
-            "`cellblock run --dry-run` shows the image and the PATH inside; the `host` image has the host's own tools".into()
+        RuntimeError::Exec { program, source }
+            if source.kind() == io::ErrorKind::NotFound && !program.contains('/') =>
+        {
+            "`cellblock run --dry-run` shows the image and the PATH inside; the `host` image has the host's own tools"
+                .into()
         }
         RuntimeError::Outer(OuterError::MapRefused { .. }) => {
             "`cellblock doctor` looks at /etc/subuid and newuidmap; `--userns single` does without them".into()
@@ -156,11 +167,13 @@ fn runtime_hint(error: &RuntimeError) -> Vec<String> {
         RuntimeError::IdMap(IdMapError::Unsupported { .. }) => {
             "`--userns keep-id` shows files as they are: root inside is then root of the host for those files".into()
         }
-        RuntimeError::State(error) => return hint(&CliError::State(match error {
-            StateError::NotRunning(name) => StateError::NotRunning(name.clone()),
-            StateError::NameTaken(name) => StateError::NameTaken(name.clone()),
-            _ => return Vec::new(),
-        })),
+        RuntimeError::State(error) => {
+            return hint(&CliError::State(match error {
+                StateError::NotRunning(name) => StateError::NotRunning(name.clone()),
+                StateError::NameTaken(name) => StateError::NameTaken(name.clone()),
+                _ => return Vec::new(),
+            }));
+        }
         _ => return Vec::new(),
     };
     vec![text]

@@ -81,8 +81,24 @@ pub(crate) struct Section {
 
 /// Keys of a section, for "did you mean" and for tests.
 pub(crate) const KEYS: &[&str] = &[
-    "path", "image", "profile", "network", "env", "mounts", "user", "shell", "memory", "cpus", "pids", "limits", "labels", "read_only",
-    "hostname", "init", "userns", "alpine_mirror",
+    "path",
+    "image",
+    "profile",
+    "network",
+    "env",
+    "mounts",
+    "user",
+    "shell",
+    "memory",
+    "cpus",
+    "pids",
+    "limits",
+    "labels",
+    "read_only",
+    "hostname",
+    "init",
+    "userns",
+    "alpine_mirror",
 ];
 
 /// Keys that belong to cellblock but not to this version: refused with that answer, not as a spelling mistake.
@@ -141,7 +157,8 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Settings, SettingsError> 
 
 /// What `serde` cannot check.
 fn check(settings: &Settings, path: &Path) -> Result<(), SettingsError> {
-    let bad = |line: u64, problem: String| SettingsError::Bad { path: path.to_owned(), line, column: 1, problem, hint: None };
+    let bad =
+        |line: u64, problem: String| SettingsError::Bad { path: path.to_owned(), line, column: 1, problem, hint: None };
     if let Some(at) = &settings.defaults.path {
         return Err(bad(at.referenced.line(), "`path` belongs to a project, not to `defaults`".into()));
     }
@@ -167,7 +184,10 @@ fn words(message: &str) -> (String, Option<String>) {
         return (first.to_owned(), None);
     };
     if LATER.contains(&key) {
-        return (format!("`{key}` is not supported by this version of cellblock"), Some("remove the key; what it asks for is not done".into()));
+        return (
+            format!("`{key}` is not supported by this version of cellblock"),
+            Some("remove the key; what it asks for is not done".into()),
+        );
     }
     let known = if message.contains("`defaults`") { &["defaults", "projects"][..] } else { KEYS };
     (format!("unknown key `{key}`"), similar(key, known).map(|k| format!("did you mean `{k}`?")))
@@ -175,7 +195,12 @@ fn words(message: &str) -> (String, Option<String>) {
 
 /// The nearest of `known`, if one is near.
 pub(crate) fn similar<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    known.iter().map(|k| (strsim::damerau_levenshtein(word, k), *k)).filter(|(d, k)| *d <= 1 + k.len() / 4).min().map(|(_, k)| k)
+    known
+        .iter()
+        .map(|k| (strsim::damerau_levenshtein(word, k), *k))
+        .filter(|(d, k)| *d <= 1 + k.len() / 4)
+        .min()
+        .map(|(_, k)| k)
 }
 
 /// The JSON schema of the file.

@@ -18,9 +18,21 @@ pub struct Pin {
 
 /// Pins, the newest first for each architecture. From the `.sha256` files beside the releases.
 pub const PINS: &[Pin] = &[
-    Pin { version: "3.23.2", arch: "x86_64", sha256: "b50bf42e519420ca2be48dd0efa22aa087c708d0602b67d413406533bef9dab5" },
-    Pin { version: "3.23.2", arch: "aarch64", sha256: "0a6c278a906bb7dc1c14f3dae426b4494280cdc421697977459bd37f91287d09" },
-    Pin { version: "3.20.3", arch: "x86_64", sha256: "d4e6fd67dcf75e40c451560ac7265166c2b72a0f38ddc9aae756a7de3d1efa0c" },
+    Pin {
+        version: "3.23.2",
+        arch: "x86_64",
+        sha256: "b50bf42e519420ca2be48dd0efa22aa087c708d0602b67d413406533bef9dab5",
+    },
+    Pin {
+        version: "3.23.2",
+        arch: "aarch64",
+        sha256: "0a6c278a906bb7dc1c14f3dae426b4494280cdc421697977459bd37f91287d09",
+    },
+    Pin {
+        version: "3.20.3",
+        arch: "x86_64",
+        sha256: "d4e6fd67dcf75e40c451560ac7265166c2b72a0f38ddc9aae756a7de3d1efa0c",
+    },
 ];
 
 /// Alpine's name of this machine's architecture.
@@ -52,7 +64,9 @@ pub enum AlpineError {
         wanted: String,
     },
     /// Without a built-in checksum, an unencrypted mirror proves nothing.
-    #[error("version {wanted} has no built-in checksum, and {mirror} is not encrypted: whoever is on the way could replace it")]
+    #[error(
+        "version {wanted} has no built-in checksum, and {mirror} is not encrypted: whoever is on the way could replace it"
+    )]
     Untrusted {
         /// What was asked for.
         wanted: String,
@@ -155,7 +169,9 @@ mod tests {
     #[test]
     fn the_index_is_read() {
         let sum = "a".repeat(64);
-        let text = format!("---\n-\n  branch: v3.19\n  flavor: alpine-virt\n  version: 3.19.1\n  sha256: no\n-\n  flavor: alpine-minirootfs\n  version: 3.19.1\n  sha256: {sum}\n");
+        let text = format!(
+            "---\n-\n  branch: v3.19\n  flavor: alpine-virt\n  version: 3.19.1\n  sha256: no\n-\n  flavor: alpine-minirootfs\n  version: 3.19.1\n  sha256: {sum}\n"
+        );
         assert_eq!(minirootfs(&text), Some(("3.19.1".into(), sum)));
         assert_eq!(minirootfs("garbage"), None);
     }

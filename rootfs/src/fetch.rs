@@ -99,10 +99,17 @@ impl Fetcher {
     ///
     /// # Errors
     /// See [`FetchError`]; after a wrong checksum nothing is left, after a broken connection the part stays for the next try.
-    pub fn file(&self, url: &str, file: &Path, expected: &str, progress: &mut dyn FnMut(u64, Option<u64>)) -> Result<(), FetchError> {
+    pub fn file(
+        &self,
+        url: &str,
+        file: &Path,
+        expected: &str,
+        progress: &mut dyn FnMut(u64, Option<u64>),
+    ) -> Result<(), FetchError> {
         let part = file.with_extension("part");
         let write = |source| FetchError::Write { path: part.clone(), source };
-        let mut output = File::options().create(true).truncate(false).read(true).write(true).open(&part).map_err(write)?;
+        let mut output =
+            File::options().create(true).truncate(false).read(true).write(true).open(&part).map_err(write)?;
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -110,7 +117,9 @@ impl Fetcher {
                 Ok(()) => break,
                 Err(Attempt::Final(error)) => return Err(error),
                 Err(Attempt::Write(source)) => return Err(write(source)),
-                Err(Attempt::Broken(detail)) if attempt >= TRIES => return Err(FetchError::Network { url: url.into(), detail }),
+                Err(Attempt::Broken(detail)) if attempt >= TRIES => {
+                    return Err(FetchError::Network { url: url.into(), detail });
+                }
                 Err(Attempt::Broken(_)) => std::thread::sleep(Duration::from_millis(200 * u64::from(attempt))),
             }
         }
@@ -142,7 +151,8 @@ impl Fetcher {
             500..=599 => return Err(Attempt::Broken(format!("the server answers {status}"))),
             status => return Err(Attempt::Final(FetchError::Status { url: url.into(), status })),
         }
-        let length = response.headers().get("content-length").and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+        let length =
+            response.headers().get("content-length").and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
         let total = length.map(|l| done + l);
         let mut body = response.body_mut().with_config().limit(MAX_FILE).reader();
         let mut buffer = vec![0u8; 64 * 1024];

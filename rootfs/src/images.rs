@@ -264,7 +264,13 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`]; the store is as before.
-    pub fn load(&self, path: &Path, name: &str, source: &str, progress: &mut dyn FnMut(u64)) -> Result<Image, StoreError> {
+    pub fn load(
+        &self,
+        path: &Path,
+        name: &str,
+        source: &str,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Image, StoreError> {
         check_name(name)?;
         let _lock = self.lock()?;
         let blobs = self.images().join("blobs/sha256");
@@ -276,7 +282,14 @@ impl Store {
         result
     }
 
-    fn store(&self, path: &Path, temporary: &Path, name: &str, source: &str, progress: &mut dyn FnMut(u64)) -> Result<Image, StoreError> {
+    fn store(
+        &self,
+        path: &Path,
+        temporary: &Path,
+        name: &str,
+        source: &str,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Image, StoreError> {
         let size = copy(path, temporary, progress)?;
         let mut file = File::open(temporary).map_err(failed("cannot open", temporary))?;
         file.rewind().map_err(failed("cannot read", temporary))?;
@@ -309,8 +322,9 @@ impl Store {
         let manifest = Manifest { schema_version: 2, media_type: media_type.into(), config, layers: vec![layer] };
         let mut manifest = self.write_blob(media_type, &manifest)?;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        manifest.annotations =
-            [(NAME, name.to_owned()), (SOURCE, source.to_owned()), (STORED, now.to_string())].map(|(k, v)| (k.to_owned(), v)).into();
+        manifest.annotations = [(NAME, name.to_owned()), (SOURCE, source.to_owned()), (STORED, now.to_string())]
+            .map(|(k, v)| (k.to_owned(), v))
+            .into();
         let mut index = self.index()?;
         index.manifests.retain(|d| d.annotations.get(NAME).map(String::as_str) != Some(name));
         index.manifests.push(manifest.clone());
@@ -339,10 +353,15 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn unused_layers(&self) -> Result<Vec<PathBuf>, StoreError> {
-        let used: Vec<String> = self.list()?.into_iter().flat_map(|i| i.layers).map(|(_, diff_id)| hex_of(&diff_id).to_owned()).collect();
+        let used: Vec<String> =
+            self.list()?.into_iter().flat_map(|i| i.layers).map(|(_, diff_id)| hex_of(&diff_id).to_owned()).collect();
         let mut unused = Vec::new();
         for key in entries(&self.root.join("layers")) {
-            unused.extend(entries(&key).into_iter().filter(|dir| !used.iter().any(|u| dir.file_name().is_some_and(|n| n == u.as_str()))));
+            unused.extend(
+                entries(&key)
+                    .into_iter()
+                    .filter(|dir| !used.iter().any(|u| dir.file_name().is_some_and(|n| n == u.as_str()))),
+            );
         }
         Ok(unused)
     }
@@ -378,13 +397,16 @@ impl Store {
         let path = self.images().join("index.json");
         match std::fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|source| StoreError::Damaged { path, source }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Index { schema_version: 2, manifests: Vec::new() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Index { schema_version: 2, manifests: Vec::new() })
+            }
             Err(error) => Err(failed("cannot read", &path)(error)),
         }
     }
 
     fn write_index(&self, index: &Index) -> Result<(), StoreError> {
-        let text = serde_json::to_vec_pretty(index).map_err(|source| StoreError::Damaged { path: self.images(), source })?;
+        let text =
+            serde_json::to_vec_pretty(index).map_err(|source| StoreError::Damaged { path: self.images(), source })?;
         write_atomic(&self.images().join("index.json"), &text)
     }
 
@@ -414,7 +436,12 @@ impl Store {
             write_atomic(&layout, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         }
         let path = images.join("lock");
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed("cannot open", &path))?;
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(failed("cannot open", &path))?;
         rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(|e| failed("cannot lock", &path)(e.into()))?;
         Ok(file)
     }
@@ -444,7 +471,8 @@ impl Store {
 /// [`StoreError::BadName`].
 pub fn check_name(name: &str) -> Result<(), StoreError> {
     let plain = |part: &str, more: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+        part.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
     };
     let (repository, tag) = name.split_once(':').map_or((name, None), |(r, t)| (r, Some(t)));
     let lower = !repository.chars().any(|c| c.is_ascii_uppercase());

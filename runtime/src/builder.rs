@@ -15,8 +15,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use cellblock_bundle::{IdScheme, Ids};
 use cellblock_bundle::seccomp::Program;
+use cellblock_bundle::{IdScheme, Ids};
 use cellblock_sys::namespace;
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now};
 use libcontainer::container::builder::ContainerBuilder;
@@ -109,7 +109,8 @@ impl Builder {
                     (FAILED_UNSHARE, text) => return Err(BuildError::Unshare(text)),
                     (_, text) => return Err(BuildError::Container(text)),
                 }
-                builder.map(if inner { identity(&map.0) } else { map.0 }, if inner { identity(&map.1) } else { map.1 })?;
+                builder
+                    .map(if inner { identity(&map.0) } else { map.0 }, if inner { identity(&map.1) } else { map.1 })?;
                 Ok(builder)
             }
         }
@@ -210,7 +211,10 @@ fn child(order: Order<'_>, report: OwnedFd, mut from: std::fs::File, mut to: std
     if !from.read(&mut byte).is_ok_and(|n| n == 1) {
         exit_now(crate::exit::OURS);
     }
-    match settle_ids(order.ids).map_err(|e| format!("cannot take the cell's ids: {e}")).and_then(|()| create(&order, report)) {
+    match settle_ids(order.ids)
+        .map_err(|e| format!("cannot take the cell's ids: {e}"))
+        .and_then(|()| create(&order, report))
+    {
         Ok((mut container, pid)) => {
             tell(&mut to, CREATED, &pid.to_string());
             if !from.read(&mut byte).is_ok_and(|n| n == 1) {
@@ -350,6 +354,9 @@ mod tests {
 
     #[test]
     fn the_inner_map_is_the_identity_with_the_same_extents() {
-        assert_eq!(identity("0 100000 1000\n1000 1000 1\n1001 101000 64535\n"), "0 0 1000\n1000 1000 1\n1001 1001 64535\n");
+        assert_eq!(
+            identity("0 100000 1000\n1000 1000 1\n1001 101000 64535\n"),
+            "0 0 1000\n1000 1000 1\n1001 1001 64535\n"
+        );
     }
 }

@@ -28,6 +28,14 @@ pub fn remove(dirs: &Dirs, claim: Claim, keep: bool) {
     drop(claim.lock);
 }
 
+/// Gives a claim back whose cell was never begun.
+pub fn release(claim: Claim) {
+    if let Some(cells) = claim.dir.parent() {
+        remove_below(cells, &claim.name);
+    }
+    drop(claim.lock);
+}
+
 fn remove_below(folder: &Path, name: &str) {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     if let Ok(folder) = rustix::fs::open(folder, flags, Mode::empty()) {

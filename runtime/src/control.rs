@@ -54,7 +54,8 @@ pub fn ask(path: &Path, request: &Request) -> io::Result<Answer> {
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     rustix::net::send(&socket, &serde_json::to_vec(request)?, SendFlags::NOSIGNAL)?;
     let mut buffer = vec![0u8; MAX_MESSAGE];
-    let (_, length) = rustix::io::retry_on_intr(|| rustix::net::recv(&socket, buffer.as_mut_slice(), RecvFlags::empty()))?;
+    let (_, length) =
+        rustix::io::retry_on_intr(|| rustix::net::recv(&socket, buffer.as_mut_slice(), RecvFlags::empty()))?;
     if length == 0 {
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
@@ -97,8 +98,13 @@ mod tests {
 
     #[test]
     fn only_requests_we_know_are_taken() {
-        assert_eq!(decode(br#"{"request":"stop","signal":15,"grace_ms":10}"#), Some(Request::Stop { signal: 15, grace_ms: 10 }));
-        for nonsense in [&b""[..], b"{}", br#"{"request":"stop"}"#, br#"{"request":"stop","signal":15,"grace_ms":10,"more":1}"#] {
+        assert_eq!(
+            decode(br#"{"request":"stop","signal":15,"grace_ms":10}"#),
+            Some(Request::Stop { signal: 15, grace_ms: 10 })
+        );
+        for nonsense in
+            [&b""[..], b"{}", br#"{"request":"stop"}"#, br#"{"request":"stop","signal":15,"grace_ms":10,"more":1}"#]
+        {
             assert_eq!(decode(nonsense), None);
         }
     }

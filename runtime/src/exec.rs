@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use cellblock_bundle::{policy, seccomp, Cell};
+use cellblock_bundle::{Cell, policy, seccomp};
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now};
 use cellblock_sys::signal::{SignalFd, SignalSet};
 use rustix::fs::{Mode, OFlags};
@@ -55,14 +55,20 @@ pub fn exec(found: &Found, exec: &Exec) -> Result<Ended, RuntimeError> {
     let set = SignalSet::of(signals::SUPERVISED);
     let signals = set.block().and_then(|_| SignalFd::new(&set)).map_err(os("cannot watch signals"))?;
     // Processes of the cell may have our user id: they must not get at us while we are half inside.
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).map_err(os("cannot protect this process"))?;
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(os("cannot protect this process"))?;
     let gone = || RuntimeError::State(crate::state::StateError::NotRunning(found.record.cell.name.clone()));
     let target = found.running.and_then(|r| r.pidfd()).ok_or_else(gone)?;
 
-    let mut stdio = if exec.terminal { Stdio::default() } else { Stdio::plain().map_err(os("cannot prepare the standard streams"))? };
+    let mut stdio = if exec.terminal {
+        Stdio::default()
+    } else {
+        Stdio::plain().map_err(os("cannot prepare the standard streams"))?
+    };
     let socket = || rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
     let (report, theirs) = socket().map_err(os("cannot make a socket"))?;
     let (console, their_console) = socket().map_err(os("cannot make a socket"))?;
+    let (told, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(os("cannot make a pipe"))?;
     let joiner = Joiner {
         cell: &found.record.cell,
         exec,
@@ -73,15 +79,21 @@ pub fn exec(found: &Found, exec: &Exec) -> Result<Ended, RuntimeError> {
         cgroups: limits::procs_of(&found.record.cgroups)?,
         report: theirs,
         console: their_console,
+        tell,
     };
     let child = match alone.fork().map_err(os("cannot fork"))? {
         Fork::Child => joiner.join(&alone),
         Fork::Parent(pid) => pid,
     };
     drop(joiner);
-    let pid = grandchild(child, &report)?;
+    let pid = grandchild(child, told, &report)?;
     if exec.terminal {
-        let master = receive_descriptor(console.as_fd()).map_err(os("cannot get the command's terminal"))?;
+        let master = receive_descriptor(console.as_fd()).map_err(|error| match Report::receive(&report) {
+            Some(Report::Failed(_, errno)) => {
+                os("cannot open a terminal in the cell")(io::Error::from_raw_os_error(errno))
+            }
+            _ => os("cannot get the command's terminal")(error),
+        })?;
         stdio.attach(master).map_err(os("cannot use the terminal"))?;
         rustix::net::send(&console, b"g", SendFlags::NOSIGNAL).map_err(os("cannot start the command"))?;
     }
@@ -98,7 +110,7 @@ pub fn exec(found: &Found, exec: &Exec) -> Result<Ended, RuntimeError> {
 }
 
 /// Waits for the first child, which leaves a sibling in the cell's PID namespace behind, and learns that one's id.
-fn grandchild(child: Pid, report: &OwnedFd) -> Result<Pid, RuntimeError> {
+fn grandchild(child: Pid, told: OwnedFd, report: &OwnedFd) -> Result<Pid, RuntimeError> {
     let status = loop {
         match rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty()) {
             Err(rustix::io::Errno::INTR) | Ok(None) => {}
@@ -108,8 +120,9 @@ fn grandchild(child: Pid, report: &OwnedFd) -> Result<Pid, RuntimeError> {
     };
     if status.exit_status() == Some(0) {
         let mut bytes = [0u8; 4];
-        let (_, length) = rustix::net::recv(report, &mut bytes, rustix::net::RecvFlags::empty()).map_err(os("cannot learn the command's id"))?;
-        if let Some(pid) = (length == 4).then(|| i32::from_ne_bytes(bytes)).and_then(Pid::from_raw) {
+        let read =
+            io::Read::read(&mut std::fs::File::from(told), &mut bytes).map_err(os("cannot learn the command's id"))?;
+        if let Some(pid) = (read == 4).then(|| i32::from_ne_bytes(bytes)).and_then(Pid::from_raw) {
             return Ok(pid);
         }
     }
@@ -130,6 +143,8 @@ struct Joiner<'a> {
     cgroups: Vec<OwnedFd>,
     report: OwnedFd,
     console: OwnedFd,
+    /// For the command's id: not the report socket, on which the command itself may be faster.
+    tell: OwnedFd,
 }
 
 impl Joiner<'_> {
@@ -138,11 +153,13 @@ impl Joiner<'_> {
         let joined = self.enter().and_then(|()| alone.fork_sibling());
         match joined {
             Ok(Fork::Child) => match self.settle() {
-                Ok(()) => finish(&self.program, &self.command, |stage, error| Report::failed(stage, error).send(self.report.as_fd())),
+                Ok(()) => finish(&self.program, &self.command, |stage, error| {
+                    Report::failed(stage, error).send(self.report.as_fd())
+                }),
                 Err(error) => self.fail(&error),
             },
             Ok(Fork::Parent(pid)) => {
-                let _ = rustix::net::send(&self.report, &pid.as_raw_nonzero().get().to_ne_bytes(), SendFlags::NOSIGNAL);
+                let _ = rustix::io::write(&self.tell, &pid.as_raw_nonzero().get().to_ne_bytes());
                 exit_now(0)
             }
             Err(error) => self.fail(&error),
@@ -176,9 +193,6 @@ impl Joiner<'_> {
         stdin.as_ref().map_or(Ok(()), rustix::stdio::dup2_stdin)?;
         stdout.as_ref().map_or(Ok(()), rustix::stdio::dup2_stdout)?;
         stderr.as_ref().map_or(Ok(()), rustix::stdio::dup2_stderr)?;
-        if self.exec.terminal {
-            self.open_terminal()?;
-        }
         if self.cell.ids.has_range() {
             let groups: Vec<Gid> = self.exec.groups.iter().map(|g| Gid::from_raw(*g)).collect();
             rustix::thread::set_thread_groups(&groups)?;
@@ -189,6 +203,10 @@ impl Joiner<'_> {
         rustix::thread::set_thread_res_gid(gid, gid, gid)?;
         rustix::thread::set_thread_res_uid(uid, uid, uid)?;
         rustix::thread::set_keep_capabilities(false)?;
+        if self.exec.terminal {
+            // With the ids of the cell: a terminal belongs to whoever opens it.
+            self.open_terminal()?;
+        }
         // After the change of ids: the directory must be open to the one who will work in it.
         rustix::process::chdir(&self.exec.workdir)?;
         let kept = self.kept();
@@ -232,8 +250,8 @@ impl Joiner<'_> {
             return Err(io::Error::other("/dev/pts of the cell is no devpts"));
         }
         rustix::pty::unlockpt(&master)?;
-        let side = rustix::pty::ioctl_tiocgptpeer(&master, rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY)?;
-        std::os::unix::fs::fchown(&side, Some(self.exec.uid), None)?;
+        let side =
+            rustix::pty::ioctl_tiocgptpeer(&master, rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY)?;
         send_descriptor(self.console.as_fd(), master.as_fd())?;
         let mut byte = [0u8];
         rustix::net::recv(&self.console, &mut byte, rustix::net::RecvFlags::empty())?;

@@ -8,7 +8,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use cellblock_bundle::Mount;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 use rustix::process::Pid;
@@ -34,40 +33,51 @@ pub enum IdMapError {
     },
 }
 
-/// Replaces the source of each bind mount by an id-mapped view of it, attached below `folder`. `holder` is a process in the user
-/// namespace that maps.
-pub(crate) fn attach(mounts: &mut [Mount], folder: &Path, holder: Pid) -> Result<(), IdMapError> {
-    let namespace = format!("/proc/{}/ns/user", holder.as_raw_nonzero());
-    let open = |path: &Path| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(io::Error::from);
-    let namespace = open(Path::new(&namespace)).map_err(|source| IdMapError::Io { path: namespace.into(), source })?;
-    for (number, mount) in mounts.iter_mut().enumerate() {
-        if let Mount::Bind { source, .. } = mount {
-            *source = view(source, folder, number, &namespace)?;
-        }
+/// Makes id-mapped views of files of the host, by the user namespace of one process.
+#[derive(Debug)]
+pub(crate) struct Views {
+    folder: PathBuf,
+    namespace: OwnedFd,
+    next: std::cell::Cell<usize>,
+}
+
+impl Views {
+    /// Views attached below `folder`; `holder` is a process in the user namespace that maps.
+    pub(crate) fn new(folder: &Path, holder: Pid) -> Result<Self, IdMapError> {
+        let path = PathBuf::from(format!("/proc/{}/ns/user", holder.as_raw_nonzero()));
+        let namespace = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| IdMapError::Io { path, source: e.into() })?;
+        Ok(Self { folder: folder.to_owned(), namespace, next: std::cell::Cell::new(0) })
     }
-    Ok(())
+
+    /// Where `source` can be seen with the cell's ids.
+    pub(crate) fn of(&self, source: &Path) -> Result<PathBuf, IdMapError> {
+        let failed = |e: io::Error| IdMapError::Io { path: source.to_owned(), source: e };
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        let tree = rustix::mount::open_tree(CWD, source, flags).map_err(|e| failed(e.into()))?;
+        cellblock_sys::mount::set_id_map(tree.as_fd(), self.namespace.as_fd())
+            .map_err(|e| IdMapError::Unsupported { path: source.to_owned(), source: e })?;
+        let stat = rustix::fs::fstat(&tree).map_err(|e| failed(e.into()))?;
+        let target = self.folder.join(self.next.get().to_string());
+        self.next.set(self.next.get() + 1);
+        let make = || -> io::Result<()> {
+            std::fs::create_dir_all(&self.folder)?;
+            let directory = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
+            if directory { std::fs::create_dir(&target) } else { std::fs::File::create_new(&target).map(drop) }
+        };
+        make().map_err(failed)?;
+        rustix::mount::move_mount(&tree, c"", CWD, &target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .map_err(|e| failed(e.into()))?;
+        Ok(target)
+    }
 }
 
-fn view(source: &Path, folder: &Path, number: usize, namespace: &OwnedFd) -> Result<PathBuf, IdMapError> {
-    let failed = |e: io::Error| IdMapError::Io { path: source.to_owned(), source: e };
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-    let tree = rustix::mount::open_tree(CWD, source, flags).map_err(|e| failed(e.into()))?;
-    cellblock_sys::mount::set_id_map(tree.as_fd(), namespace.as_fd())
-        .map_err(|e| IdMapError::Unsupported { path: source.to_owned(), source: e })?;
-    let directory = rustix::fs::fstat(&tree).map(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_dir()).map_err(|e| failed(e.into()))?;
-    let target = folder.join(number.to_string());
-    let make = || -> io::Result<()> {
-        std::fs::create_dir_all(folder)?;
-        if directory { std::fs::create_dir(&target) } else { std::fs::File::create_new(&target).map(drop) }
-    };
-    make().map_err(failed)?;
-    rustix::mount::move_mount(&tree, c"", CWD, &target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).map_err(|e| failed(e.into()))?;
-    Ok(target)
-}
-
-/// Detaches what [`attach`] attached below `folder`, so that the folder can be removed.
+/// Detaches what [`Views`] has attached below `folder`, so that the folder can be removed.
 pub(crate) fn detach(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let _ = rustix::mount::unmount(entry.path(), rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW);
+        let _ = rustix::mount::unmount(
+            entry.path(),
+            rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW,
+        );
     }
 }

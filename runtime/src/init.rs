@@ -45,7 +45,8 @@ impl Payload {
 
 impl Executor for Payload {
     fn validate(&self, _spec: &Spec) -> Result<(), ExecutorValidationError> {
-        die_with_supervisor(self.inner.supervisor.as_fd()).map_err(|e| ExecutorValidationError::ArgValidationError(e.to_string()))
+        die_with_supervisor(self.inner.supervisor.as_fd())
+            .map_err(|e| ExecutorValidationError::ArgValidationError(e.to_string()))
     }
 
     fn setup_envs(&self, _environment: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
@@ -101,7 +102,9 @@ impl Command {
         let candidates = if program.contains('/') {
             vec![text(program)?]
         } else {
-            path.split(':').map(|dir| text(&format!("{}/{program}", if dir.is_empty() { "." } else { dir }))).collect::<Result<_, _>>()?
+            path.split(':')
+                .map(|dir| text(&format!("{}/{program}", if dir.is_empty() { "." } else { dir })))
+                .collect::<Result<_, _>>()?
         };
         Ok(Self {
             argv: args.iter().map(text).collect::<Result<_, _>>()?,

@@ -88,7 +88,9 @@ pub fn for_limits(limits: &Limits, name: &str) -> Result<Option<Cgroup>, LimitEr
     let (mountinfo, own) = (read("/proc/self/mountinfo"), read("/proc/self/cgroup"));
     match make(limits, name, &mountinfo, &own) {
         Ok(cgroup) => Ok(Some(cgroup)),
-        Err(error) if limits.best_effort => Ok(Some(Cgroup { unenforced: Some(error.to_string()), ..Cgroup::default() })),
+        Err(error) if limits.best_effort => {
+            Ok(Some(Cgroup { unenforced: Some(error.to_string()), ..Cgroup::default() }))
+        }
         Err(error) => Err(error),
     }
 }
@@ -109,7 +111,10 @@ fn settings(limits: &Limits) -> Vec<Setting> {
         all.push(Setting {
             limit: "memory",
             controller: "memory",
-            v1: vec![("memory.limit_in_bytes", bytes.clone(), false), ("memory.memsw.limit_in_bytes", bytes.clone(), true)],
+            v1: vec![
+                ("memory.limit_in_bytes", bytes.clone(), false),
+                ("memory.memsw.limit_in_bytes", bytes.clone(), true),
+            ],
             v2: vec![("memory.max", bytes, false), ("memory.swap.max", "0".into(), true)],
         });
     }
@@ -140,7 +145,11 @@ fn make(limits: &Limits, name: &str, mountinfo: &str, own: &str) -> Result<Cgrou
         let Setting { limit, controller, .. } = setting;
         let place = place(controller, mountinfo, own).ok_or(LimitError::NoController { limit, controller })?;
         let name = format!("{PREFIX}{name}");
-        let group = match cgroup.groups.iter().position(|g| g.path.parent() == Some(&place.own) || (place.v2 && g.path.starts_with(&place.mount))) {
+        let group = match cgroup
+            .groups
+            .iter()
+            .position(|g| g.path.parent() == Some(&place.own) || (place.v2 && g.path.starts_with(&place.mount)))
+        {
             Some(at) => at,
             None => {
                 let group = if place.v2 { Group::v2(&place, &name)? } else { Group::make(&place.own, &name)? };
@@ -184,7 +193,8 @@ impl Group {
 
     /// Below the highest ancestor of the caller's own group that the caller may write.
     fn v2(place: &Place, name: &str) -> Result<Self, LimitError> {
-        let writable = |path: &Path| rustix::fs::accessat(CWD, path, rustix::fs::Access::WRITE_OK, AtFlags::EACCESS).is_ok();
+        let writable =
+            |path: &Path| rustix::fs::accessat(CWD, path, rustix::fs::Access::WRITE_OK, AtFlags::EACCESS).is_ok();
         let parent = place
             .own
             .ancestors()
@@ -193,7 +203,10 @@ impl Group {
             .last();
         match parent {
             Some(parent) => Self::make(parent, name),
-            None => Err(LimitError::NotDelegated { path: place.own.clone(), source: io::ErrorKind::PermissionDenied.into() }),
+            None => Err(LimitError::NotDelegated {
+                path: place.own.clone(),
+                source: io::ErrorKind::PermissionDenied.into(),
+            }),
         }
     }
 
@@ -226,7 +239,12 @@ impl Cgroup {
     /// # Errors
     /// [`LimitError::NotDelegated`].
     pub(crate) fn procs(&self) -> Result<Vec<OwnedFd>, LimitError> {
-        self.groups.iter().map(|g| open_procs(&g.dir).map_err(|e| LimitError::NotDelegated { path: g.path.clone(), source: e.into() })).collect()
+        self.groups
+            .iter()
+            .map(|g| {
+                open_procs(&g.dir).map_err(|e| LimitError::NotDelegated { path: g.path.clone(), source: e.into() })
+            })
+            .collect()
     }
 
     /// The groups' directories, to be stored for whoever has to remove them.
@@ -239,7 +257,11 @@ impl Cgroup {
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let mut notes: Vec<String> = self.unenforced.iter().map(|why| format!("{why}; it ran without")).collect();
-        let kills: u64 = self.groups.iter().map(|g| oom_kills(&read(&g.dir, "memory.oom_control")) + oom_kills(&read(&g.dir, "memory.events"))).sum();
+        let kills: u64 = self
+            .groups
+            .iter()
+            .map(|g| oom_kills(&read(&g.dir, "memory.oom_control")) + oom_kills(&read(&g.dir, "memory.events")))
+            .sum();
         if let (Some(limit), true) = (self.memory, kills > 0) {
             notes.push(format!("the memory limit of {} MiB was reached: {kills} process(es) killed", limit >> 20));
         }
@@ -267,7 +289,8 @@ pub(crate) fn procs_of(paths: &[PathBuf]) -> Result<Vec<OwnedFd>, LimitError> {
 /// Removes groups that a killed supervisor has left; nothing but empty groups of ours.
 pub(crate) fn remove_stale(paths: &[PathBuf]) {
     for path in paths {
-        let ours = path.starts_with("/sys/fs/cgroup") && path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(PREFIX.as_bytes()));
+        let ours = path.starts_with("/sys/fs/cgroup")
+            && path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(PREFIX.as_bytes()));
         if ours {
             let _ = rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR);
         }

@@ -32,7 +32,9 @@ pub enum OuterError {
     #[error("the kernel does not let this user make a user namespace: {0}")]
     Unshare(io::Error),
     /// The namespace exists, but capabilities in it are denied (Ubuntu's AppArmor restriction does that).
-    #[error("the user namespace gives no capabilities (AppArmor's restriction of unprivileged user namespaces does that): {0}")]
+    #[error(
+        "the user namespace gives no capabilities (AppArmor's restriction of unprivileged user namespaces does that): {0}"
+    )]
     NoCapabilities(io::Error),
     /// The id mapping was refused.
     #[error("{program} refused the id mapping: {detail}")]
@@ -106,7 +108,8 @@ struct MapHelper {
 impl MapHelper {
     fn start(ids: &Ids, alone: &SingleThreaded) -> Result<Self, OuterError> {
         let target = rustix::process::getpid();
-        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| OuterError::Process(e.into()));
+        let pipe =
+            || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| OuterError::Process(e.into()));
         let (wait, go) = pipe()?;
         let (answer, tell) = pipe()?;
         match alone.fork().map_err(OuterError::Process)? {
@@ -205,7 +208,8 @@ fn own_program() -> io::Result<OwnedFd> {
         }
     }
     // Replaced or deleted while it runs: a sealed copy in memory.
-    let mut copy = std::fs::File::from(rustix::fs::memfd_create(c"cellblock", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    let mut copy =
+        std::fs::File::from(rustix::fs::memfd_create(c"cellblock", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
     io::copy(&mut std::fs::File::open("/proc/self/exe")?, &mut copy)?;
     rustix::fs::fcntl_add_seals(&copy, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     // A descriptor open for writing would make execve fail with ETXTBSY.

@@ -16,7 +16,9 @@ pub(crate) fn kill_all_children() {
             let _ = rustix::process::kill_process(*child, Signal::KILL);
         }
         for child in children {
-            while rustix::process::waitpid(Some(child), WaitOptions::empty()).is_err_and(|e| e == rustix::io::Errno::INTR) {}
+            while rustix::process::waitpid(Some(child), WaitOptions::empty())
+                .is_err_and(|e| e == rustix::io::Errno::INTR)
+            {}
         }
     }
 }

@@ -134,7 +134,9 @@ pub fn claim(dirs: &Dirs, name: &str) -> Result<Claim, StateError> {
         make_dir(&dir)?;
         match lock(&dir)? {
             Lock::Taken(lock) => return Ok(Claim { name: name.to_owned(), dir, lock }),
-            Lock::Held if patience == 0 || dir.join("cell.json").exists() => return Err(StateError::NameTaken(name.to_owned())),
+            Lock::Held if patience == 0 || dir.join("cell.json").exists() => {
+                return Err(StateError::NameTaken(name.to_owned()));
+            }
             Lock::Held => {
                 patience -= 1;
                 std::thread::sleep(std::time::Duration::from_millis(2));
@@ -193,7 +195,8 @@ pub fn make_dir(path: &Path) -> Result<(), StateError> {
     match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
         Ok(()) => Ok(()),
         Err(Errno::EXIST) => {
-            let stat = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| io_error("cannot look at", path)(e.into()))?;
+            let stat = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|e| io_error("cannot look at", path)(e.into()))?;
             let directory = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
             if directory && stat.st_uid == rustix::process::geteuid().as_raw() {
                 Ok(())
@@ -300,7 +303,9 @@ fn read(dir: &Path) -> Result<Option<Found>, StateError> {
 
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, StateError> {
     match std::fs::read(path) {
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|source| StateError::Damaged { path: path.to_owned(), source }),
+        Ok(text) => serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|source| StateError::Damaged { path: path.to_owned(), source }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_error("cannot read", path)(error)),
     }
@@ -312,7 +317,11 @@ impl Running {
     /// # Errors
     /// Those of reading `/proc/PID/stat`.
     pub fn of(pid: i32) -> io::Result<Self> {
-        Ok(Self { init: pid, start_time: start_time(&std::fs::read_to_string(format!("/proc/{pid}/stat"))?).ok_or(io::ErrorKind::InvalidData)? })
+        Ok(Self {
+            init: pid,
+            start_time: start_time(&std::fs::read_to_string(format!("/proc/{pid}/stat"))?)
+                .ok_or(io::ErrorKind::InvalidData)?,
+        })
     }
 
     /// A descriptor of the process, if it is still the same one.

@@ -144,7 +144,9 @@ pub fn supervise(
             source: io::Error::from_raw_os_error(errno),
         }),
         Some((Stage::Seccomp, errno)) => Err(RuntimeError::Seccomp(io::Error::from_raw_os_error(errno))),
-        Some((Stage::Prepare, errno)) => Err(os("cannot prepare the cell's first process")(io::Error::from_raw_os_error(errno))),
+        Some((Stage::Prepare, errno)) => {
+            Err(os("cannot prepare the cell's first process")(io::Error::from_raw_os_error(errno)))
+        }
     }
 }
 
@@ -165,10 +167,12 @@ fn run(
     prepare().map_err(RuntimeError::Prepare)?;
     write_record(start, claim, cgroup.as_ref())?;
 
-    let control = crate::control::listen(&claim.dir.join("control.sock")).map_err(os("cannot make the control socket"))?;
+    let control =
+        crate::control::listen(&claim.dir.join("control.sock")).map_err(os("cannot make the control socket"))?;
     let mut stdio = Stdio::prepare(cell.terminal, &oci).map_err(os("cannot prepare the standard streams"))?;
-    let (report, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .map_err(os("cannot make a socket"))?;
+    let (report, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(os("cannot make a socket"))?;
     let order = Order {
         bundle: oci.clone(),
         state: oci.clone(),
@@ -204,7 +208,13 @@ fn hide_cgroups() -> Result<(), RuntimeError> {
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-        rustix::mount::move_mount(&mount, c"", rustix::fs::CWD, c"/sys/fs/cgroup", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        rustix::mount::move_mount(
+            &mount,
+            c"",
+            rustix::fs::CWD,
+            c"/sys/fs/cgroup",
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )
     };
     mount().map_err(os("cannot mount cgroup2"))
 }
@@ -221,7 +231,9 @@ fn make_folders(start: &Start, claim: &Claim) -> Result<PathBuf, RuntimeError> {
     for (folder, mode) in [(&start.root.upper, 0o755), (&start.root.work, 0o700), (&oci, 0o700), (&rootfs, 0o700)] {
         match rustix::fs::mkdir(folder, Mode::from_raw_mode(mode)) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(error) => return Err(StateError::Io { what: "cannot make", path: folder.clone(), source: error.into() }.into()),
+            Err(error) => {
+                return Err(StateError::Io { what: "cannot make", path: folder.clone(), source: error.into() }.into());
+            }
         }
         // The upper directory's mode is the mode of `/` inside; the umask must have no say in it.
         rustix::fs::chmod(folder, Mode::from_raw_mode(mode)).map_err(os("cannot set the mode of a folder"))?;
@@ -232,7 +244,8 @@ fn make_folders(start: &Start, claim: &Claim) -> Result<PathBuf, RuntimeError> {
         }
     } else if start.cell.ids.has_range() {
         // `/` belongs to root inside, as everywhere.
-        std::os::unix::fs::chown(&start.root.upper, Some(0), Some(0)).map_err(os("cannot give a folder to the cell"))?;
+        std::os::unix::fs::chown(&start.root.upper, Some(0), Some(0))
+            .map_err(os("cannot give a folder to the cell"))?;
     }
     Ok(oci)
 }
@@ -254,10 +267,19 @@ fn write_record(start: &Start, claim: &Claim, cgroup: Option<&limits::Cgroup>) -
 /// mounts, which need it.
 fn write_bundle(start: &Start, claim: &Claim, oci: &Path, builder: Pid) -> Result<(), RuntimeError> {
     let mut cell = start.cell.clone();
+    let mut root = start.root.clone();
     if cell.ids.scheme == cellblock_bundle::IdScheme::Shifted {
-        idmap::attach(&mut cell.mounts, &claim.dir.join("mounts"), builder)?;
+        let views = idmap::Views::new(&claim.dir.join("mounts"), builder)?;
+        for mount in &mut cell.mounts {
+            if let cellblock_bundle::Mount::Bind { source, .. } = mount {
+                *source = views.of(source)?;
+            }
+        }
+        for lower in root.lowers.iter_mut().filter(|l| start.root.shared.contains(l)) {
+            *lower = views.of(lower)?;
+        }
     }
-    let portable = spec::spec(&cell, &start.root)?;
+    let portable = spec::spec(&cell, &root)?;
     let run = spec::run_form(&portable, &Path::new("/cellblock").join(&cell.name));
     let text = serde_json::to_vec(&run).map_err(|e| os("cannot write the bundle")(io::Error::from(e)))?;
     // Readable by the cell's root under real root; the folder above lets nobody else in.
@@ -269,5 +291,6 @@ fn write_bundle(start: &Start, claim: &Claim, oci: &Path, builder: Pid) -> Resul
 
 /// From here on nobody without privilege in OUTER may look at this process, whatever user they are.
 fn protect_self() -> Result<(), RuntimeError> {
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).map_err(os("cannot protect the supervisor"))
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(os("cannot protect the supervisor"))
 }

@@ -206,7 +206,10 @@ impl Watch {
         let code = loop {
             match rustix::process::waitid(WaitId::Pid(self.init), WaitIdOptions::EXITED) {
                 Ok(Some(status)) => {
-                    break status.exit_status().or_else(|| status.terminating_signal().map(|n| 128 + n)).unwrap_or(exit::OURS);
+                    break status
+                        .exit_status()
+                        .or_else(|| status.terminating_signal().map(|n| 128 + n))
+                        .unwrap_or(exit::OURS);
                 }
                 Ok(None) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(os("cannot learn how the command ended")(error)),

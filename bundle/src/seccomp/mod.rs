@@ -10,6 +10,8 @@ mod abi;
 mod compile;
 mod instruction;
 #[cfg(test)]
+mod kernel_tests;
+#[cfg(test)]
 mod libseccomp_tests;
 #[cfg(test)]
 mod machine;

@@ -52,10 +52,17 @@ fn write(args: &Args, output: &Path) -> Result<i32, CliError> {
     let (prepared, entries) = ready.resolved.prepare(cell, &ready.facts)?;
     let top = output.join("top");
     // The person's own: the runtime's user namespace decides who that is inside.
-    let single = cellblock_bundle::Ids { scheme: cellblock_bundle::IdScheme::Single, uids: Vec::new(), gids: Vec::new() };
+    let single =
+        cellblock_bundle::Ids { scheme: cellblock_bundle::IdScheme::Single, uids: Vec::new(), gids: Vec::new() };
     skeleton::write(&top, &entries, &single, &cell.user).map_err(failed("cannot write", &top))?;
     let lowers = std::iter::once(top).chain(prepared.lowers.into_iter().skip(1)).collect();
-    let root = RootFs { lowers, upper: output.join("upper"), work: output.join("work"), mounts: prepared.mounts };
+    let root = RootFs {
+        lowers,
+        shared: Vec::new(),
+        upper: output.join("upper"),
+        work: output.join("work"),
+        mounts: prepared.mounts,
+    };
     for folder in [&root.upper, &root.work, &output.join("rootfs")] {
         std::fs::create_dir(folder).map_err(failed("cannot make", folder))?;
     }

@@ -51,7 +51,11 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
         Command::Schema => json(&settings::schema())?,
         Command::Check => {
             settings::read(&path)?;
-            say(&format!("{} is {}.", path.display(), if path.exists() { "good" } else { "not there, which is good: the defaults hold" }));
+            say(&format!(
+                "{} is {}.",
+                path.display(),
+                if path.exists() { "good" } else { "not there, which is good: the defaults hold" }
+            ));
         }
         Command::Show { json: as_json } => {
             let settings = settings::read(&path)?;

@@ -74,7 +74,8 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
 
 fn user(text: &str, found: &Found) -> Result<(u32, u32), CliError> {
     let cell = &found.record.cell;
-    let bad = || CliError::plain(format!("`{text}` is no user of the cell"), "give `root`, the cell's user, or UID[:GID]");
+    let bad =
+        || CliError::plain(format!("`{text}` is no user of the cell"), "give `root`, the cell's user, or UID[:GID]");
     let number = |t: &str| if t == "root" { Some(0) } else { t.parse().ok() };
     let (uid, gid) = match text.split_once(':') {
         Some((u, g)) => (number(u).ok_or_else(bad)?, number(g).ok_or_else(bad)?),

@@ -17,10 +17,13 @@ use crate::settings;
 
 /// Work with stored images
 #[derive(clap::Args, Debug)]
-#[command(arg_required_else_help = true, after_help = "Examples:
+#[command(
+    arg_required_else_help = true,
+    after_help = "Examples:
   cellblock image pull alpine
   cellblock image load alpine-minirootfs-3.20.3-x86_64.tar.gz --name alpine
-  cellblock image list")]
+  cellblock image list"
+)]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -93,7 +96,13 @@ pub(crate) fn run(args: Args) -> Result<i32, CliError> {
             }
             let rows = images.iter().map(|i| {
                 let size = indicatif::HumanBytes(i.size).to_string();
-                vec![i.name.clone(), i.digest.get(7..19).unwrap_or_default().to_owned(), size, ago(i.stored), i.source.clone()]
+                vec![
+                    i.name.clone(),
+                    i.digest.get(7..19).unwrap_or_default().to_owned(),
+                    size,
+                    ago(i.stored),
+                    i.source.clone(),
+                ]
             });
             data(&table(&["NAME", "DIGEST", "SIZE", "AGE", "SOURCE"], rows.collect()))?;
         }
@@ -122,12 +131,15 @@ fn default_name(file: &std::path::Path) -> String {
 
 /// Removes unpacked layers, in OUTER if their files have owners that exist only there.
 fn remove(folders: Vec<PathBuf>, facts: &Facts) -> Result<(), CliError> {
-    let (foreign, own): (Vec<_>, Vec<_>) = folders.into_iter().partition(|f| f.parent().is_some_and(|p| p.ends_with("range") || p.ends_with("range-root")));
+    let (foreign, own): (Vec<_>, Vec<_>) = folders
+        .into_iter()
+        .partition(|f| f.parent().is_some_and(|p| p.ends_with("range") || p.ends_with("range-root")));
     images::remove_folders(&own)?;
     if foreign.is_empty() {
         return Ok(());
     }
-    let (mapping, _): (Ids, _) = ids(&Person::Themself, facts, Userns::Auto, false).map_err(crate::plan::PlanError::from)?;
+    let (mapping, _): (Ids, _) =
+        ids(&Person::Themself, facts, Userns::Auto, false).map_err(crate::plan::PlanError::from)?;
     if mapping.scheme != IdScheme::Range {
         return Err(CliError::plain(
             "the unpacked image belongs to subordinate ids that are not there any more",

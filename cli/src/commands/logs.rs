@@ -31,7 +31,10 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
     crate::plan::check_name(&args.cell).map_err(crate::plan::PlanError::from)?;
     let path = dirs.log(&args.cell);
     let mut file = std::fs::File::open(&path).map_err(|_| {
-        CliError::plain(format!("there is no log of a cell named `{}`", args.cell), "only cells started with `-d` have one")
+        CliError::plain(
+            format!("there is no log of a cell named `{}`", args.cell),
+            "only cells started with `-d` have one",
+        )
     })?;
     let failed = |source| CliError::File { what: "cannot read the log", path: path.clone(), source };
     loop {

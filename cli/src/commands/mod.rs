@@ -15,8 +15,8 @@ pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod stop;
 
-use cellblock_runtime::state::{self, Claim, Dirs, Found};
 use cellblock_runtime::cleanup;
+use cellblock_runtime::state::{self, Claim, Dirs, Found};
 
 use crate::facts::Facts;
 use crate::git;
@@ -40,7 +40,8 @@ pub(crate) fn heal_one(dirs: &Dirs, claim: Claim) -> Result<(), CliError> {
     match record {
         // Files of foreign owners can only be removed where these exist.
         Some(found) if found.record.cell.ids.rootless() => {
-            let lock = state::share_lock(&claim).map_err(|source| CliError::Process { what: "cannot share a lock", source })?;
+            let lock = state::share_lock(&claim)
+                .map_err(|source| CliError::Process { what: "cannot share a lock", source })?;
             let job = Job::Remove { dirs: dirs.clone(), name: claim.name.clone(), keep };
             if let Err(error) = run_in_outer(&job, &found.record.cell.ids, vec![lock]) {
                 say(&format!("cellblock: leftovers of the cell {} could not be removed: {error}", claim.name));

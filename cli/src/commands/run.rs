@@ -30,7 +30,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, typed: &[OsString]) -> Result<i32, CliError> {
-    let command = words(args.command, typed);
+    let command = words(args.command, typed)?;
     if command.is_empty() && args.cell.entrypoint.is_none() {
         return Err(crate::plan::PlanError::NoCommand.into());
     }
@@ -46,10 +46,13 @@ const AGENTS: &[(&str, &str)] = &[("claude-code", "claude"), ("gemini-cli", "gem
 
 /// After `--` the words are a command, as they are. Otherwise the first is an agent; the rest is the agent's, without the `--` that may
 /// stand directly before its own arguments.
-fn words(mut command: Vec<String>, typed: &[OsString]) -> Vec<String> {
+fn words(mut command: Vec<String>, typed: &[OsString]) -> Result<Vec<String>, CliError> {
     let plain = typed.len().checked_sub(command.len() + 1).and_then(|at| typed.get(at)).is_some_and(|w| w == "--");
     if plain {
-        return command;
+        return Ok(command);
+    }
+    if let Some(flag) = command.first().filter(|w| w.starts_with('-')) {
+        return Err(unknown(flag));
     }
     if let Some(at) = command.iter().position(|w| w == "--") {
         command.remove(at);
@@ -59,7 +62,24 @@ fn words(mut command: Vec<String>, typed: &[OsString]) -> Vec<String> {
     {
         *first = (*program).to_owned();
     }
-    command
+    Ok(command)
+}
+
+/// A flag that cellblock does not have, before any agent's name: an agent's own flags come after it.
+fn unknown(flag: &str) -> CliError {
+    let name = flag.trim_start_matches('-').split('=').next().unwrap_or_default();
+    let tree = crate::app::command();
+    let known: Vec<&str> = tree
+        .find_subcommand("run")
+        .into_iter()
+        .flat_map(clap::Command::get_arguments)
+        .filter_map(clap::Arg::get_long)
+        .collect();
+    let hint = crate::settings::similar(name, &known).map_or_else(
+        || "`cellblock run --help` lists the flags; a command goes after `--`".to_owned(),
+        |k| format!("did you mean `--{k}`?"),
+    );
+    CliError::plain(format!("`{flag}` is no flag of `cellblock run`"), &hint)
 }
 
 #[cfg(test)]
@@ -74,7 +94,7 @@ mod tests {
             args: Args,
         }
         let typed: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-        words(Line::try_parse_from(&typed).expect(line).args.command, &typed)
+        words(Line::try_parse_from(&typed).expect(line).args.command, &typed).expect(line)
     }
 
     #[test]

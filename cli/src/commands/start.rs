@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use cellblock_bundle::{Project, RootFs};
 use cellblock_rootfs::root::skeleton::Entry;
+use cellblock_runtime::cleanup;
 use cellblock_runtime::state::{self, Claim, StateError};
 use cellblock_runtime::supervisor::Start;
 use cellblock_sys::process::{Fork, SingleThreaded};
@@ -36,7 +37,11 @@ pub(crate) struct Ready {
 pub(crate) fn plan(flags: &CellFlags, start: &StartFlags, command: &[String]) -> Result<Ready, CliError> {
     let mut facts = Facts::gather()?;
     if let Some(dir) = &flags.project_dir {
-        facts.cwd = dir.canonicalize().map_err(|source| CliError::File { what: "cannot use the project folder", path: dir.clone(), source })?;
+        facts.cwd = dir.canonicalize().map_err(|source| CliError::File {
+            what: "cannot use the project folder",
+            path: dir.clone(),
+            source,
+        })?;
     }
     if start.detach {
         facts.terminal = false;
@@ -47,7 +52,8 @@ pub(crate) fn plan(flags: &CellFlags, start: &StartFlags, command: &[String]) ->
     if let Some(name) = &flags.name {
         plan::check_name(name).map_err(plan::PlanError::from)?;
     }
-    let sources = Sources { flags, command, settings: &settings, settings_path: &path, facts: &facts, project: project.as_ref() };
+    let sources =
+        Sources { flags, command, settings: &settings, settings_path: &path, facts: &facts, project: project.as_ref() };
     let wanted = sources.wanted()?;
     let (resolved, note) = images::resolve(&wanted, &facts)?;
     let mut plan = sources.plan(&wanted, &resolved.found())?;
@@ -100,7 +106,13 @@ impl Ready {
             _ => Vec::new(),
         };
         let layer = dirs.layer(&cell.name);
-        let root = RootFs { lowers: Vec::new(), upper: layer.join("upper"), work: layer.join("work"), mounts: root };
+        let root = RootFs {
+            lowers: Vec::new(),
+            shared: Vec::new(),
+            upper: layer.join("upper"),
+            work: layer.join("work"),
+            mounts: root,
+        };
         if start.json {
             let explain = start.explain.then_some(self.plan.explained.as_slice());
             json(&PlanDocument { cell, root: &root, keep: self.plan.keep, explain })?;
@@ -136,11 +148,22 @@ impl Ready {
         super::heal(&dirs)?;
         let claim = self.claim()?;
         audit::print(&self.plan.cell);
-        audit::ask(&self.plan.cell, &self.facts, flags.yes || flags.detach)?;
-        let (root, skeleton) = self.resolved.prepare(&self.plan.cell, &self.facts)?;
+        let prepared = audit::ask(&self.plan.cell, &self.facts, flags.yes || flags.detach)
+            .and_then(|()| self.resolved.prepare(&self.plan.cell, &self.facts));
+        let (root, skeleton) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                cleanup::release(claim);
+                return Err(error);
+            }
+        };
         let name = self.plan.cell.name.clone();
         let start = Start { cell: self.plan.cell, root, dirs, keep: self.plan.keep, detached: flags.detach };
-        if flags.detach { detach(start, skeleton, claim, &name) } else { Err(become_supervisor(start, skeleton, claim, None)) }
+        if flags.detach {
+            detach(start, skeleton, claim, &name)
+        } else {
+            Err(become_supervisor(start, skeleton, claim, None))
+        }
     }
 
     /// Takes the cell's name; one that was not chosen by the person gets a number if it is taken.
@@ -176,12 +199,12 @@ fn plan_mount(mount: &cellblock_bundle::Mount) -> String {
 
 fn become_supervisor(start: Start, skeleton: Vec<Entry>, claim: Claim, ready: Option<OwnedFd>) -> CliError {
     let ids = start.cell.ids.clone();
-    let dir = claim.dir.clone();
-    let descriptors = std::iter::once(claim.lock).chain(ready).collect();
+    let Ok(lock) = state::share_lock(&claim) else {
+        return CliError::plain("no file descriptor is left", "raise `ulimit -n`");
+    };
+    let descriptors = std::iter::once(lock).chain(ready).collect();
     let error = become_job(&Job::Supervise { start: Box::new(start), skeleton }, &ids, descriptors);
-    // The lock goes with this process; an empty folder is all there is to remove.
-    let _ = std::fs::remove_file(dir.join("lock"));
-    let _ = std::fs::remove_dir(dir);
+    cleanup::release(claim);
     error
 }
 
@@ -190,7 +213,8 @@ fn detach(start: Start, skeleton: Vec<Entry>, claim: Claim, name: &str) -> Resul
     let process = |what| move |source: std::io::Error| CliError::Process { what, source };
     let log = start.dirs.log(name);
     let file = log_file(&log)?;
-    let (heard, ready) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| process("cannot make a pipe")(e.into()))?;
+    let (heard, ready) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|e| process("cannot make a pipe")(e.into()))?;
     let alone = SingleThreaded::prove().map_err(process("cannot go on"))?;
     match alone.fork().map_err(process("cannot fork"))? {
         Fork::Child => {

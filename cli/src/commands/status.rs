@@ -10,9 +10,12 @@ use crate::report::CliError;
 
 /// List the cells that run
 #[derive(clap::Args, Debug)]
-#[command(visible_alias = "ps", after_help = "Examples:
+#[command(
+    visible_alias = "ps",
+    after_help = "Examples:
   cellblock status
-  cellblock status --json | jq -r '.[].name'")]
+  cellblock status --json | jq -r '.[].name'"
+)]
 pub(crate) struct Args {
     /// Print them as JSON
     #[arg(long)]
@@ -65,9 +68,20 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
     } else {
         let text = |r: &Row| {
             let project = r.project.as_ref().map(|p| p.name.clone()).unwrap_or_default();
-            vec![r.name.clone(), r.state.into(), commands::ago(r.started), r.image.clone(), r.network.into(), project, plain(&r.command.join(" "))]
+            vec![
+                r.name.clone(),
+                r.state.into(),
+                commands::ago(r.started),
+                r.image.clone(),
+                r.network.into(),
+                project,
+                plain(&r.command.join(" ")),
+            ]
         };
-        data(&table(&["NAME", "STATE", "AGE", "IMAGE", "NETWORK", "PROJECT", "COMMAND"], rows.iter().map(text).collect()))?;
+        data(&table(
+            &["NAME", "STATE", "AGE", "IMAGE", "NETWORK", "PROJECT", "COMMAND"],
+            rows.iter().map(text).collect(),
+        ))?;
     }
     Ok(0)
 }

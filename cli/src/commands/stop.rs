@@ -50,7 +50,10 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
         for word in &args.of {
             let found = commands::cells_of(Some(word), &facts)?;
             if found.is_empty() {
-                return Err(CliError::plain(format!("no cell or project named `{word}` is running"), "`cellblock status` lists what runs"));
+                return Err(CliError::plain(
+                    format!("no cell or project named `{word}` is running"),
+                    "`cellblock status` lists what runs",
+                ));
             }
             cells.extend(found);
         }

@@ -54,7 +54,9 @@ const IMAGE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 
 /// The names in `CELLBLOCK_EXTRA_ENV`.
 fn extra_names(env: &BTreeMap<String, String>) -> Vec<String> {
-    env.get(EXTRA).map(|text| text.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned).collect()).unwrap_or_default()
+    env.get(EXTRA)
+        .map(|text| text.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned).collect())
+        .unwrap_or_default()
 }
 
 impl Sources<'_> {
@@ -103,7 +105,9 @@ impl Sources<'_> {
             }
         }
         for path in &self.flags.env_files {
-            let text = std::fs::read_to_string(path).map_err(|e| ValueError::bad("--env-file", &path.display().to_string(), &format!("a readable file ({e})")))?;
+            let text = std::fs::read_to_string(path).map_err(|e| {
+                ValueError::bad("--env-file", &path.display().to_string(), &format!("a readable file ({e})"))
+            })?;
             for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
                 if let Some((key, value)) = entry(line, "--env-file", host)? {
                     set(&key, value, "--env-file");
@@ -124,7 +128,8 @@ impl Sources<'_> {
             return IMAGE_PATH.into();
         }
         let host = self.facts.env.get("PATH").map_or("", String::as_str);
-        let dirs: Vec<&str> = host.split(':').filter(|dir| dir.starts_with('/') && visible(Path::new(dir), &found.mounts)).collect();
+        let dirs: Vec<&str> =
+            host.split(':').filter(|dir| dir.starts_with('/') && visible(Path::new(dir), &found.mounts)).collect();
         let missing = IMAGE_PATH.split(':').filter(|dir| !dirs.contains(dir) && visible(Path::new(dir), &found.mounts));
         let all: Vec<&str> = dirs.iter().copied().chain(missing).collect();
         if all.is_empty() { IMAGE_PATH.into() } else { all.join(":") }

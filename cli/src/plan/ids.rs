@@ -48,11 +48,12 @@ impl Person {
             name if name == facts.user => facts.uid,
             number => number.parse().map_err(|_| bad())?,
         };
-        let gid: Option<u32> = group.map(|g| if g == "root" { Ok(0) } else { g.parse().map_err(|_| bad()) }).transpose()?;
+        let gid: Option<u32> =
+            group.map(|g| if g == "root" { Ok(0) } else { g.parse().map_err(|_| bad()) }).transpose()?;
         match (uid, gid) {
-            (0, None | Some(0)) => Ok(Self::Root),
             (uid, None) if uid == facts.uid => Ok(Self::Themself),
             (uid, Some(gid)) if (uid, gid) == (facts.uid, facts.gid) => Ok(Self::Themself),
+            (0, None | Some(0)) => Ok(Self::Root),
             (uid, gid) => Ok(Self::Other(uid, gid.unwrap_or(uid))),
         }
     }
@@ -64,7 +65,7 @@ impl Person {
 /// a range only for other images.
 pub(crate) fn ids(person: &Person, facts: &Facts, userns: Userns, host_image: bool) -> Result<(Ids, User), IdError> {
     if facts.is_root() {
-        return Ok((as_root(userns), user(if *person == Person::Themself { &Person::Root } else { person }, facts)));
+        return Ok((as_root(userns), user(person, facts)));
     }
     let range = facts.subuid.zip(facts.subgid).filter(|(u, g)| facts.map_programs && u.1 >= COUNT && g.1 >= COUNT);
     let wants_range = match (userns, person) {
@@ -130,7 +131,15 @@ fn user(person: &Person, facts: &Facts) -> User {
             home: facts.home.clone(),
             shell,
         },
-        Person::Root => User { uid: 0, gid: 0, groups: Vec::new(), name: "root".into(), group: "root".into(), home: "/root".into(), shell },
+        Person::Root => User {
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+            name: "root".into(),
+            group: "root".into(),
+            home: "/root".into(),
+            shell,
+        },
         Person::Other(uid, gid) => User {
             uid: *uid,
             gid: *gid,
@@ -148,7 +157,17 @@ mod tests {
     use super::*;
 
     fn ada() -> Facts {
-        Facts { uid: 1000, gid: 100, user: "ada".into(), group: "users".into(), home: "/home/ada".into(), subuid: Some((100_000, 65_536)), subgid: Some((200_000, 65_536)), map_programs: true, ..Facts::default() }
+        Facts {
+            uid: 1000,
+            gid: 100,
+            user: "ada".into(),
+            group: "users".into(),
+            home: "/home/ada".into(),
+            subuid: Some((100_000, 65_536)),
+            subgid: Some((200_000, 65_536)),
+            map_programs: true,
+            ..Facts::default()
+        }
     }
 
     fn scheme(person: &Person, facts: &Facts, userns: Userns, host: bool) -> IdScheme {
@@ -189,7 +208,15 @@ mod tests {
     #[test]
     fn users() {
         let ada = ada();
-        for (text, person) in [("", Person::Themself), ("ada", Person::Themself), ("1000:100", Person::Themself), ("root", Person::Root), ("0:0", Person::Root), ("33", Person::Other(33, 33)), ("1000:5", Person::Other(1000, 5))] {
+        for (text, person) in [
+            ("", Person::Themself),
+            ("ada", Person::Themself),
+            ("1000:100", Person::Themself),
+            ("root", Person::Root),
+            ("0:0", Person::Root),
+            ("33", Person::Other(33, 33)),
+            ("1000:5", Person::Other(1000, 5)),
+        ] {
             assert_eq!(Person::parse(text, &ada), Ok(person), "{text}");
         }
         for text in ["bob", "-1", ":", "1:x", "99999999999"] {

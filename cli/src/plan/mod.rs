@@ -165,7 +165,8 @@ impl<'a> Sources<'a> {
     }
 
     fn at(&self, line: u64) -> String {
-        let name = self.settings_path.file_name().map_or_else(|| "config.yaml".into(), |n| n.to_string_lossy().into_owned());
+        let name =
+            self.settings_path.file_name().map_or_else(|| "config.yaml".into(), |n| n.to_string_lossy().into_owned());
         format!("{name}:{line}")
     }
 
@@ -201,7 +202,11 @@ impl<'a> Sources<'a> {
             move |s: &Section| f(s).as_ref().map(|v| (v.value.clone(), v.referenced.line()))
         };
         let flags = self.flags;
-        note("image", found.name.clone(), &self.pick(flags.image.clone(), "image", text(|s| &s.image), String::new())?.origin);
+        note(
+            "image",
+            found.name.clone(),
+            &self.pick(flags.image.clone(), "image", text(|s| &s.image), String::new())?.origin,
+        );
 
         let profile = self.pick(flags.profile.clone(), "profile", text(|s| &s.profile), "default".into())?;
         note("profile", profile.value.clone(), &profile.origin);
@@ -212,7 +217,11 @@ impl<'a> Sources<'a> {
         let user = self.pick(flags.user.clone(), "user", text(|s| &s.user), String::new())?;
         let person = Person::parse(&user.value, self.facts)?;
         let (ids, mut user_inside) = ids(&person, self.facts, wanted.userns, found.host)?;
-        note("user", format!("{} ({}:{}), ids {}", user_inside.name, user_inside.uid, user_inside.gid, ids.layer_key()), &user.origin);
+        note(
+            "user",
+            format!("{} ({}:{}), ids {}", user_inside.name, user_inside.uid, user_inside.gid, ids.layer_key()),
+            &user.origin,
+        );
 
         let shell = self.pick(None, "", text(|s| &s.shell), self.shell(found).display().to_string())?;
         user_inside.shell = PathBuf::from(&shell.value);
@@ -223,14 +232,27 @@ impl<'a> Sources<'a> {
         let workdir = self.workdir(&mut mounts, &mut explained, &user_inside)?;
         let name = self.name(&command);
         let named = flags.name.is_some();
-        explained.push(Explained { key: "name".into(), value: name.clone(), origin: if named { "--name".into() } else { "default".into() } });
+        explained.push(Explained {
+            key: "name".into(),
+            value: name.clone(),
+            origin: if named { "--name".into() } else { "default".into() },
+        });
         let env = self.environment(&user_inside, &name, found, &mut explained)?;
         let limits = self.limits(&mut explained)?;
         let hostname = self.pick(flags.hostname.clone(), "hostname", text(|s| &s.hostname), name.clone())?;
-        let read_only = self.pick(flags.read_only.then_some(true), "read-only", |s| s.read_only.as_ref().map(|v| (v.value, v.referenced.line())), false)?;
+        let read_only = self.pick(
+            flags.read_only.then_some(true),
+            "read-only",
+            |s| s.read_only.as_ref().map(|v| (v.value, v.referenced.line())),
+            false,
+        )?;
         let init_flag = if flags.no_init { Some(false) } else { flags.init.then_some(true) };
         let init = self.pick(init_flag, "init", |s| s.init.as_ref().map(|v| (v.value, v.referenced.line())), true)?;
-        for (key, value, origin) in [("hostname", hostname.value.clone(), &hostname.origin), ("read-only", read_only.value.to_string(), &read_only.origin), ("init", init.value.to_string(), &init.origin)] {
+        for (key, value, origin) in [
+            ("hostname", hostname.value.clone(), &hostname.origin),
+            ("read-only", read_only.value.to_string(), &read_only.origin),
+            ("init", init.value.to_string(), &init.origin),
+        ] {
             explained.push(Explained { key: key.into(), value, origin: origin.clone() });
         }
         values::hostname(&hostname.value, &hostname.origin)?;
@@ -269,7 +291,9 @@ impl<'a> Sources<'a> {
         };
         match command.first() {
             Some(first) if first.is_empty() => Err(PlanError::NoCommand),
-            Some(_) if command.iter().any(|w| w.contains('\0')) => Err(ValueError::bad("the command", "a NUL byte", "no NUL bytes").into()),
+            Some(_) if command.iter().any(|w| w.contains('\0')) => {
+                Err(ValueError::bad("the command", "a NUL byte", "no NUL bytes").into())
+            }
             Some(_) => Ok(command),
             None => Err(PlanError::NoCommand),
         }
@@ -278,7 +302,11 @@ impl<'a> Sources<'a> {
     /// The person's shell where it exists inside, else what every image has.
     fn shell(&self, found: &Found) -> PathBuf {
         let shell = &self.facts.shell;
-        if found.host && environment::visible(shell, &found.mounts) && shell.is_file() { shell.clone() } else { PathBuf::from("/bin/sh") }
+        if found.host && environment::visible(shell, &found.mounts) && shell.is_file() {
+            shell.clone()
+        } else {
+            PathBuf::from("/bin/sh")
+        }
     }
 
     fn labels(&self) -> Result<std::collections::BTreeMap<String, String>, PlanError> {
@@ -308,15 +336,34 @@ impl<'a> Sources<'a> {
 
     fn limits(&self, explained: &mut Vec<Explained>) -> Result<Limits, PlanError> {
         let flags = self.flags;
-        let memory = self.pick(flags.memory.clone(), "memory", |s| s.memory.as_ref().map(|v| (v.value.clone(), v.referenced.line())), String::new())?;
-        let cpus = self.pick(flags.cpus.clone(), "cpus", |s| s.cpus.as_ref().map(|v| (v.value.to_string(), v.referenced.line())), String::new())?;
+        let memory = self.pick(
+            flags.memory.clone(),
+            "memory",
+            |s| s.memory.as_ref().map(|v| (v.value.clone(), v.referenced.line())),
+            String::new(),
+        )?;
+        let cpus = self.pick(
+            flags.cpus.clone(),
+            "cpus",
+            |s| s.cpus.as_ref().map(|v| (v.value.to_string(), v.referenced.line())),
+            String::new(),
+        )?;
         let pids = self.pick(flags.pids, "pids", |s| s.pids.as_ref().map(|v| (v.value, v.referenced.line())), 0)?;
-        let how = self.pick(None, "limits", |s| s.limits.as_ref().map(|v| (v.value.clone(), v.referenced.line())), "enforce".to_owned())?;
+        let how = self.pick(
+            None,
+            "limits",
+            |s| s.limits.as_ref().map(|v| (v.value.clone(), v.referenced.line())),
+            "enforce".to_owned(),
+        )?;
         let how = match flags.limits {
             Some(how) => how,
             None => values::enforce(&how.value, &how.origin)?,
         };
-        for (key, value, origin) in [("memory", memory.value.clone(), &memory.origin), ("cpus", cpus.value.clone(), &cpus.origin), ("pids", pids.value.to_string(), &pids.origin)] {
+        for (key, value, origin) in [
+            ("memory", memory.value.clone(), &memory.origin),
+            ("cpus", cpus.value.clone(), &cpus.origin),
+            ("pids", pids.value.to_string(), &pids.origin),
+        ] {
             if origin != "default" {
                 explained.push(Explained { key: key.into(), value, origin: origin.clone() });
             }
@@ -335,7 +382,8 @@ impl<'a> Sources<'a> {
             return name.clone();
         }
         let program = self.command.first().or(command.first()).map_or("cell", String::as_str);
-        let program = Path::new(program).file_name().map_or_else(|| "cell".into(), |n| n.to_string_lossy().into_owned());
+        let program =
+            Path::new(program).file_name().map_or_else(|| "cell".into(), |n| n.to_string_lossy().into_owned());
         let mut parts = Vec::new();
         if let Some(project) = self.project {
             parts.push(crate::git::plain(&project.name));
@@ -360,11 +408,18 @@ fn shorten(name: &str) -> String {
 
 /// Whether `name` can name a cell.
 pub(crate) fn check_name(name: &str) -> Result<(), ValueError> {
-    let shape = name.bytes().enumerate().all(|(i, b)| b.is_ascii_lowercase() || b.is_ascii_digit() || (i > 0 && matches!(b, b'_' | b'.' | b'-')));
+    let shape = name
+        .bytes()
+        .enumerate()
+        .all(|(i, b)| b.is_ascii_lowercase() || b.is_ascii_digit() || (i > 0 && matches!(b, b'_' | b'.' | b'-')));
     if shape && !name.is_empty() && name.len() <= MAX_NAME {
         Ok(())
     } else {
-        Err(ValueError::bad("the cell's name", name, "lower-case letters, digits, `_`, `.`, `-`, at most 63 of them, starting with a letter or digit"))
+        Err(ValueError::bad(
+            "the cell's name",
+            name,
+            "lower-case letters, digits, `_`, `.`, `-`, at most 63 of them, starting with a letter or digit",
+        ))
     }
 }
 

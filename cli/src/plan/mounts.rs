@@ -84,7 +84,8 @@ impl Sources<'_> {
             }
         }
         let source = base.join(expand(source, self.facts)?);
-        let source = source.canonicalize().map_err(|_| MountError::Missing { place: place.into(), path: source.clone() })?;
+        let source =
+            source.canonicalize().map_err(|_| MountError::Missing { place: place.into(), path: source.clone() })?;
         let target = match target {
             Some(target) => PathBuf::from(expand(target, self.facts)?),
             None => source.clone(),
@@ -95,11 +96,20 @@ impl Sources<'_> {
     }
 
     /// The working directory inside; the project is mounted where it stands outside, before everything else.
-    pub(super) fn workdir(&self, mounts: &mut Vec<Mount>, explained: &mut Vec<Explained>, user: &User) -> Result<PathBuf, PlanError> {
+    pub(super) fn workdir(
+        &self,
+        mounts: &mut Vec<Mount>,
+        explained: &mut Vec<Explained>,
+        user: &User,
+    ) -> Result<PathBuf, PlanError> {
         let mut default = if user.uid == 0 || self.project.is_some() { PathBuf::from("/") } else { user.home.clone() };
         if let Some(project) = self.project {
             let root = &project.root;
-            text_only(root).map_err(|problem| MountError::Bad { place: "the project".into(), text: root.display().to_string(), problem: problem.into() })?;
+            text_only(root).map_err(|problem| MountError::Bad {
+                place: "the project".into(),
+                text: root.display().to_string(),
+                problem: problem.into(),
+            })?;
             let workspace = Mount::Bind { source: root.clone(), target: root.clone(), writable: true };
             explained.push(Explained { key: "mount".into(), value: describe(&workspace), origin: "project".into() });
             if !mounts.iter().any(|m| m.target() == root) {
@@ -114,7 +124,11 @@ impl Sources<'_> {
                 Ok(PathBuf::from(text))
             }
             None => {
-                explained.push(Explained { key: "workdir".into(), value: default.display().to_string(), origin: "default".into() });
+                explained.push(Explained {
+                    key: "workdir".into(),
+                    value: default.display().to_string(),
+                    origin: "default".into(),
+                });
                 Ok(default)
             }
         }
@@ -131,7 +145,10 @@ fn tmpfs(text: &str) -> Result<Mount, PlanError> {
         match option.split_once('=') {
             Some(("size", value)) => size = Some(super::bytes(value, "--tmpfs")?),
             Some(("mode", value)) => {
-                mode = u32::from_str_radix(value, 8).ok().filter(|m| *m <= 0o7777).ok_or_else(|| bad("the mode is no octal number"))?;
+                mode = u32::from_str_radix(value, 8)
+                    .ok()
+                    .filter(|m| *m <= 0o7777)
+                    .ok_or_else(|| bad("the mode is no octal number"))?;
             }
             _ => return Err(bad("unknown option (known: size=, mode=)").into()),
         }
@@ -167,7 +184,11 @@ pub(crate) fn describe(mount: &Mount) -> String {
     match mount {
         Mount::Bind { source, target, writable } => {
             let access = if *writable { "rw" } else { "ro" };
-            if source == target { format!("{} ({access})", target.display()) } else { format!("{} -> {} ({access})", source.display(), target.display()) }
+            if source == target {
+                format!("{} ({access})", target.display())
+            } else {
+                format!("{} -> {} ({access})", source.display(), target.display())
+            }
         }
         Mount::Tmpfs { target, size, .. } => match size {
             Some(size) => format!("tmpfs -> {} (at most {size} bytes)", target.display()),

@@ -108,7 +108,9 @@ pub(crate) fn cpus(text: &str, place: &str) -> Result<u64, ValueError> {
 
 /// hostname(7).
 pub(crate) fn hostname(text: &str, place: &str) -> Result<(), ValueError> {
-    let fine = !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+    let fine = !text.is_empty()
+        && text.len() <= 64
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
     if fine { Ok(()) } else { Err(ValueError::bad(place, text, "a host name of letters, digits, `-` and `.`")) }
 }
 
@@ -142,7 +144,8 @@ pub(crate) fn expand(text: &str, facts: &Facts) -> Result<String, ValueError> {
         if name.is_empty() {
             return Err(ValueError::bad("a path", text, "`$NAME`, `${NAME}`, or `$$` for a dollar sign"));
         }
-        let value = facts.env.get(name).ok_or_else(|| ValueError::Undefined { text: text.into(), name: name.into() })?;
+        let value =
+            facts.env.get(name).ok_or_else(|| ValueError::Undefined { text: text.into(), name: name.into() })?;
         out += value;
         rest = tail;
     }
@@ -155,7 +158,9 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, value) in [("512", 512), ("1k", 1024), ("512M", 512 << 20), ("2GiB", 2 << 30), ("3gb", 3 << 30), ("7b", 7)] {
+        for (text, value) in
+            [("512", 512), ("1k", 1024), ("512M", 512 << 20), ("2GiB", 2 << 30), ("3gb", 3 << 30), ("7b", 7)]
+        {
             assert_eq!(bytes(text, "x"), Ok(value), "{text}");
         }
         for text in ["", "M", "-1", "1.5G", "0", "1x", "99999999999999999999", "99999999999T"] {
@@ -177,7 +182,14 @@ mod tests {
     fn paths_are_expanded() {
         let mut facts = Facts { home: "/home/ada".into(), ..Facts::default() };
         facts.env.insert("WORK".into(), "/work".into());
-        for (text, value) in [("~", "/home/ada"), ("~/x", "/home/ada/x"), ("$WORK/a", "/work/a"), ("${WORK}a", "/worka"), ("a$$b", "a$b"), ("/p/~", "/p/~")] {
+        for (text, value) in [
+            ("~", "/home/ada"),
+            ("~/x", "/home/ada/x"),
+            ("$WORK/a", "/work/a"),
+            ("${WORK}a", "/worka"),
+            ("a$$b", "a$b"),
+            ("/p/~", "/p/~"),
+        ] {
             assert_eq!(expand(text, &facts).as_deref(), Ok(value), "{text}");
         }
         assert_eq!(expand("$NOPE/x", &facts).expect_err("unset").to_string(), "`$NOPE/x` uses $NOPE, which is not set");
@@ -188,7 +200,11 @@ mod tests {
     fn choices_suggest_the_near_one() {
         assert_eq!(
             network("hots", "--network"),
-            Err(ValueError::Bad { place: "--network".into(), value: "hots".into(), hint: "did you mean `host`?".into() })
+            Err(ValueError::Bad {
+                place: "--network".into(),
+                value: "hots".into(),
+                hint: "did you mean `host`?".into()
+            })
         );
     }
 }

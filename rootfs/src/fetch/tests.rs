@@ -56,7 +56,8 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         use std::os::fd::AsFd;
-        let _ = File::open(std::env::temp_dir()).and_then(|t| cellblock_sys::tree::remove(t.as_fd(), self.0.file_name().unwrap_or_default()));
+        let _ = File::open(std::env::temp_dir())
+            .and_then(|t| cellblock_sys::tree::remove(t.as_fd(), self.0.file_name().unwrap_or_default()));
     }
 }
 
@@ -80,7 +81,9 @@ fn a_cut_connection_is_resumed_where_it_broke() {
 
 #[test]
 fn a_server_without_ranges_starts_again() {
-    let url = serve(|number, _| if number == 0 { response("200 OK", BODY.len(), &BODY[..10]) } else { response("200 OK", BODY.len(), BODY) });
+    let url = serve(|number, _| {
+        if number == 0 { response("200 OK", BODY.len(), &BODY[..10]) } else { response("200 OK", BODY.len(), BODY) }
+    });
     assert_eq!(Scratch::new("again").get(&url, &sum()).expect("fetched"), BODY);
 }
 
@@ -98,6 +101,7 @@ fn missing_and_unreachable() {
     let scratch = Scratch::new("missing");
     let url = serve(|_, _| response("404 Not Found", 0, b""));
     assert!(matches!(scratch.get(&url, &sum()), Err(FetchError::Status { status: 404, .. })));
-    let closed = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port nobody listens on any more");
+    let closed =
+        TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port nobody listens on any more");
     assert!(matches!(scratch.get(&format!("http://{closed}/x"), &sum()), Err(FetchError::Network { .. })));
 }

@@ -241,11 +241,17 @@ mod tests {
     #[test]
     fn merged_usr_keeps_its_links() {
         let root = Root::new("merged");
-        root.dir("usr/bin").link("bin", "usr/bin").dir("etc/ssl/certs").file("etc/services", "x").file("etc/shadow", "secret");
+        root.dir("usr/bin")
+            .link("bin", "usr/bin")
+            .dir("etc/ssl/certs")
+            .file("etc/services", "x")
+            .file("etc/shadow", "secret");
         assert_eq!(root.targets(), ["/usr", "/etc/ssl"]);
         let image = detect(&root.0).expect("a system");
         assert!(image.entries.contains(&Entry::link("/bin".into(), "usr/bin".into())));
-        assert!(image.entries.contains(&Entry::Copy { path: "/etc/services".into(), from: root.0.join("etc/services") }));
+        assert!(
+            image.entries.contains(&Entry::Copy { path: "/etc/services".into(), from: root.0.join("etc/services") })
+        );
         assert!(!format!("{image:?}").contains("shadow"));
     }
 
@@ -259,8 +265,14 @@ mod tests {
     #[test]
     fn chains_into_a_store_become_links() {
         let root = Root::new("nixos");
-        root.dir("nix/store/abc-etc/ssl").file("nix/store/abc-etc/os-release", "ID=nixos").dir("etc").dir("bin").dir("run");
-        root.link("etc/static", "/nix/store/abc-etc").link("etc/ssl", "static/ssl").link("etc/os-release", "/etc/static/os-release");
+        root.dir("nix/store/abc-etc/ssl")
+            .file("nix/store/abc-etc/os-release", "ID=nixos")
+            .dir("etc")
+            .dir("bin")
+            .dir("run");
+        root.link("etc/static", "/nix/store/abc-etc")
+            .link("etc/ssl", "static/ssl")
+            .link("etc/os-release", "/etc/static/os-release");
         root.link("run/current-system", "/nix/store/abc-etc");
         let image = detect(&root.0).expect("a system");
         assert_eq!(root.targets(), ["/bin", "/nix/store"]);
@@ -276,7 +288,9 @@ mod tests {
     #[test]
     fn resolv_conf_is_found_through_systemd_resolved() {
         let root = Root::new("resolved");
-        root.dir("etc").dir("run/systemd/resolve").file("run/systemd/resolve/stub-resolv.conf", "nameserver 127.0.0.53\n");
+        root.dir("etc")
+            .dir("run/systemd/resolve")
+            .file("run/systemd/resolve/stub-resolv.conf", "nameserver 127.0.0.53\n");
         root.link("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf");
         assert_eq!(resolv_conf(&root.0).as_deref(), Some("nameserver 127.0.0.53\n"));
         let dangling = Root::new("dangling");

@@ -106,9 +106,11 @@ pub fn over_image(about: About<'_>, lowers: &[PathBuf]) -> Result<Vec<Entry>, Sk
             return Err(SkeletonError::EtcIsNoDirectory);
         }
     }
-    let passwd = read_image(lowers, "etc/passwd").map_err(|source| SkeletonError::Read { path: "/etc/passwd", source })?;
+    let passwd =
+        read_image(lowers, "etc/passwd").map_err(|source| SkeletonError::Read { path: "/etc/passwd", source })?;
     let group = read_image(lowers, "etc/group").map_err(|source| SkeletonError::Read { path: "/etc/group", source })?;
-    let mut entries = common(about, &passwd.unwrap_or_else(|| ROOT_PASSWD.into()), &group.unwrap_or_else(|| ROOT_GROUP.into()));
+    let mut entries =
+        common(about, &passwd.unwrap_or_else(|| ROOT_PASSWD.into()), &group.unwrap_or_else(|| ROOT_GROUP.into()));
     for (path, mode) in [("tmp", 0o1777), ("var/tmp", 0o1777), ("run", 0o755)] {
         if !lowers.iter().any(|lower| std::fs::symlink_metadata(lower.join(path)).is_ok()) {
             entries.push(Entry::directory(Path::new("/").join(path), mode));
@@ -127,7 +129,10 @@ pub fn under_host(about: About<'_>, entries: &[Entry]) -> Vec<Entry> {
         Entry::directory("/run", 0o755),
         Entry::directory("/root", 0o700),
         // Names come from files, then from the resolver; no daemon of the host's is asked.
-        Entry::file("/etc/nsswitch.conf", "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n"),
+        Entry::file(
+            "/etc/nsswitch.conf",
+            "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n",
+        ),
     ]);
     all.extend_from_slice(entries);
     all
@@ -141,8 +146,8 @@ const NOBODY_GROUP: &str = "tty:x:5:\nnogroup:x:65534:\n";
 fn common(about: About<'_>, passwd: &str, group: &str) -> Vec<Entry> {
     let user = about.user;
     let mut entries: Vec<Entry> = ["/dev", "/proc", "/sys", "/etc"].map(|path| Entry::directory(path, 0o755)).into();
-    // Not `/`, and not root's own in an image: those are there.
-    if user.home.components().count() > 1 && user.uid != 0 {
+    // Not `/`, and not root's usual one: an image has that.
+    if user.home.components().count() > 1 && user.home != Path::new("/root") {
         entries.push(Entry::Directory { path: user.home.clone(), mode: 0o700, person: true });
     }
     entries.extend([
@@ -187,7 +192,8 @@ fn with_user(passwd: &str, user: &User) -> String {
 
 fn with_group(group: &str, user: &User) -> String {
     let gid = user.gid.to_string();
-    let mut text: String = group.lines().filter(|l| !l.trim().is_empty()).fold(String::new(), |all, line| all + line + "\n");
+    let mut text: String =
+        group.lines().filter(|l| !l.trim().is_empty()).fold(String::new(), |all, line| all + line + "\n");
     if !group.lines().any(|line| line.split(':').nth(2) == Some(&gid)) {
         text += &format!("{}:x:{}:\n", user.group, user.gid);
     }
@@ -245,7 +251,9 @@ fn fill(dir: &Path, entries: &[Entry], owners: &Owners) -> io::Result<()> {
                 match rustix::fs::mkdirat(root, path, Mode::from_raw_mode(*mode)) {
                     Ok(()) => {}
                     // Made before as somebody's parent.
-                    Err(rustix::io::Errno::EXIST) => rustix::fs::chmodat(root, path, Mode::from_raw_mode(*mode), AtFlags::empty())?,
+                    Err(rustix::io::Errno::EXIST) => {
+                        rustix::fs::chmodat(root, path, Mode::from_raw_mode(*mode), AtFlags::empty())?
+                    }
                     Err(error) => return Err(error.into()),
                 }
                 owners.give(root, path, *person)?;
@@ -274,7 +282,9 @@ fn make_parents<'a>(root: BorrowedFd<'_>, path: &'a Path, owners: &Owners) -> io
     let path = path.strip_prefix("/").unwrap_or(path);
     let parents: Vec<&Path> = path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).collect();
     for parent in parents.into_iter().rev() {
-        match rustix::fs::mkdirat(root, parent, Mode::from_raw_mode(0o755)) {
+        // These lie above an image's own, whose mode they hide.
+        let mode = if parent == Path::new("tmp") || parent == Path::new("var/tmp") { 0o1777 } else { 0o755 };
+        match rustix::fs::mkdirat(root, parent, Mode::from_raw_mode(mode)) {
             Ok(()) => owners.give(root, parent, false)?,
             Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
@@ -312,7 +322,15 @@ mod tests {
     use super::*;
 
     fn user() -> User {
-        User { uid: 1000, gid: 1000, groups: vec![], name: "ada".into(), group: "ada".into(), home: "/home/ada".into(), shell: "/bin/sh".into() }
+        User {
+            uid: 1000,
+            gid: 1000,
+            groups: vec![],
+            name: "ada".into(),
+            group: "ada".into(),
+            home: "/home/ada".into(),
+            shell: "/bin/sh".into(),
+        }
     }
 
     #[test]

@@ -1,0 +1,119 @@
+//! Help, dry runs, configuration, bundles: everything that starts nothing (row D9).
+
+use cellblock_tests::World;
+
+#[test]
+fn every_command_has_help_with_its_purpose() {
+    let world = World::new();
+    for command in [
+        "run",
+        "shell",
+        "exec",
+        "stop",
+        "status",
+        "inspect",
+        "logs",
+        "image",
+        "bundle",
+        "config",
+        "doctor",
+        "completions",
+        "man",
+    ] {
+        let help = world.cellblock(&format!("{command} --help")).ok();
+        assert!(help.contains("Usage: cellblock"), "{help}");
+    }
+    assert!(world.cellblock("--version").ok().starts_with("cellblock "));
+    let _ = world.cellblock("").fails(125);
+    world.cellblock("frobnicate").fails(125).says("unrecognized subcommand");
+    world.cellblock("run --imgae x -- true").fails(125).says("did you mean `--image`?");
+    world.cellblock("run").fails(125).says("no command given");
+}
+
+#[test]
+fn a_dry_run_says_everything_and_starts_nothing() {
+    let world = World::new();
+    let plan = world.cellblock("run --dry-run -e A=b -v /usr:/u:ro --net host -- make test").ok();
+    for part in
+        ["demo-main-make", "make test", "host", "/usr -> /u (ro)", "env A", &world.project().display().to_string()]
+    {
+        assert!(plan.contains(part), "{part} in {plan}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&world.cellblock("run --dry-run --json -- true").ok()).expect("json");
+    assert_eq!(json["cell"]["network"], "none");
+    assert_eq!(json["cell"]["command"][0], "true");
+    assert!(world.leftovers().is_empty());
+}
+
+#[test]
+fn explain_says_where_each_value_is_from() {
+    let world = World::new();
+    world.configure("defaults:\n  network: host\n  env: [X=1]\n");
+    let text = world.cellblock("run --explain --read-only -- true").ok();
+    let line = |word: &str| text.lines().find(|l| l.starts_with(word)).unwrap_or_default().to_owned();
+    assert!(line("network").contains("config.yaml:2"), "{text}");
+    assert!(line("env X").contains("config.yaml:3"), "{text}");
+    assert!(line("read-only").contains("--read-only"), "{text}");
+    assert!(line("profile").contains("default"), "{text}");
+}
+
+#[test]
+fn a_broken_configuration_stops_everything_with_its_line() {
+    let world = World::new();
+    world.configure("defaults:\n  imgae: host\n");
+    world
+        .cellblock("run -- true")
+        .fails(125)
+        .says("config.yaml:2:")
+        .says("unknown key `imgae`")
+        .says("did you mean `image`?");
+    let _ = world.cellblock("config check").fails(125);
+    world.configure("defaults:\n  image: host\n");
+    world.cellblock("config check").ok();
+    assert!(world.cellblock("config path").ok().ends_with("/.config/cellblock/config.yaml\n"));
+    assert!(world.cellblock("config show").ok().contains("image: host"));
+    serde_json::from_str::<serde_json::Value>(&world.cellblock("config schema").ok()).expect("json");
+}
+
+#[test]
+fn config_edit_opens_the_editor_and_checks() {
+    let world = World::new();
+    world.write("home/editor", "#!/bin/sh\necho 'defaults: {imgae: x}' > \"$1\"\n");
+    let editor = world.path("home/editor");
+    std::fs::set_permissions(&editor, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+    world.cellblock("config edit").env("EDITOR", &editor.display().to_string()).fails(125).says("unknown key `imgae`");
+}
+
+#[test]
+fn completions_and_manual_pages() {
+    let world = World::new();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(world.cellblock(&format!("completions {shell}")).ok().contains("cellblock"));
+    }
+    assert!(world.cellblock("man").ok().contains(".TH"));
+    world.cellblock("man -o pages").ok();
+    assert!(world.project().join("pages/cellblock-run.1").exists());
+}
+
+#[test]
+fn doctor_answers() {
+    let world = World::new();
+    assert!(world.cellblock("doctor").ok().contains("cells can start"));
+    let json: serde_json::Value = serde_json::from_str(&world.cellblock("doctor --json").ok()).expect("json");
+    assert_eq!(json["can_start"], true);
+}
+
+#[test]
+fn the_bundle_is_an_oci_bundle() {
+    let world = World::new();
+    world.cellblock("bundle -o b -- sh -c 'echo hello'").ok();
+    let spec: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(world.project().join("b/config.json")).expect("there"))
+            .expect("json");
+    assert_eq!(spec["mounts"][0]["destination"], "/");
+    assert_eq!(spec["process"]["noNewPrivileges"], true);
+    assert!(spec["linux"]["namespaces"].as_array().expect("list").iter().any(|n| n["type"] == "user"));
+    assert!(spec["linux"]["seccomp"]["syscalls"].is_array());
+    world.cellblock("bundle -o b -- true").fails(125).says("cannot make");
+}

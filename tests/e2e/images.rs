@@ -1,0 +1,124 @@
+//! Images: storing, choosing, breaking them (row F3, the Alpine part).
+
+use cellblock_tests::{World, alpine};
+
+#[test]
+fn load_list_inspect_run_remove() {
+    let world = World::new();
+    world.load_alpine();
+    let list: serde_json::Value = serde_json::from_str(&world.cellblock("image list --json").ok()).expect("json");
+    assert_eq!(list[0]["name"], "alpine");
+    assert_eq!(world.cellblock("run --image alpine -- cat /etc/alpine-release").ok(), "3.20.3\n");
+    let inspected: serde_json::Value =
+        serde_json::from_str(&world.cellblock("image inspect alpine").ok()).expect("json");
+    assert_eq!(
+        inspected["layers"][0][0]["digest"],
+        "sha256:d4e6fd67dcf75e40c451560ac7265166c2b72a0f38ddc9aae756a7de3d1efa0c"
+    );
+    world.cellblock("image remove alpine").ok();
+    assert_eq!(world.cellblock("image list --json").ok().trim(), "[]");
+    let data = world.path("home/.local/share/cellblock");
+    let layers = std::fs::read_dir(data.join("layers"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .flat_map(|k| std::fs::read_dir(k.path()).into_iter().flatten())
+        .count();
+    assert_eq!(layers, 0, "unpacked layers go too");
+}
+
+#[test]
+fn auto_takes_what_is_there_and_says_so() {
+    let world = World::new();
+    world.cellblock("run -- true").run().says("image `host`").says("cellblock image pull alpine");
+    world.load_alpine();
+    world.cellblock("run -- test -e /etc/alpine-release").run().says("image `alpine`").says("--image host");
+}
+
+#[test]
+fn archives_and_folders_by_path() {
+    let world = World::new();
+    let archive = alpine();
+    std::fs::copy(&archive, world.project().join("root.tar.gz")).expect("copy");
+    assert_eq!(world.cellblock("run --image ./root.tar.gz -- cat /etc/alpine-release").ok(), "3.20.3\n");
+    std::fs::create_dir(world.project().join("tree")).expect("mkdir");
+    world
+        .call(std::path::Path::new("tar"), &["-xzf", archive.to_str().expect("utf-8"), "-C", "tree", "--no-same-owner"])
+        .ok();
+    assert_eq!(world.cellblock("run --image ./tree -- cat /etc/alpine-release").ok(), "3.20.3\n");
+    world.cellblock("run --image ./tree -- touch /tmp/x").ok();
+    assert!(!world.project().join("tree/tmp/x").exists(), "the folder is read-only below the cell's own layer");
+    world.cellblock("run --image ./nothing -- true").fails(125).says("neither a folder nor an archive");
+}
+
+#[test]
+fn broken_archives_store_nothing() {
+    let world = World::new();
+    let bytes = std::fs::read(alpine()).expect("alpine");
+    world.write("home/demo/text.tar", "this is no archive, whatever its name says, and long enough for a block of a tar header, which has five hundred and twelve bytes .................................................................................................................................................................................................................................................................................................................................................................................................................................................................................");
+    std::fs::write(world.project().join("cut.tar.gz"), &bytes[..bytes.len() / 2]).expect("write");
+    for file in ["text.tar", "cut.tar.gz"] {
+        world.cellblock(&format!("image load {file} --name x")).fails(125).says("cannot be used as a root file system");
+    }
+    world.cellblock("image load nothing.tar --name x").fails(125).says("cannot open");
+    world.cellblock("image load cut.tar.gz --name host").fails(125).says("cannot be the name");
+    assert_eq!(world.cellblock("image list --json").ok().trim(), "[]");
+    let blobs =
+        std::fs::read_dir(world.path("home/.local/share/cellblock/images/blobs/sha256")).expect("the store").count();
+    assert_eq!(blobs, 0);
+}
+
+#[test]
+fn a_tampered_blob_is_noticed_before_anything_runs() {
+    let world = World::new();
+    world.load_alpine();
+    let blob = world.path("home/.local/share/cellblock/images/blobs/sha256/d4e6fd67dcf75e40c451560ac7265166c2b72a0f38ddc9aae756a7de3d1efa0c");
+    let mut bytes = std::fs::read(&blob).expect("stored");
+    // A header field of gzip that decompression does not look at.
+    bytes[4] ^= 0xff;
+    std::fs::write(&blob, bytes).expect("tamper");
+    world.cellblock("run --image alpine -- true").fails(125).says("was changed on disk");
+    assert!(world.leftovers().is_empty());
+}
+
+#[test]
+fn unknown_images_and_versions() {
+    let world = World::new();
+    world.cellblock("run --image nope -- true").fails(125).says("there is no image `nope`").says("hint:");
+    world.cellblock("image remove nope").fails(125).says("no image `nope`");
+    world.cellblock("image pull debian").fails(125).says("knows Alpine only");
+    world.cellblock("image pull alpine:x.y").fails(125).says("no Alpine version");
+}
+
+#[test]
+fn a_pinned_release_comes_from_any_mirror_and_is_checked() {
+    use std::io::{Read, Write};
+    let bytes = std::fs::read(alpine()).expect("alpine");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("address");
+    let world = World::new();
+    world.configure(&format!("defaults:\n  alpine_mirror: http://{address}/alpine\n"));
+    let pull = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for (number, stream) in listener.incoming().take(2).flatten().enumerate() {
+                let mut stream = stream;
+                let mut request = [0u8; 2048];
+                let _ = stream.read(&mut request);
+                // The second answer is not the release.
+                let body: &[u8] = if number == 0 { &bytes } else { b"evil" };
+                let _ = stream.write_all(
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len())
+                        .as_bytes(),
+                );
+                let _ = stream.write_all(body);
+            }
+        });
+        let first = world.cellblock("image pull alpine:3.20.3").run();
+        world.cellblock("image remove alpine:3.20.3").ok();
+        (first, world.cellblock("image pull alpine:3.20.3").run())
+    });
+    assert_eq!(pull.0.stdout(), "alpine:3.20.3\n", "{}", pull.0);
+    assert_eq!(pull.1.code(), Some(125), "{}", pull.1);
+    pull.1.says("wrong checksum").says("nothing was stored");
+    world.cellblock("image pull alpine:3.19.1").fails(125).says("no built-in checksum").says("https");
+}

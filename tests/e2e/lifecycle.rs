@@ -1,0 +1,166 @@
+//! Names, status, stop, exec, and what is left when something is killed (rows A1, A2, A3, A4).
+
+use cellblock_tests::{World, cellblock, is_root};
+use rustix::process::{Pid, Signal};
+
+#[test]
+fn names_come_from_project_branch_and_program() {
+    let world = World::new();
+    world.cellblock("run -d -- sleep 60").ok();
+    assert_eq!(world.cellblock("status -q").ok(), "demo-main-sleep\n");
+    world.cellblock("run -d -- sleep 60").ok();
+    assert_eq!(world.cellblock("status -q").ok(), "demo-main-sleep\ndemo-main-sleep-2\n");
+    world
+        .cellblock("run -d --name demo-main-sleep -- true")
+        .fails(125)
+        .says("a cell named `demo-main-sleep` is running already")
+        .says("cellblock exec");
+    let rows: serde_json::Value = serde_json::from_str(&world.cellblock("status --json").ok()).expect("json");
+    assert_eq!(rows[0]["labels"]["cellblock.project"], "demo");
+    assert_eq!(rows[0]["labels"]["cellblock.branch"], "main");
+    assert_eq!(world.cellblock("stop -t 0").ok().lines().count(), 2);
+    assert!(world.leftovers().is_empty(), "{:?}", world.leftovers());
+}
+
+#[test]
+fn stop_waits_asks_nicely_and_then_does_not() {
+    let world = World::new();
+    world.cellblock("run -d --name nice --rm -- sh -c 'trap \"exit 9\" TERM; while :; do sleep 0.05; done'").ok();
+    world.cellblock("run -d --name deaf --rm -- sh -c 'trap \"\" TERM; echo up; while :; do sleep 0.05; done'").ok();
+    world.wait("the shells to be up", || world.cellblock("logs deaf").ok().contains("up"));
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let stopped: serde_json::Value = serde_json::from_str(&world.cellblock("stop --json nice").ok()).expect("json");
+    assert_eq!(stopped[0]["exit_code"], 9);
+    let stopped: serde_json::Value =
+        serde_json::from_str(&world.cellblock("stop --json -t 1 deaf").ok()).expect("json");
+    assert_eq!(stopped[0]["exit_code"], 137);
+    world.cellblock("stop nobody").fails(125).says("no cell or project named `nobody`");
+    assert!(world.leftovers().is_empty());
+}
+
+#[test]
+fn exec_and_shell_join_the_running_cell() {
+    let world = World::new();
+    world.cellblock("run -d --name c --rm -e MARK=1 -- sleep 60").ok();
+    world.cellblock("exec c -- touch /tmp/seen").ok();
+    world.cellblock("exec c -- test -e /tmp/seen").ok();
+    assert_eq!(world.cellblock("exec -e X=y c -- sh -c 'echo $MARK$X'").ok(), "1y\n");
+    assert_eq!(world.cellblock("exec -w / c -- pwd").ok(), "/\n");
+    let _ = world.cellblock("exec c -- sh -c 'exit 5'").fails(5);
+    let _ = world.cellblock("exec c -- sh -c 'kill -9 $$'").fails(137);
+    world.cellblock("exec c -- nothing").fails(127).says("was not found in the cell");
+    world.cellblock("exec gone -- true").fails(125).says("no cell named `gone` is running");
+    assert_eq!(world.cellblock("shell c").input("echo from-$CELLBLOCK_NAME\n").ok(), "from-c\n");
+    assert_eq!(world.cellblock("shell").input("echo again-$CELLBLOCK_NAME\n").ok(), "again-c\n");
+    world.cellblock("stop c -t 0").ok();
+    assert!(world.cellblock("shell").input("echo new-$CELLBLOCK_NAME\n").ok().starts_with("new-demo-main-"));
+}
+
+#[test]
+fn a_background_cell_that_cannot_start_says_why_at_once() {
+    let world = World::new();
+    world.cellblock("run -d -w /nowhere -- true").fails(125).says("working directory");
+    world.cellblock("run -d -- sh -c 'echo to the log'").ok();
+    world.wait("the log", || world.cellblock("logs demo-main-sh").run().stdout().contains("to the log"));
+}
+
+#[test]
+fn two_starts_at_once_get_one_name_between_them() {
+    let world = World::new();
+    let starts: Vec<_> = (0..8)
+        .map(|_| world.call(&cellblock(), &["run", "-d", "--name", "one", "--", "sleep", "60"]).start())
+        .collect();
+    let codes: Vec<_> = starts.into_iter().map(|c| c.wait_with_output().expect("end").status.code()).collect();
+    assert_eq!(codes.iter().filter(|c| **c == Some(0)).count(), 1, "{codes:?}");
+    assert_eq!(codes.iter().filter(|c| **c == Some(125)).count(), 7, "{codes:?}");
+}
+
+#[test]
+fn a_hundred_cells_at_once() {
+    let world = World::new();
+    let started = std::time::Instant::now();
+    let starts: Vec<_> = (0..100).map(|_| world.call(&cellblock(), &["run", "--", "true"]).start()).collect();
+    for child in starts {
+        let output = child.wait_with_output().expect("end");
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    println!("100 cells in {:?}", started.elapsed());
+    assert!(world.leftovers().is_empty(), "{:?}", world.leftovers());
+}
+
+fn inspect(world: &World, name: &str) -> serde_json::Value {
+    serde_json::from_str(&world.cellblock(&format!("inspect {name}")).ok()).expect("json")
+}
+
+fn pid(value: &serde_json::Value) -> Pid {
+    Pid::from_raw(i32::try_from(value.as_i64().expect("a number")).expect("a pid")).expect("a pid")
+}
+
+fn gone(pid: Pid) -> bool {
+    rustix::process::test_kill_process(pid).is_err()
+}
+
+#[test]
+fn a_killed_supervisor_takes_its_cell_along_and_the_next_command_cleans_up() {
+    let world = World::new();
+    world.load_alpine();
+    for image in ["host", "alpine"] {
+        world.cellblock(&format!("run -d --name c --rm --image {image} -- sleep 1000")).ok();
+        let _ = world.cellblock("exec -u root c -- sh -c 'mkdir -p /var/x/y; touch /var/x/y/z'").run();
+        let about = inspect(&world, "c");
+        let (supervisor, init) = (pid(&about["supervisor"]), pid(&about["running"]["init"]));
+        rustix::process::kill_process(supervisor, Signal::KILL).expect("kill");
+        world.wait("the cell to die", || gone(init));
+        world.wait("nothing to be left", || {
+            world.cellblock("status --json").ok().trim() == "[]" && world.leftovers().is_empty()
+        });
+    }
+}
+
+#[test]
+fn a_killed_init_is_an_exit_code() {
+    let world = World::new();
+    let child = world.call(&cellblock(), &["run", "--name", "c", "--rm", "--", "sleep", "1000"]).start();
+    world.wait("the cell", || world.cellblock("status -q").ok().contains('c'));
+    world.wait("its process", || !inspect(&world, "c")["running"].is_null());
+    rustix::process::kill_process(pid(&inspect(&world, "c")["running"]["init"]), Signal::KILL).expect("kill");
+    assert_eq!(child.wait_with_output().expect("end").status.code(), Some(137));
+    assert!(world.leftovers().is_empty());
+}
+
+/// kill -9 at many moments of a start: whatever had been reached, the next command leaves nothing.
+#[test]
+fn a_start_killed_at_any_moment_leaves_nothing() {
+    let world = World::new();
+    world.load_alpine();
+    for delay in 0..40 {
+        let mut child = world
+            .call(&cellblock(), &["run", "--image", "alpine", "--name", "c", "--rm", "--", "sleep", "1000"])
+            .start();
+        std::thread::sleep(std::time::Duration::from_micros(delay * 700));
+        child.kill().expect("kill");
+        let _ = child.wait();
+        world.wait("nothing to be left", || {
+            world.cellblock("status --json").ok().trim() == "[]" && world.leftovers().is_empty()
+        });
+    }
+    world.cellblock("run -- true").ok();
+}
+
+#[test]
+fn the_supervisor_is_small() {
+    let world = World::new();
+    world.cellblock("run -d --name c --rm -- sleep 60").ok();
+    let pid = inspect(&world, "c")["supervisor"].as_i64().expect("pid");
+    if !is_root() {
+        return; // The supervisor hides its memory map from its own user; root measures for both.
+    }
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("root reads it");
+    let private: u64 = text
+        .lines()
+        .filter(|l| l.starts_with("Private_Dirty"))
+        .filter_map(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .sum();
+    println!("supervisor: {private} KiB private");
+    assert!(private <= 1536, "{text}");
+}

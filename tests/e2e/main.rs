@@ -1,0 +1,13 @@
+//! End-to-end tests: they only use the `cellblock` command, and pass as root, as an ordinary user with subordinate ids, and without.
+//!
+//! Every denial has a positive twin beside it that proves the probe works.
+
+mod command_line;
+mod files;
+mod images;
+mod inside;
+mod lifecycle;
+mod limits;
+mod security;
+mod streams;
+mod terminal;
