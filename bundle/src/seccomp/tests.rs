@@ -8,17 +8,26 @@ use super::abi::{Arch, Column};
 use super::compile::{self, X32_BIT};
 use super::machine::{self, Action, Call};
 use super::numbers::NUMBERS;
-use super::table::{Bits, CONDITIONAL, DEFAULT, EAFNOSUPPORT, ENOSYS, EPERM, GROUPS, Profile, Verdict};
+use super::table::{AnyOf, Bits, CONDITIONAL, DEFAULT, EAFNOSUPPORT, ENOSYS, EPERM, GROUPS, Profile, Verdict};
 
 pub(super) const PROFILES: [Profile; 3] = [Profile::Default, Profile::Strict, Profile::Nested];
 pub(super) const ARCHES: [Arch; 2] = [Arch::X86_64, Arch::Aarch64];
+
+/// Whether one of the alternatives holds.
+pub(super) fn holds(when: AnyOf, args: &[u64; 6]) -> bool {
+    let holds = |b: &Bits| args[usize::from(b.arg)] & u64::from(b.mask) == u64::from(b.value);
+    when.iter().any(|tests| tests.iter().all(holds))
+}
 
 /// What the table says, without the compiler's help.
 pub(super) fn expected(profile: Profile, name: &str, args: &[u64; 6]) -> Action {
     let verdict = match CONDITIONAL.iter().find(|rule| rule.name == name) {
         Some(rule) => {
-            let holds = |b: &Bits| args[usize::from(b.arg)] & u64::from(b.mask) == u64::from(b.value);
-            if rule.under(profile).iter().any(|tests| tests.iter().all(holds)) { rule.then } else { rule.otherwise }
+            if holds(rule.under(profile), args) {
+                rule.then
+            } else {
+                rule.otherwise
+            }
         }
         None => GROUPS.iter().find(|g| g.names.contains(&name)).map_or(DEFAULT, |g| g.under(profile)),
     };
