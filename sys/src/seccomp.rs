@@ -5,7 +5,8 @@ use std::io;
 /// One classic BPF instruction: operation, jump if true, jump if false, operand.
 pub type Instruction = (u16, u8, u8, u32);
 
-/// Puts the filter into force for this process, for good. It must have `no_new_privs` set (or `CAP_SYS_ADMIN`).
+/// Puts the filter into force for this thread, for what it starts and executes from now on, and for good. The thread must have
+/// `no_new_privs` set (or `CAP_SYS_ADMIN` in its user namespace).
 ///
 /// # Errors
 /// `InvalidInput` if the program is longer than the kernel's 4096 instructions; those of `seccomp(2)`.
