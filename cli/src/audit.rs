@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use cellblock_bundle::{Cell, IdScheme, Mount, Network};
 use sha2::{Digest, Sha256};
 
-use crate::facts::Facts;
+use crate::args::values::word;
 use crate::output::{Style, plain, say};
-use crate::plan::{network_name, profile_name};
 use crate::report::CliError;
+use crate::resolve::HostFacts;
 
 /// Says the facts on standard error.
 pub(crate) fn print(cell: &Cell) {
@@ -46,7 +46,7 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
         _ => "",
     };
     vec![
-        ("cell", format!("{} (image {}, profile {})", cell.name, cell.image, profile_name(cell.profile))),
+        ("cell", format!("{} (image {}, profile {})", cell.name, cell.image, word(cell.profile))),
         ("writes", list(true)),
         ("reads", if reads.is_empty() { "nothing of this host".into() } else { reads.join(", ") }),
         ("network", network),
@@ -58,10 +58,10 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
 /// Asks, unless told not to, there is nobody to ask, or the same exposure was approved before.
 ///
 /// Approvals are stored outside every project, so nothing in a repository can give one.
-pub(crate) fn ask(cell: &Cell, facts: &Facts, yes: bool) -> Result<(), CliError> {
-    let approvals = facts.dirs().state.join("approved");
+pub(crate) fn ask(cell: &Cell, host: &HostFacts, yes: bool) -> Result<(), CliError> {
+    let approvals = crate::place::dirs(host).state.join("approved");
     let approval = approvals.join(exposure(cell));
-    if yes || approval.exists() || !facts.terminal || !std::io::stderr().is_terminal() {
+    if yes || approval.exists() || !(host.stdin_terminal && host.stdout_terminal) || !std::io::stderr().is_terminal() {
         return Ok(());
     }
     eprint_question();
@@ -93,8 +93,8 @@ fn exposure(cell: &Cell) -> String {
     let text = format!(
         "{}\n{}\n{}\n{:?}\n{mounts}\n{names:?}",
         cell.image,
-        profile_name(cell.profile),
-        network_name(cell.network),
+        word(cell.profile),
+        word(cell.network),
         cell.ids.scheme
     );
     Sha256::digest(text).iter().take(16).map(|b| format!("{b:02x}")).collect()

@@ -3,20 +3,20 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use cellblock_bundle::{Cell, IdScheme, Ids, Network, RootFs};
+use cellblock_bundle::{Cell, IdScheme, Ids, Mount, Network, RootFs};
 use cellblock_rootfs::alpine::{self, AlpineError};
 use cellblock_rootfs::fetch::{FetchError, Fetcher};
-use cellblock_rootfs::images::{Image, Layer, Store, StoreError};
+use cellblock_rootfs::images::{Image as StoredImage, Layer, Store, StoreError};
 use cellblock_rootfs::root::host::{self, HostError, HostImage};
 use cellblock_rootfs::root::skeleton::{self, About, Entry, SkeletonError};
 use cellblock_rootfs::unpack::Ownership;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
-use crate::facts::Facts;
 use crate::job::{Job, run_in_outer};
-use crate::plan::{Found, Wanted};
+use crate::place;
 use crate::report::CliError;
+use crate::resolve::{HostFacts, ImageFacts, ImageRequest, ImageWanted};
 
 /// Why there is no root file system.
 #[derive(Debug, thiserror::Error)]
@@ -66,61 +66,109 @@ impl ImageError {
 
 /// What was asked for, as it was found.
 #[derive(Debug)]
-pub(crate) enum Resolved {
+pub(crate) enum Image {
     /// The host's own folders.
     Host(HostImage),
     /// An image of the store.
-    Stored(Image),
+    Stored(StoredImage),
     /// A folder, used as it is.
     Folder(PathBuf),
 }
 
-/// Finds the image; an archive given by path, and an Alpine release that is asked for by name, are stored first.
-pub(crate) fn resolve(wanted: &Wanted, facts: &Facts) -> Result<(Resolved, Option<String>), ImageError> {
-    let store = Store::new(&facts.dirs().data);
-    match wanted.image.as_str() {
-        "host" => Ok((Resolved::Host(host::detect(Path::new("/"))?), None)),
-        "auto" => {
-            for name in ["cellblock", "alpine"] {
+impl Image {
+    /// Finds the image; an archive given by path, and an Alpine release that is asked for by name, are stored first. With `auto` there is a note
+    /// on what was taken.
+    pub(crate) fn find(wanted: &ImageWanted, host: &HostFacts) -> Result<(Self, Option<String>), ImageError> {
+        let store = Store::new(&place::dirs(host).data);
+        match &wanted.request.value {
+            ImageRequest::Host => Ok((Self::Host(host::detect(Path::new("/"))?), None)),
+            ImageRequest::Auto => Self::best(&store),
+            ImageRequest::Path(path) => Self::by_path(path, &store).map(|image| (image, None)),
+            ImageRequest::Name(name) => {
                 if let Some(image) = store.find(name)? {
-                    let note = format!("image `{}` (stored); `--image host` takes this host's own tools", image.name);
-                    return Ok((Resolved::Stored(image), Some(note)));
+                    return Ok((Self::Stored(image), None));
                 }
-            }
-            let note = "image `host`: this host's own tools; `cellblock image pull alpine` gets a separate one".into();
-            Ok((Resolved::Host(host::detect(Path::new("/"))?), Some(note)))
-        }
-        path if path.starts_with(['/', '.', '~']) => by_path(path, facts, &store).map(|r| (r, None)),
-        name => {
-            if let Some(image) = store.find(name)? {
-                return Ok((Resolved::Stored(image), None));
-            }
-            match name.split_once(':').unwrap_or((name, "")) {
-                ("alpine", version) => {
-                    Ok((Resolved::Stored(pull_alpine(version, wanted.alpine_mirror.as_deref(), facts)?), None))
+                let mirror = wanted.alpine_mirror.as_ref().map(|m| m.value.as_str());
+                match name.split_once(':').unwrap_or((name, "")) {
+                    ("alpine", version) => Ok((Self::Stored(pull_alpine(version, mirror, host)?), None)),
+                    _ => Err(ImageError::Unknown(name.clone())),
                 }
-                _ => Err(ImageError::Unknown(name.into())),
             }
         }
     }
-}
 
-fn by_path(text: &str, facts: &Facts, store: &Store) -> Result<Resolved, ImageError> {
-    let path = PathBuf::from(crate::plan::expand(text, facts).map_err(|_| ImageError::Unknown(text.into()))?);
-    let path = facts.cwd.join(path);
-    let Ok(path) = path.canonicalize() else { return Err(ImageError::NotAnImage(path)) };
-    if path.is_dir() {
-        return Ok(Resolved::Folder(path));
+    fn best(store: &Store) -> Result<(Self, Option<String>), ImageError> {
+        for name in ["cellblock", "alpine"] {
+            if let Some(image) = store.find(name)? {
+                let note = format!("image `{}` (stored); `--image host` takes this host's own tools", image.name);
+                return Ok((Self::Stored(image), Some(note)));
+            }
+        }
+        let note = "image `host`: this host's own tools; `cellblock image pull alpine` gets a separate one".into();
+        Ok((Self::Host(host::detect(Path::new("/"))?), Some(note)))
     }
-    let name = format!(
-        "file/{}",
-        crate::git::plain(&path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default())
-    );
-    Ok(Resolved::Stored(load(store, &path, &name)?))
+
+    fn by_path(path: &Path, store: &Store) -> Result<Self, ImageError> {
+        let Ok(path) = path.canonicalize() else { return Err(ImageError::NotAnImage(path.to_owned())) };
+        if path.is_dir() {
+            return Ok(Self::Folder(path));
+        }
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(Self::Stored(load(store, &path, &format!("file/{}", crate::project::sanitise(&name)))?))
+    }
+
+    /// What the image mounts of the host.
+    pub(crate) fn mounts(&self) -> &[Mount] {
+        if let Self::Host(image) = self { &image.mounts } else { &[] }
+    }
+
+    /// As resolving wants to know it.
+    pub(crate) fn facts(&self) -> ImageFacts {
+        match self {
+            Self::Host(image) => ImageFacts {
+                name: "host".into(),
+                visible: Some(image.mounts.iter().map(|m| m.target().to_owned()).collect()),
+            },
+            Self::Stored(image) => ImageFacts { name: image.name.clone(), visible: None },
+            Self::Folder(path) => ImageFacts { name: path.display().to_string(), visible: None },
+        }
+    }
+
+    /// Unpacks what is missing for a cell with these ids, and says how the root is laid and what the skeleton holds.
+    pub(crate) fn prepare(&self, cell: &Cell, host: &HostFacts) -> Result<(RootFs, Vec<Entry>), CliError> {
+        let dirs = place::dirs(host);
+        let layer = dirs.layer(&cell.name);
+        let mut lowers = vec![dirs.cell(&cell.name).join("top")];
+        let mut shared = Vec::new();
+        let resolv = (cell.network == Network::Host).then(|| host::resolv_conf(Path::new("/"))).flatten();
+        let about = About {
+            name: &cell.name,
+            hostname: &cell.hostname,
+            user: &cell.user,
+            network: cell.network,
+            resolv_conf: resolv.as_deref(),
+        };
+        let skeleton = match self {
+            Self::Host(image) => skeleton::under_host(about, &image.entries),
+            Self::Stored(image) => {
+                let layers = unpacked(image, &cell.ids, &dirs.data)?;
+                let entries = skeleton::over_image(about, &layers).map_err(ImageError::from)?;
+                lowers.extend(layers);
+                entries
+            }
+            Self::Folder(path) => {
+                lowers.push(path.clone());
+                shared.push(path.clone());
+                skeleton::over_image(about, &shared).map_err(ImageError::from)?
+            }
+        };
+        let (upper, work) = (layer.join("upper"), layer.join("work"));
+        Ok((RootFs { lowers, shared, upper, work, mounts: self.mounts().to_vec() }, skeleton))
+    }
 }
 
 /// Stores an archive, with a progress bar; one that is stored under this name already with the same content is only checked.
-pub(crate) fn load(store: &Store, path: &Path, name: &str) -> Result<Image, ImageError> {
+pub(crate) fn load(store: &Store, path: &Path, name: &str) -> Result<StoredImage, ImageError> {
     let bar = bar(&format!("storing {name}"), std::fs::metadata(path).map(|m| 2 * m.len()).ok());
     let source = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let image = store.load(path, name, &source, &mut |done| bar.set_position(done));
@@ -129,11 +177,11 @@ pub(crate) fn load(store: &Store, path: &Path, name: &str) -> Result<Image, Imag
 }
 
 /// Fetches an Alpine release and stores it as `alpine:VERSION`.
-pub(crate) fn pull_alpine(version: &str, mirror: Option<&str>, facts: &Facts) -> Result<Image, ImageError> {
-    let proxy = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"].iter().find_map(|v| facts.env.get(*v));
+pub(crate) fn pull_alpine(version: &str, mirror: Option<&str>, host: &HostFacts) -> Result<StoredImage, ImageError> {
+    let proxy = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"].iter().find_map(|v| host.env.get(*v));
     let fetcher = Fetcher::new(proxy.map(String::as_str));
     let release = alpine::release(version, mirror.unwrap_or(alpine::MIRROR), &fetcher)?;
-    let data = facts.dirs().data;
+    let data = place::dirs(host).data;
     let folder = data.join("downloads");
     let io = |source| StoreError::Io { what: "cannot make", path: folder.clone(), source };
     std::fs::create_dir_all(&folder).map_err(io)?;
@@ -162,51 +210,8 @@ fn bar(what: &str, total: Option<u64>) -> ProgressBar {
     bar
 }
 
-impl Resolved {
-    /// As the plan wants to know it.
-    pub(crate) fn found(&self) -> Found {
-        match self {
-            Self::Host(image) => Found { name: "host".into(), host: true, mounts: image.mounts.clone() },
-            Self::Stored(image) => Found { name: image.name.clone(), host: false, mounts: Vec::new() },
-            Self::Folder(path) => Found { name: path.display().to_string(), host: false, mounts: Vec::new() },
-        }
-    }
-
-    /// Unpacks what is missing for a cell with these ids, and says how the root is laid and what the skeleton holds.
-    pub(crate) fn prepare(&self, cell: &Cell, facts: &Facts) -> Result<(RootFs, Vec<Entry>), CliError> {
-        let dirs = facts.dirs();
-        let layer = dirs.layer(&cell.name);
-        let mut lowers = vec![dirs.cell(&cell.name).join("top")];
-        let resolv = (cell.network == Network::Host).then(|| host::resolv_conf(Path::new("/"))).flatten();
-        let about = About {
-            name: &cell.name,
-            hostname: &cell.hostname,
-            user: &cell.user,
-            network: cell.network,
-            resolv_conf: resolv.as_deref(),
-        };
-        let mut shared = Vec::new();
-        let (mounts, skeleton) = match self {
-            Self::Host(image) => (image.mounts.clone(), skeleton::under_host(about, &image.entries)),
-            Self::Stored(image) => {
-                let layers = unpacked(image, &cell.ids, &dirs.data)?;
-                let entries = skeleton::over_image(about, &layers).map_err(ImageError::from)?;
-                lowers.extend(layers);
-                (Vec::new(), entries)
-            }
-            Self::Folder(path) => {
-                let entries = skeleton::over_image(about, std::slice::from_ref(path)).map_err(ImageError::from)?;
-                lowers.push(path.clone());
-                shared.push(path.clone());
-                (Vec::new(), entries)
-            }
-        };
-        Ok((RootFs { lowers, shared, upper: layer.join("upper"), work: layer.join("work"), mounts }, skeleton))
-    }
-}
-
 /// The unpacked layers of `image`, the topmost first.
-fn unpacked(image: &Image, ids: &Ids, data: &Path) -> Result<Vec<PathBuf>, CliError> {
+fn unpacked(image: &StoredImage, ids: &Ids, data: &Path) -> Result<Vec<PathBuf>, CliError> {
     let store = Store::new(data);
     let layers = store.layers(image, ids.layer_key());
     for layer in layers.iter().filter(|l| !l.is_ready()) {

@@ -4,19 +4,19 @@
 //! work and gives an exit code, or an error that is told once, here.
 
 mod app;
+mod args;
 mod audit;
 mod commands;
-mod facts;
-mod flags;
-mod git;
+mod config;
 mod images;
 mod job;
 mod output;
-mod plan;
+mod place;
+mod project;
 mod report;
-mod settings;
+mod resolve;
 
-#[expect(clippy::exit, clippy::disallowed_methods, reason = "the one place where the process ends")]
+#[expect(clippy::disallowed_methods, reason = "the one place where the process ends")]
 fn main() {
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
     let code = if arguments.get(1).is_some_and(|a| a == job::WORD) {

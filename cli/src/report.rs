@@ -9,24 +9,23 @@ use cellblock_runtime::state::StateError;
 use cellblock_runtime::supervisor::RuntimeError;
 use cellblock_runtime::{BuildError, IdMapError, exit};
 
-use crate::facts::FactsError;
-use crate::git::GitError;
+use crate::config::ConfigError;
 use crate::images::ImageError;
 use crate::output::{Style, plain, say};
-use crate::plan::{IdError, MountError, PlanError, ValueError};
-use crate::settings::SettingsError;
+use crate::project::ProjectError;
+use crate::resolve::{HostError, ResolveError};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
     #[error(transparent)]
-    Facts(#[from] FactsError),
+    Host(#[from] HostError),
     #[error(transparent)]
-    Git(#[from] GitError),
+    Project(#[from] ProjectError),
     #[error(transparent)]
-    Settings(#[from] SettingsError),
+    Config(#[from] ConfigError),
     #[error(transparent)]
-    Plan(#[from] PlanError),
+    Resolve(#[from] ResolveError),
     #[error(transparent)]
     Image(#[from] ImageError),
     #[error(transparent)]
@@ -69,7 +68,9 @@ impl CliError {
 pub(crate) fn tell(error: &CliError) -> i32 {
     let style = Style::stderr();
     let message = words(error);
-    say(&format!("{} {}", style.red("error:"), plain(&message)));
+    // Several lines only from our own lists of problems; each is made fit for a terminal.
+    let lines: Vec<String> = message.lines().map(plain).collect();
+    say(&format!("{} {}", style.red("error:"), lines.join("\n  ")));
     for hint in hint(error) {
         say(&format!("{}  {hint}", style.cyan("hint:")));
     }
@@ -97,25 +98,15 @@ fn hint(error: &CliError) -> Vec<String> {
     let one = |text: &str| vec![text.to_owned()];
     match error {
         CliError::Runtime(error) => runtime_hint(error),
-        CliError::Settings(error) | CliError::Plan(PlanError::Settings(error)) => match error {
-            SettingsError::Bad { hint, .. } => {
-                let mut hints: Vec<String> = hint.iter().cloned().collect();
-                hints.push(
-                    "`cellblock config edit` opens the file, `cellblock config schema` says what may stand in it"
-                        .into(),
-                );
-                hints
-            }
-            SettingsError::Read { .. } => Vec::new(),
-        },
-        CliError::Plan(error) => plan_hint(error),
+        CliError::Config(_) => {
+            one("`cellblock config edit` opens the file, `cellblock config schema` says what may stand in it")
+        }
+        CliError::Project(error) => error.hint().into_iter().map(str::to_owned).collect(),
+        CliError::Resolve(error) => error.hint().into_iter().collect(),
         CliError::State(StateError::NameTaken(name)) => one(&format!(
             "`cellblock exec {name} -- CMD` runs in it, `cellblock stop {name}` ends it, `--name` starts another"
         )),
         CliError::State(StateError::NotRunning(_)) => one("`cellblock status` lists the cells that run"),
-        CliError::Git(GitError::Broken { .. }) => {
-            one("mend it with `git worktree repair`, or go on without the project: `--no-project`")
-        }
         CliError::Image(error) => error.hint().into_iter().collect(),
         CliError::Spec(SpecError::PathTooLong { .. } | SpecError::OverlayPath(_)) => {
             one("set XDG_DATA_HOME and XDG_RUNTIME_DIR to shorter, plain paths")
@@ -124,25 +115,6 @@ fn hint(error: &CliError) -> Vec<String> {
         CliError::Plain { hint, .. } => hint.iter().cloned().collect(),
         _ => Vec::new(),
     }
-}
-
-fn plan_hint(error: &PlanError) -> Vec<String> {
-    let text = match error {
-        PlanError::Value(ValueError::Bad { hint, .. }) => hint.clone(),
-        PlanError::Value(ValueError::Undefined { name, .. }) => format!("set {name}, or write `$$` for a dollar sign"),
-        PlanError::Mount(MountError::Missing { path, .. }) => format!("make it first: mkdir -p '{}'", path.display()),
-        PlanError::Mount(MountError::Workdir(_)) => "give a path that begins with `/`".into(),
-        PlanError::Id(IdError::NeedsRange(_)) => {
-            "other users need subordinate ids: `cellblock doctor` says how to get them, and leave out `--userns single`"
-                .into()
-        }
-        PlanError::TooWide { .. } => {
-            "change to a project's folder, or say `--no-project` (nothing) or `--force-project` (all of it)".into()
-        }
-        PlanError::NoCommand => "cellblock run -- CMD ARGS".into(),
-        _ => return Vec::new(),
-    };
-    vec![text]
 }
 
 fn runtime_hint(error: &RuntimeError) -> Vec<String> {

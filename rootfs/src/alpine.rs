@@ -157,8 +157,8 @@ mod tests {
 
     #[test]
     fn the_newest_pin_is_the_default() {
-        assert_eq!(matches_version("3.20.3", "3.20"), true);
-        assert_eq!(matches_version("3.20.3", "3.2"), false);
+        assert!(matches_version("3.20.3", "3.20"));
+        assert!(!matches_version("3.20.3", "3.2"));
         if ARCH == "x86_64" {
             assert_eq!(pin("").expect("pin").version, "3.23.2");
             assert_eq!(pin("3.20").expect("pin").version, "3.20.3");

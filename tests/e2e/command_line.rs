@@ -26,7 +26,7 @@ fn every_command_has_help_with_its_purpose() {
     assert!(world.cellblock("--version").ok().starts_with("cellblock "));
     let _ = world.cellblock("").fails(125);
     world.cellblock("frobnicate").fails(125).says("unrecognized subcommand");
-    world.cellblock("run --imgae x -- true").fails(125).says("did you mean `--image`?");
+    world.cellblock("run --imgae x -- true").fails(125).says("a similar argument exists: '--image'");
     world.cellblock("run").fails(125).says("no command given");
 }
 
@@ -34,9 +34,7 @@ fn every_command_has_help_with_its_purpose() {
 fn a_dry_run_says_everything_and_starts_nothing() {
     let world = World::new();
     let plan = world.cellblock("run --dry-run -e A=b -v /usr:/u:ro --net host -- make test").ok();
-    for part in
-        ["demo-main-make", "make test", "host", "/usr -> /u (ro)", "env A", &world.project().display().to_string()]
-    {
+    for part in ["demo-main-make", "make test", "host", "mount /u", "env A", &world.project().display().to_string()] {
         assert!(plan.contains(part), "{part} in {plan}");
     }
     let json: serde_json::Value =
@@ -54,7 +52,7 @@ fn explain_says_where_each_value_is_from() {
     let line = |word: &str| text.lines().find(|l| l.starts_with(word)).unwrap_or_default().to_owned();
     assert!(line("network").contains("config.yaml:2"), "{text}");
     assert!(line("env X").contains("config.yaml:3"), "{text}");
-    assert!(line("read-only").contains("--read-only"), "{text}");
+    assert!(line("read_only").contains("--read-only"), "{text}");
     assert!(line("profile").contains("default"), "{text}");
 }
 

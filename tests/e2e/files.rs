@@ -62,13 +62,13 @@ fn the_hosts_folders_are_read_only() {
 fn odd_mounts_are_refused_with_a_reason() {
     let world = World::new();
     for (mount, reason) in [
-        ("/nowhere-at-all:/x", "does not exist on the host"),
-        ("/tmp:relative:ro", "not an absolute path"),
-        ("/tmp:/", "the root itself"),
-        ("/tmp:/proc/x", "belongs to the cell itself"),
-        ("/tmp:/a/../../b", "leads upwards"),
-        ("/tmp:/x:rw,what", "unknown option `what`"),
-        ("/tmp:/x:z", "not supported by this version"),
+        ("/nowhere-at-all:/x", "a mount's source must exist"),
+        ("/usr:relative:ro", "unknown mount option"),
+        ("/usr:/", "/"),
+        ("/usr:/proc/x", "/proc"),
+        ("/usr:/a/../../b", "must be absolute, without `..`"),
+        ("/usr:/x:rw,what", "unknown mount option \"what\""),
+        ("/usr:/x:z", "does not support"),
     ] {
         world.cellblock(&format!("run -v {mount} -- true")).fails(125).says(reason);
     }
@@ -83,11 +83,10 @@ fn folders_that_are_too_wide_are_no_projects() {
         .cellblock("run -- true")
         .dir(&home)
         .fails(125)
-        .says("your home folder, with every secret in it")
+        .says("your whole home directory, with keys and passwords")
         .says("--no-project");
     world.cellblock("run -- true").dir(std::path::Path::new("/")).fails(125).says("the whole machine");
     world.cellblock("run --no-project -- true").dir(&home).ok();
-    world.cellblock("run --force-project -- ls").dir(&home).ok();
 }
 
 #[test]
@@ -101,7 +100,7 @@ fn an_unreadable_project_is_said_so() {
     let done = world.cellblock("run -- true").run();
     std::fs::set_permissions(world.project(), PermissionsExt::from_mode(0o755)).expect("chmod");
     assert_eq!(done.code(), Some(125), "{done}");
-    done.says("cannot be read");
+    done.says("cannot be entered");
 }
 
 #[test]

@@ -14,7 +14,13 @@ fn the_same_user_inside_as_outside() {
     assert_eq!(world.cellblock("run -- id -un").ok().trim(), own("-un"));
     world.load_alpine();
     assert_eq!(world.cellblock("run --image alpine -- id -u").ok().trim(), own("-u"));
-    assert_eq!(world.cellblock("run --image alpine --userns single -- id -u").ok().trim(), own("-u"));
+    let single = world.cellblock("run --image alpine --userns single -- id -u");
+    if is_root() {
+        // Root alone, as itself, would be root of the host: that has another name.
+        let _ = single.fails(125);
+    } else {
+        assert_eq!(single.ok().trim(), own("-u"));
+    }
 }
 
 #[test]
@@ -47,7 +53,7 @@ fn other_users_need_a_range() {
     if has_range() || is_root() {
         assert!(call.ok().starts_with("uid=33"));
     } else {
-        call.fails(125).says("user 33 does not exist in a cell with your own id only").says("hint:");
+        call.fails(125).says("needs more ids than your own").says("hint:");
     }
 }
 

@@ -50,7 +50,11 @@ fn limits_hold_or_the_cell_does_not_start() {
 #[test]
 fn nonsense_limits_are_refused() {
     let world = World::new();
-    for (flag, hint) in [("--memory lots", "512M or 2G"), ("--cpus many", "2 or 1.5"), ("--memory 0", "512M or 2G")] {
+    for (flag, hint) in [
+        ("--memory lots", "a size is a whole number"),
+        ("--cpus many", "such as 2 or 1.5"),
+        ("--memory 0", "a size must be above 0"),
+    ] {
         world.cellblock(&format!("run {flag} -- true")).fails(125).says(hint);
     }
 }

@@ -73,12 +73,6 @@ fn nothing_typed_is_an_empty_command() {
 }
 
 #[test]
-fn a_link_named_after_an_agent_hands_everything_on() {
-    let words = Words::from_link("claude", vec!["--continue".into(), "--".into(), "-p".into()]);
-    assert_eq!(words.argv("/bin/sh"), ["claude", "--continue", "-p"]);
-}
-
-#[test]
 fn flags_are_podmans() {
     let typed =
         run("-it --rm -e A=1 -e B -v /a:/b:ro -w /x -u 1000:1000 --net host -m 2g --cpus 1.5 --pids 100 -l k=v \

@@ -52,14 +52,6 @@ impl Words {
         }
     }
 
-    /// The words of an agent called by its own name, as `claude` is through a link to cellblock: `argv` without the name.
-    pub(crate) fn from_link(name: &str, mut args: Vec<String>) -> Self {
-        if let Some(at) = args.iter().position(|word| word == "--") {
-            args.remove(at);
-        }
-        Self::Agent { name: name.to_owned(), args }
-    }
-
     /// The program and its arguments; `shell` stands for [`Words::Shell`].
     pub(crate) fn argv(&self, shell: &str) -> Vec<String> {
         match self {

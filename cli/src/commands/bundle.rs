@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use cellblock_bundle::{RootFs, spec};
 use cellblock_rootfs::root::skeleton;
 
+use crate::args::values::Tty;
+use crate::args::{CellFlags, StartFlags, Typed, Words};
 use crate::commands::start;
-use crate::flags::{CellFlags, StartFlags};
 use crate::output::data;
 use crate::report::CliError;
 
@@ -26,13 +27,15 @@ pub(crate) struct Args {
     #[arg(short = 'o', long, value_name = "DIR")]
     output: PathBuf,
     /// The command and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
 pub(crate) fn run(mut args: Args) -> Result<i32, CliError> {
     // Whether the runtime has a terminal is decided when the bundle is run.
-    args.cell.tty.get_or_insert(crate::flags::Tty::Never);
+    if args.cell.tty().is_none() {
+        args.cell.tty = Some(Tty::Never);
+    }
     let output = std::path::absolute(&args.output).map_err(|source| failed("cannot use", &args.output)(source))?;
     std::fs::create_dir(&output).map_err(failed("cannot make", &output))?;
     let result = write(&args, &output);
@@ -47,9 +50,11 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Cli
 }
 
 fn write(args: &Args, output: &Path) -> Result<i32, CliError> {
-    let ready = start::plan(&args.cell, &StartFlags::default(), &args.command)?;
-    let cell = &ready.plan.cell;
-    let (prepared, entries) = ready.resolved.prepare(cell, &ready.facts)?;
+    let words = Words::Command(args.command.clone());
+    let typed = Typed { cell: args.cell.clone(), start: StartFlags::default(), words };
+    let ready = start::plan(&typed)?;
+    let cell = &ready.resolved.cell;
+    let (prepared, entries) = ready.image.prepare(cell, &ready.host)?;
     let top = output.join("top");
     // The person's own: the runtime's user namespace decides who that is inside.
     let single =

@@ -1,9 +1,9 @@
 //! `cellblock config`.
 
-use crate::facts::Facts;
 use crate::output::{data, json, say};
 use crate::report::CliError;
-use crate::settings;
+use crate::resolve::HostFacts;
+use crate::{config, place};
 
 /// Look at, check and edit the configuration
 #[derive(clap::Args, Debug)]
@@ -44,13 +44,13 @@ defaults:
 ";
 
 pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
-    let facts = Facts::gather()?;
-    let path = facts.config_file();
+    let host = place::host()?;
+    let path = place::config_file(&host);
     match args.command {
         Command::Path => data(&format!("{}\n", path.display()))?,
-        Command::Schema => json(&settings::schema())?,
+        Command::Schema => json(&config::schema())?,
         Command::Check => {
-            settings::read(&path)?;
+            config::load(&path)?;
             say(&format!(
                 "{} is {}.",
                 path.display(),
@@ -58,9 +58,9 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
             ));
         }
         Command::Show { json: as_json } => {
-            let settings = settings::read(&path)?;
+            let config = config::load(&path)?;
             if as_json {
-                json(&settings)?;
+                json(&config)?;
             } else {
                 match std::fs::read_to_string(&path) {
                     Ok(text) => data(&text)?,
@@ -68,13 +68,13 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
                 }
             }
         }
-        Command::Edit => edit(&facts)?,
+        Command::Edit => edit(&host)?,
     }
     Ok(0)
 }
 
-fn edit(facts: &Facts) -> Result<(), CliError> {
-    let path = facts.config_file();
+fn edit(host: &HostFacts) -> Result<(), CliError> {
+    let path = place::config_file(host);
     let failed = |source| CliError::File { what: "cannot write", path: path.clone(), source };
     if !path.exists() {
         if let Some(parent) = path.parent() {
@@ -82,7 +82,7 @@ fn edit(facts: &Facts) -> Result<(), CliError> {
         }
         std::fs::write(&path, TEMPLATE).map_err(failed)?;
     }
-    let editor = ["VISUAL", "EDITOR"].iter().find_map(|v| facts.env.get(*v)).map_or("vi", String::as_str);
+    let editor = ["VISUAL", "EDITOR"].iter().find_map(|v| host.env.get(*v)).map_or("vi", String::as_str);
     // An editor is often given with arguments ("code --wait"), as git allows.
     let mut words = editor.split_whitespace();
     let status = std::process::Command::new(words.next().unwrap_or("vi"))
@@ -93,6 +93,6 @@ fn edit(facts: &Facts) -> Result<(), CliError> {
     if !status.success() {
         return Err(CliError::plain("the editor failed", "set EDITOR to the one you use"));
     }
-    settings::read(&path)?;
+    config::load(&path)?;
     Ok(())
 }

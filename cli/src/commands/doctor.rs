@@ -5,9 +5,10 @@ use std::process::{Command, Stdio};
 
 use serde::Serialize;
 
-use crate::facts::Facts;
 use crate::output::{Style, data, json};
+use crate::place;
 use crate::report::CliError;
+use crate::resolve::HostFacts;
 
 /// Say what this host can do, what it lacks, what that costs, and how to mend it
 ///
@@ -76,21 +77,21 @@ struct Report {
 }
 
 pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
-    let facts = Facts::gather()?;
+    let host = place::host()?;
     let checks = vec![
         kernel(),
-        user_namespaces(&facts),
-        subordinate_ids(&facts),
-        start(&facts),
-        overlay(&facts),
-        runtime_dir(&facts),
+        user_namespaces(&host),
+        subordinate_ids(&host),
+        start(&host),
+        overlay(&host),
+        runtime_dir(&host),
         seccomp(),
         limits(),
-        container(&facts),
+        container(&host),
     ];
     let can_start = checks.iter().all(|c| c.state != State::Missing);
     let range = checks.iter().any(|c| c.id == "subordinate-ids" && c.state == State::Ok);
-    let mode = if facts.is_root() {
+    let mode = if host.real_root {
         "root"
     } else if range {
         "rootless with an id range"
@@ -171,7 +172,7 @@ fn setting(path: &str) -> Option<String> {
     std::fs::read_to_string(Path::new("/proc/sys").join(path)).ok().map(|t| t.trim().to_owned())
 }
 
-fn user_namespaces(facts: &Facts) -> Check {
+fn user_namespaces(host: &HostFacts) -> Check {
     const TITLE: &str = "user namespaces";
     let id = "user-namespaces";
     if setting("user/max_user_namespaces").as_deref() == Some("0") {
@@ -185,7 +186,7 @@ fn user_namespaces(facts: &Facts) -> Check {
             Some(fix),
         );
     }
-    if !facts.is_root() && setting("kernel/unprivileged_userns_clone").as_deref() == Some("0") {
+    if !host.real_root && setting("kernel/unprivileged_userns_clone").as_deref() == Some("0") {
         let fix = "sudo sysctl -w kernel.unprivileged_userns_clone=1".into();
         return Check::lacks(
             id,
@@ -196,7 +197,7 @@ fn user_namespaces(facts: &Facts) -> Check {
             Some(fix),
         );
     }
-    if facts.is_root() || try_out("unshare", &["-Ur", "true"]).is_ok() {
+    if host.real_root || try_out("unshare", &["-Ur", "true"]).is_ok() {
         return Check::ok(id, TITLE, "can be made");
     }
     let restricted = setting("kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1");
@@ -217,18 +218,19 @@ fn apparmor_profile() -> String {
     )
 }
 
-fn subordinate_ids(facts: &Facts) -> Check {
+fn subordinate_ids(host: &HostFacts) -> Check {
     const TITLE: &str = "subordinate ids";
     let id = "subordinate-ids";
     const COST: &str = "images have one user only: no root inside beside you, and files of an image all belong to you";
-    if facts.is_root() {
+    if host.real_root {
         return Check::ok(id, TITLE, "not needed by root");
     }
-    if !facts.map_programs {
+    if !host.newuidmap {
         let fix = "sudo apt-get install uidmap   # Debian, Ubuntu; Fedora: shadow-utils, Alpine: shadow-uidmap".into();
         return Check::lacks(id, TITLE, State::Degraded, "newuidmap and newgidmap are not installed", COST, Some(fix));
     }
-    match (facts.subuid, facts.subgid) {
+    let largest = |ranges: &[(u32, u32)]| ranges.iter().copied().max_by_key(|(_, count)| *count);
+    match (largest(&host.subuids), largest(&host.subgids)) {
         (Some((start, count)), Some((_, groups))) if count >= 65_536 && groups >= 65_536 => {
             // Done for real: the programs may lack their privilege.
             match try_out("unshare", &["--map-users=auto", "--map-groups=auto", "true"]) {
@@ -240,12 +242,12 @@ fn subordinate_ids(facts: &Facts) -> Check {
             }
         }
         _ => {
-            let fix = format!("sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {}", facts.user);
+            let fix = format!("sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {}", host.user);
             Check::lacks(
                 id,
                 TITLE,
                 State::Degraded,
-                format!("no range of 65536 for {} in /etc/subuid and /etc/subgid", facts.user),
+                format!("no range of 65536 for {} in /etc/subuid and /etc/subgid", host.user),
                 COST,
                 Some(fix),
             )
@@ -254,7 +256,7 @@ fn subordinate_ids(facts: &Facts) -> Check {
 }
 
 /// The whole way: a cell that runs `true`.
-fn start(facts: &Facts) -> Check {
+fn start(host: &HostFacts) -> Check {
     const TITLE: &str = "a cell";
     let program = std::env::current_exe().map_or_else(|_| "cellblock".into(), |p| p.display().to_string());
     let shell = format!(
@@ -264,16 +266,16 @@ fn start(facts: &Facts) -> Check {
     match try_out("sh", &["-c", &shell]) {
         Ok(()) => Check::ok("start", TITLE, "starts, runs `true`, is gone"),
         Err(said) => {
-            let nested = facts.env.contains_key("container") || Path::new("/.dockerenv").exists();
+            let nested = host.env.contains_key("container") || Path::new("/.dockerenv").exists();
             let fix = nested.then(|| "# in a container, it needs: --security-opt seccomp=unconfined --security-opt systempaths=unconfined".to_owned());
             Check::lacks("start", TITLE, State::Missing, said, "see the checks above", fix)
         }
     }
 }
 
-fn overlay(facts: &Facts) -> Check {
+fn overlay(host: &HostFacts) -> Check {
     const TITLE: &str = "overlay of images";
-    let data = facts.dirs().data;
+    let data = place::dirs(host).data;
     let base = data.ancestors().find(|p| p.is_dir()).unwrap_or(Path::new("/tmp")).to_owned();
     let dir = base.join(format!(".cellblock-doctor-{}", rustix::process::getpid().as_raw_nonzero()));
     let shell = format!(
@@ -295,9 +297,9 @@ fn overlay(facts: &Facts) -> Check {
     }
 }
 
-fn runtime_dir(facts: &Facts) -> Check {
+fn runtime_dir(host: &HostFacts) -> Check {
     const TITLE: &str = "runtime folder";
-    let dir = facts.dirs().runtime;
+    let dir = place::dirs(host).runtime;
     if dir.starts_with("/tmp") {
         let cost = "state lies in /tmp, which may be on disk and is shared (its owner is checked)";
         return Check::lacks(
@@ -346,9 +348,9 @@ fn limits() -> Check {
     }
 }
 
-fn container(facts: &Facts) -> Check {
+fn container(host: &HostFacts) -> Check {
     const TITLE: &str = "surroundings";
-    let inside = facts.env.contains_key("container")
+    let inside = host.env.contains_key("container")
         || Path::new("/.dockerenv").exists()
         || Path::new("/run/.containerenv").exists();
     Check::ok(

@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use cellblock_runtime::exec::{Exec, exec};
 use cellblock_runtime::state::{self, Found};
 
+use crate::args::values::{EnvEntry, Tty};
 use crate::commands;
-use crate::facts::Facts;
-use crate::flags::Tty;
-use crate::plan::ValueError;
+use crate::place;
 use crate::report::CliError;
 
 /// Run another command in a running cell
@@ -21,16 +20,19 @@ use crate::report::CliError;
 pub(crate) struct Args {
     /// Set an environment variable, or pass one through by its name
     #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
-    env: Vec<String>,
+    env: Vec<EnvEntry>,
     /// Working directory inside [default: the cell's]
     #[arg(short = 'w', long, value_name = "DIR")]
     workdir: Option<PathBuf>,
     /// Run as `root` or UID[:GID] [default: the cell's user]
     #[arg(short = 'u', long, value_name = "USER")]
     user: Option<String>,
-    /// Give the command a terminal of its own
-    #[arg(short = 't', long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
-    tty: Option<Tty>,
+    /// Give the command a terminal of its own [default: if standard input and output are terminals]
+    #[arg(short = 't', long)]
+    tty: bool,
+    /// Give the command no terminal
+    #[arg(short = 'T', long, conflicts_with = "tty")]
+    no_tty: bool,
     /// Keep standard input open; always so here, accepted for podman's sake
     #[arg(short = 'i', long)]
     interactive: bool,
@@ -48,28 +50,29 @@ pub(crate) struct Options {
     env: Vec<(String, String)>,
     workdir: Option<PathBuf>,
     ids: Option<(u32, u32)>,
-    tty: Option<Tty>,
+    tty: Tty,
 }
 
 pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
-    let facts = Facts::gather()?;
-    let dirs = facts.dirs();
+    let host = place::host()?;
+    let dirs = place::dirs(&host);
     commands::heal(&dirs)?;
     let found = state::find(&dirs, &args.cell)?;
-    let mut env = Vec::new();
-    for text in &args.env {
-        let (name, value) = text.split_once('=').map_or((text.as_str(), None), |(n, v)| (n, Some(v.to_owned())));
-        if name.is_empty() {
-            return Err(crate::plan::PlanError::from(ValueError::bad("--env", text, "NAME=VALUE, or NAME")).into());
-        }
-        env.extend(value.or_else(|| facts.env.get(name).cloned()).map(|v| (name.to_owned(), v)));
-    }
+    let value = |entry: &EnvEntry| entry.value.clone().or_else(|| host.env.get(&entry.name).cloned());
+    let env = args.env.iter().filter_map(|entry| Some((entry.name.clone(), value(entry)?))).collect();
+    let tty = if args.no_tty {
+        Tty::Never
+    } else if args.tty {
+        Tty::Always
+    } else {
+        Tty::Auto
+    };
     let ids = args.user.as_deref().map(|text| user(text, &found)).transpose()?;
     let mut command = args.command.clone();
     if command.first().is_some_and(|w| w == "--") {
         command.remove(0);
     }
-    enter(&found, command, &Options { env, workdir: args.workdir.clone(), ids, tty: args.tty })
+    enter(&found, command, &Options { env, workdir: args.workdir.clone(), ids, tty })
 }
 
 fn user(text: &str, found: &Found) -> Result<(u32, u32), CliError> {
@@ -114,7 +117,7 @@ pub(crate) fn enter(found: &Found, command: Vec<String>, options: &Options) -> R
         uid,
         gid,
         groups: cell.user.groups.clone(),
-        terminal: match options.tty.unwrap_or(Tty::Auto) {
+        terminal: match options.tty {
             Tty::Auto => stdin && stdout,
             Tty::Always => true,
             Tty::Never => false,

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use cellblock_bundle::{IdScheme, Ids};
 use cellblock_rootfs::images::Store;
 
+use crate::args::values::Userns;
 use crate::commands::ago;
-use crate::facts::Facts;
-use crate::flags::Userns;
 use crate::images::{self, ImageError};
 use crate::job::{Job, run_in_outer};
 use crate::output::{data, json, say, table};
-use crate::plan::{Person, ids};
+use crate::project::sanitise;
 use crate::report::CliError;
-use crate::settings;
+use crate::resolve::{HostFacts, ids_for};
+use crate::{config, place};
 
 /// Work with stored images
 #[derive(clap::Args, Debug)]
@@ -70,8 +70,8 @@ enum Command {
 }
 
 pub(crate) fn run(args: Args) -> Result<i32, CliError> {
-    let facts = Facts::gather()?;
-    let store = Store::new(&facts.dirs().data);
+    let host = place::host()?;
+    let store = Store::new(&place::dirs(&host).data);
     match args.command {
         Command::Pull { name } => {
             let (repository, version) = name.split_once(':').unwrap_or((&name, ""));
@@ -81,8 +81,8 @@ pub(crate) fn run(args: Args) -> Result<i32, CliError> {
                     "`cellblock image load FILE --name NAME` stores any root file system archive",
                 ));
             }
-            let mirror = settings::read(&facts.config_file())?.defaults.alpine_mirror.map(|m| m.value);
-            data(&format!("{}\n", images::pull_alpine(version, mirror.as_deref(), &facts)?.name))?;
+            let mirror = config::load(&place::config_file(&host))?.defaults.alpine_mirror.map(|m| m.value);
+            data(&format!("{}\n", images::pull_alpine(version, mirror.as_deref(), &host)?.name))?;
         }
         Command::Load { file, name } => {
             let name = name.unwrap_or_else(|| default_name(&file));
@@ -110,7 +110,7 @@ pub(crate) fn run(args: Args) -> Result<i32, CliError> {
         Command::Remove { names } => {
             for name in names {
                 let folders = store.remove(&name).map_err(ImageError::from)?;
-                remove(folders, &facts)?;
+                remove(folders, &host)?;
                 data(&format!("{name}\n"))?;
             }
         }
@@ -126,11 +126,11 @@ pub(crate) fn run(args: Args) -> Result<i32, CliError> {
 fn default_name(file: &std::path::Path) -> String {
     let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let stem = [".tar.gz", ".tgz", ".tar.zst", ".tar"].iter().find_map(|e| name.strip_suffix(e)).unwrap_or(&name);
-    crate::git::plain(stem)
+    sanitise(stem)
 }
 
 /// Removes unpacked layers, in OUTER if their files have owners that exist only there.
-fn remove(folders: Vec<PathBuf>, facts: &Facts) -> Result<(), CliError> {
+fn remove(folders: Vec<PathBuf>, host: &HostFacts) -> Result<(), CliError> {
     let (foreign, own): (Vec<_>, Vec<_>) = folders
         .into_iter()
         .partition(|f| f.parent().is_some_and(|p| p.ends_with("range") || p.ends_with("range-root")));
@@ -139,7 +139,7 @@ fn remove(folders: Vec<PathBuf>, facts: &Facts) -> Result<(), CliError> {
         return Ok(());
     }
     let (mapping, _): (Ids, _) =
-        ids(&Person::Themself, facts, Userns::Auto, false).map_err(crate::plan::PlanError::from)?;
+        ids_for(None, host, Userns::Auto, false).map_err(crate::resolve::ResolveError::from)?;
     if mapping.scheme != IdScheme::Range {
         return Err(CliError::plain(
             "the unpacked image belongs to subordinate ids that are not there any more",

@@ -4,8 +4,8 @@ use cellblock_runtime::state;
 use serde_json::json as document;
 
 use crate::commands;
-use crate::facts::Facts;
 use crate::output::json;
+use crate::place;
 use crate::report::CliError;
 
 /// Print everything about a running cell as JSON
@@ -20,7 +20,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
-    let dirs = Facts::gather()?.dirs();
+    let dirs = place::dirs(&place::host()?);
     commands::heal(&dirs)?;
     let found = state::find(&dirs, &args.cell)?;
     json(&document!({

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use cellblock_runtime::state;
 
-use crate::facts::Facts;
 use crate::output::data;
+use crate::place;
 use crate::report::CliError;
 
 /// Print what a cell in the background has written
@@ -27,8 +27,9 @@ pub(crate) struct Args {
 const PAUSE: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
-    let dirs = Facts::gather()?.dirs();
-    crate::plan::check_name(&args.cell).map_err(crate::plan::PlanError::from)?;
+    let dirs = place::dirs(&place::host()?);
+    crate::args::values::cell_name(&args.cell)
+        .map_err(|e| CliError::plain(e.to_string(), "`cellblock status` lists the cells that run"))?;
     let path = dirs.log(&args.cell);
     let mut file = std::fs::File::open(&path).map_err(|_| {
         CliError::plain(

@@ -1,4 +1,9 @@
 //! The commands, one file each: what is typed, its help, and what it does.
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_html_tags,
+    reason = "these doc comments are shown to people as help, with brackets for what may be left out"
+)]
 
 pub(crate) mod bundle;
 pub(crate) mod completions;
@@ -18,11 +23,11 @@ pub(crate) mod stop;
 use cellblock_runtime::cleanup;
 use cellblock_runtime::state::{self, Claim, Dirs, Found};
 
-use crate::facts::Facts;
-use crate::git;
 use crate::job::{Job, run_in_outer};
 use crate::output::say;
 use crate::report::CliError;
+use crate::resolve::HostFacts;
+use crate::{place, project};
 
 /// Cleans up after supervisors that were killed. Every command that looks at cells does this first, so nothing has to be mended by hand.
 pub(crate) fn heal(dirs: &Dirs) -> Result<Vec<Found>, CliError> {
@@ -54,11 +59,11 @@ pub(crate) fn heal_one(dirs: &Dirs, claim: Claim) -> Result<(), CliError> {
 
 /// The cell that a person means by `word`: a cell's name, or a project's name; without a word the cells of the current project.
 /// The newest first.
-pub(crate) fn cells_of(word: Option<&str>, facts: &Facts) -> Result<Vec<Found>, CliError> {
-    let mut cells = heal(&facts.dirs())?;
+pub(crate) fn cells_of(word: Option<&str>, host: &HostFacts) -> Result<Vec<Found>, CliError> {
+    let mut cells = heal(&place::dirs(host))?;
     cells.sort_by_key(|c| std::cmp::Reverse(c.record.started));
     let project = match word {
-        None => git::project(&facts.cwd).ok().map(|p| (p.id, p.root)),
+        None => project::find(&host.cwd, host.uid, false).ok().map(|p| (p.id, p.root)),
         Some(_) => None,
     };
     cells.retain(|cell| match (word, &cell.record.cell.project) {

@@ -1,8 +1,8 @@
 //! `cellblock shell`.
 
+use crate::args::{CellFlags, StartFlags, Typed, Words};
 use crate::commands::{self, exec, start};
-use crate::facts::Facts;
-use crate::flags::{CellFlags, StartFlags};
+use crate::place;
 use crate::report::CliError;
 
 /// Open a shell: in the running cell of the project if there is one, else in a new cell
@@ -25,9 +25,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<i32, CliError> {
-    let facts = Facts::gather()?;
+    let host = place::host()?;
     if !args.new && !args.start.dry_run && !args.start.explain {
-        let cells = commands::cells_of(args.of.as_deref(), &facts)?;
+        let cells = commands::cells_of(args.of.as_deref(), &host)?;
         if let Some(found) = cells.into_iter().find(|c| c.running.is_some()) {
             let shell = found.record.cell.user.shell.display().to_string();
             return exec::enter(&found, vec![shell], &exec::Options::default());
@@ -39,9 +39,5 @@ pub(crate) fn run(args: Args) -> Result<i32, CliError> {
             "`cellblock status` lists what runs; without a name, `cellblock shell` opens a new cell for this folder",
         ));
     }
-    let ready = start::plan(&args.cell, &args.start, &[])?;
-    if ready.show(&args.start)? {
-        return Ok(0);
-    }
-    ready.start(&args.start)
+    start::run(&Typed { cell: args.cell, start: args.start, words: Words::Shell })
 }

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use cellblock_bundle::{Project, RootFs};
+use cellblock_bundle::Mount;
 use cellblock_rootfs::root::skeleton::Entry;
 use cellblock_runtime::cleanup;
 use cellblock_runtime::state::{self, Claim, StateError};
@@ -12,144 +12,110 @@ use cellblock_sys::process::{Fork, SingleThreaded};
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 
-use crate::facts::Facts;
-use crate::flags::{CellFlags, StartFlags, Tty};
-use crate::images::{self, Resolved};
+use crate::args::values::Tty;
+use crate::args::{StartFlags, Typed, Words};
+use crate::images::Image;
 use crate::job::{Job, become_job};
 use crate::output::{self, data, json, say};
-use crate::plan::{self, Plan, Sources};
 use crate::report::CliError;
-use crate::settings::{self, Settings};
-use crate::{audit, git};
+use crate::resolve::{self, Explained, HostFacts, HostFiles, Inputs, Resolved, numbered};
+use crate::{audit, config, place, project};
 
 /// Everything known before a cell is started.
 #[derive(Debug)]
 pub(crate) struct Ready {
     /// The host.
-    pub(crate) facts: Facts,
+    pub(crate) host: HostFacts,
     /// What is meant.
-    pub(crate) plan: Plan,
-    /// The image.
     pub(crate) resolved: Resolved,
+    /// The image.
+    pub(crate) image: Image,
 }
 
-/// Makes the plan for `command` with `flags`.
-pub(crate) fn plan(flags: &CellFlags, start: &StartFlags, command: &[String]) -> Result<Ready, CliError> {
-    let mut facts = Facts::gather()?;
-    if let Some(dir) = &flags.project_dir {
-        facts.cwd = dir.canonicalize().map_err(|source| CliError::File {
-            what: "cannot use the project folder",
-            path: dir.clone(),
-            source,
-        })?;
+/// Does what `run` and `shell` do.
+pub(crate) fn run(typed: &Typed) -> Result<i32, CliError> {
+    let ready = plan(typed)?;
+    if ready.show(&typed.start)? {
+        return Ok(0);
     }
-    if start.detach {
-        facts.terminal = false;
+    ready.start(&typed.start)
+}
+
+/// Makes the plan for what was typed.
+pub(crate) fn plan(typed: &Typed) -> Result<Ready, CliError> {
+    if matches!(&typed.words, Words::Command(words) if words.is_empty()) && typed.cell.entrypoint.is_none() {
+        return Err(CliError::plain("no command given", "cellblock run -- COMMAND ARGS"));
     }
-    let path = facts.config_file();
-    let settings: Settings = settings::read(&path)?;
-    let project = project(flags, &facts)?;
-    if let Some(name) = &flags.name {
-        plan::check_name(name).map_err(plan::PlanError::from)?;
+    let mut host = place::host()?;
+    if typed.start.detach {
+        if matches!(typed.cell.tty(), Some((Tty::Always, _))) {
+            return Err(CliError::plain("a cell in the background has no terminal", "leave out `-t`, or `-d`"));
+        }
+        host.stdin_terminal = false;
     }
-    let sources =
-        Sources { flags, command, settings: &settings, settings_path: &path, facts: &facts, project: project.as_ref() };
-    let wanted = sources.wanted()?;
-    let (resolved, note) = images::resolve(&wanted, &facts)?;
-    let mut plan = sources.plan(&wanted, &resolved.found())?;
-    if flags.tty == Some(Tty::Always) && start.detach {
-        return Err(CliError::plain("a cell in the background has no terminal", "leave out `-t`, or `-d`"));
-    }
-    if let Some(note) = note {
+    let config = config::load(&place::config_file(&host))?;
+    let project = project::asked_for(&typed.cell, &host.cwd, host.uid)?;
+    let inputs = Inputs { typed, config: &config, project: project.as_ref(), host: &host, files: &HostFiles };
+    let wanted = resolve::image(inputs)?;
+    let (image, note) = Image::find(&wanted, &host)?;
+    let resolved = resolve::resolve(inputs, &wanted, &image.facts())?;
+    for note in note.iter().chain(&resolved.notes) {
         say(&format!("cellblock: {note}"));
     }
-    if let Some(first) = plan.explained.first_mut() {
-        first.value.clone_from(&plan.cell.image);
-    }
-    Ok(Ready { facts, plan, resolved })
-}
-
-fn project(flags: &CellFlags, facts: &Facts) -> Result<Option<Project>, CliError> {
-    if flags.no_project {
-        return Ok(None);
-    }
-    let project = git::project(&facts.cwd)?;
-    if !flags.force_project {
-        plan::check_project(&project.root, facts)?;
-    }
-    Ok(Some(project))
+    Ok(Ready { host, resolved, image })
 }
 
 /// The plan as JSON.
 #[derive(Serialize)]
 struct PlanDocument<'a> {
     cell: &'a cellblock_bundle::Cell,
-    root: &'a RootFs,
+    image_mounts: &'a [Mount],
     keep: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    explain: Option<&'a [plan::Explained]>,
+    explain: Option<&'a [Explained]>,
 }
 
 impl Ready {
+    /// Whether the writable layer outlives the cell: if that was asked for, or the person gave a name to come back to.
+    fn keep(&self) -> bool {
+        self.resolved.start.keep || (self.resolved.named && !self.resolved.start.rm)
+    }
+
     /// Shows the plan instead of starting, if that was asked for.
-    pub(crate) fn show(&self, start: &StartFlags) -> Result<bool, CliError> {
+    fn show(&self, start: &StartFlags) -> Result<bool, CliError> {
         if !start.dry_run && !start.explain {
-            if start.json {
-                return Err(CliError::plain("--json goes with --dry-run or --explain", "add one of them"));
-            }
             return Ok(false);
         }
-        let cell = &self.plan.cell;
-        let dirs = self.facts.dirs();
-        let root = match &self.resolved {
-            Resolved::Host(image) => image.mounts.clone(),
-            _ => Vec::new(),
-        };
-        let layer = dirs.layer(&cell.name);
-        let root = RootFs {
-            lowers: Vec::new(),
-            shared: Vec::new(),
-            upper: layer.join("upper"),
-            work: layer.join("work"),
-            mounts: root,
-        };
+        let mounts = self.image.mounts();
         if start.json {
-            let explain = start.explain.then_some(self.plan.explained.as_slice());
-            json(&PlanDocument { cell, root: &root, keep: self.plan.keep, explain })?;
+            let explain = start.explain.then_some(self.resolved.explain.as_slice());
+            json(&PlanDocument { cell: &self.resolved.cell, image_mounts: mounts, keep: self.keep(), explain })?;
             return Ok(true);
         }
-        let mut rows: Vec<Vec<String>> = self
-            .plan
-            .explained
-            .iter()
-            .map(|e| {
-                let mut row = vec![e.key.clone(), output::plain(&e.value)];
-                if start.explain {
-                    row.push(e.origin.clone());
-                }
-                row
-            })
-            .collect();
-        for mount in &root.mounts {
-            let mut row = vec!["image mount".to_owned(), plan_mount(mount)];
-            if start.explain {
-                row.push("image".into());
-            }
-            rows.push(row);
-        }
+        let row = |key: &str, value: &str, origin: String| {
+            let mut row = vec![key.to_owned(), output::plain(value)];
+            row.extend(start.explain.then_some(origin));
+            row
+        };
+        let mut rows: Vec<_> =
+            self.resolved.explain.iter().map(|e| row(&e.key, &e.value, e.origin.to_string())).collect();
+        rows.extend(
+            mounts.iter().map(|m| row("image mount", &format!("{} (ro)", m.target().display()), "image".into())),
+        );
         let header: &[&str] = if start.explain { &["WHAT", "VALUE", "FROM"] } else { &["WHAT", "VALUE"] };
         data(&output::table(header, rows))?;
         Ok(true)
     }
 
     /// Starts the cell: this process becomes its supervisor. Returns only on failure, or at once with `detach`.
-    pub(crate) fn start(mut self, flags: &StartFlags) -> Result<i32, CliError> {
-        let dirs = self.facts.dirs();
+    fn start(mut self, flags: &StartFlags) -> Result<i32, CliError> {
+        let dirs = place::dirs(&self.host);
         super::heal(&dirs)?;
         let claim = self.claim()?;
-        audit::print(&self.plan.cell);
-        let prepared = audit::ask(&self.plan.cell, &self.facts, flags.yes || flags.detach)
-            .and_then(|()| self.resolved.prepare(&self.plan.cell, &self.facts));
+        let cell = &self.resolved.cell;
+        audit::print(cell);
+        let prepared =
+            audit::ask(cell, &self.host, flags.yes || flags.detach).and_then(|()| self.image.prepare(cell, &self.host));
         let (root, skeleton) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -157,43 +123,27 @@ impl Ready {
                 return Err(error);
             }
         };
-        let name = self.plan.cell.name.clone();
-        let start = Start { cell: self.plan.cell, root, dirs, keep: self.plan.keep, detached: flags.detach };
-        if flags.detach {
-            detach(start, skeleton, claim, &name)
-        } else {
-            Err(become_supervisor(start, skeleton, claim, None))
-        }
+        let keep = self.keep();
+        let start = Start { cell: self.resolved.cell, root, dirs, keep, detached: flags.detach };
+        if flags.detach { detach(start, skeleton, claim) } else { Err(become_supervisor(start, skeleton, claim, None)) }
     }
 
     /// Takes the cell's name; one that was not chosen by the person gets a number if it is taken.
     fn claim(&mut self) -> Result<Claim, CliError> {
-        let dirs = self.facts.dirs();
-        let base = self.plan.cell.name.clone();
+        let dirs = place::dirs(&self.host);
+        let base = self.resolved.cell.name.clone();
         let mut number = 1;
         loop {
-            match state::claim(&dirs, &self.plan.cell.name) {
+            match state::claim(&dirs, &self.resolved.cell.name) {
                 Ok(claim) if claim.is_stale() => super::heal_one(&dirs, claim)?,
                 Ok(claim) => return Ok(claim),
-                Err(StateError::NameTaken(_)) if !self.plan.named && number < 1000 => {
+                Err(StateError::NameTaken(_)) if !self.resolved.named && number < 1000 => {
                     number += 1;
-                    let numbered = format!("{base}-{number}");
-                    if self.plan.cell.hostname == self.plan.cell.name {
-                        self.plan.cell.hostname.clone_from(&numbered);
-                    }
-                    self.plan.cell.env.insert("CELLBLOCK_NAME".into(), numbered.clone());
-                    self.plan.cell.name = numbered;
+                    self.resolved.rename(&numbered(&base, number));
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-    }
-}
-
-fn plan_mount(mount: &cellblock_bundle::Mount) -> String {
-    match mount {
-        cellblock_bundle::Mount::Bind { source, .. } => format!("{} (ro)", source.display()),
-        cellblock_bundle::Mount::Tmpfs { target, .. } => format!("tmpfs {}", target.display()),
     }
 }
 
@@ -209,9 +159,10 @@ fn become_supervisor(start: Start, skeleton: Vec<Entry>, claim: Claim, ready: Op
 }
 
 /// Leaves a supervisor of its own session behind and prints the cell's name when the command has been started.
-fn detach(start: Start, skeleton: Vec<Entry>, claim: Claim, name: &str) -> Result<i32, CliError> {
+fn detach(start: Start, skeleton: Vec<Entry>, claim: Claim) -> Result<i32, CliError> {
     let process = |what| move |source: std::io::Error| CliError::Process { what, source };
-    let log = start.dirs.log(name);
+    let name = start.cell.name.clone();
+    let log = start.dirs.log(&name);
     let file = log_file(&log)?;
     let (heard, ready) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|e| process("cannot make a pipe")(e.into()))?;

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
+use crate::args::values::word;
 use crate::commands;
-use crate::facts::Facts;
 use crate::output::{data, json, plain, say, table};
-use crate::plan::network_name;
+use crate::place;
 use crate::report::CliError;
 
 /// List the cells that run
@@ -42,8 +42,8 @@ struct Row {
 }
 
 pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
-    let facts = Facts::gather()?;
-    let rows: Vec<Row> = commands::heal(&facts.dirs())?
+    let host = place::host()?;
+    let rows: Vec<Row> = commands::heal(&place::dirs(&host))?
         .into_iter()
         .map(|found| Row {
             state: if found.running.is_some() { "running" } else { "starting" },
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
             name: found.record.cell.name,
             image: found.record.cell.image,
             profile: found.record.cell.profile,
-            network: network_name(found.record.cell.network),
+            network: word(found.record.cell.network),
             project: found.record.cell.project,
             labels: found.record.cell.labels,
             command: found.record.cell.command,

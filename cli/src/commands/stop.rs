@@ -4,8 +4,8 @@ use cellblock_runtime::control::{Request, ask};
 use serde::Serialize;
 
 use crate::commands;
-use crate::facts::Facts;
 use crate::output::{data, json, say};
+use crate::place;
 use crate::report::CliError;
 
 /// Stop running cells and wait until they are gone
@@ -39,16 +39,16 @@ struct Stopped {
 }
 
 pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
-    let facts = Facts::gather()?;
-    let dirs = facts.dirs();
+    let host = place::host()?;
+    let dirs = place::dirs(&host);
     let cells = if args.all {
         commands::heal(&dirs)?
     } else if args.of.is_empty() {
-        commands::cells_of(None, &facts)?
+        commands::cells_of(None, &host)?
     } else {
         let mut cells = Vec::new();
         for word in &args.of {
-            let found = commands::cells_of(Some(word), &facts)?;
+            let found = commands::cells_of(Some(word), &host)?;
             if found.is_empty() {
                 return Err(CliError::plain(
                     format!("no cell or project named `{word}` is running"),

@@ -12,7 +12,7 @@ use std::io::Read;
 use std::path::Path;
 
 pub(crate) use model::{Config, Located, ProjectSettings, Settings, schema};
-pub(crate) use problem::{ConfigError, Place, Problem};
+pub(crate) use problem::{ConfigError, Place};
 
 /// Largest file that is read, in bytes: far beyond what a person writes, and small enough to hold.
 const LARGEST: u64 = 1 << 20;

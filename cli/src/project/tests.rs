@@ -8,7 +8,7 @@ use super::*;
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// A canonical temporary folder.
-struct World(tempfile::TempDir, PathBuf);
+struct World(#[expect(dead_code, reason = "removes the folder at the end")] tempfile::TempDir, PathBuf);
 
 impl World {
     fn new() -> Self {

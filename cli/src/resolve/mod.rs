@@ -16,16 +16,17 @@ mod names;
 mod origin;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+#[cfg(test)]
+use std::path::Path;
+use std::path::PathBuf;
 
 use cellblock_bundle::cell::{Cell, Limits, Mount, Network, Profile, User};
 
 pub(crate) use error::ResolveError;
 pub(crate) use files::{Files, HostFiles};
 pub(crate) use host::{HostError, HostFacts};
-pub(crate) use ids::{IdError, ids_for};
+pub(crate) use ids::ids_for;
 pub(crate) use image::{ImageFacts, ImageRequest};
-pub(crate) use layers::project_path;
 pub(crate) use names::numbered;
 pub(crate) use origin::{Explained, Origin, Sourced};
 

@@ -9,9 +9,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, RawMode, ResolveFlags};
 use rustix::io::Errno;
 
+use super::Unpacker;
 use super::error::{Refusal, UnpackError};
 use super::metadata::{Directory, Metadata};
-use super::Unpacker;
 use crate::archive::{Reader, Timestamp};
 
 /// How every directory is opened.
