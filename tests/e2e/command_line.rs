@@ -115,3 +115,25 @@ fn the_bundle_is_an_oci_bundle() {
     assert!(spec["linux"]["seccomp"]["syscalls"].is_array());
     world.cellblock("bundle -o b -- true").fails(125).says("cannot make");
 }
+
+#[test]
+fn a_bundle_runs_unchanged_in_runc() {
+    let world = World::new();
+    let runc = ["/usr/sbin/runc", "/usr/bin/runc"].map(std::path::PathBuf::from).into_iter().find(|p| p.exists());
+    let Some(runc) = runc else {
+        println!("SKIP: a_bundle_runs_unchanged_in_runc: runc is not installed");
+        return;
+    };
+    world.load_alpine();
+    let state = world.path("run/runc").display().to_string();
+    for (number, image) in ["host", "alpine"].iter().enumerate() {
+        let script = "echo hello; cat file; grep -E Seccomp:.2 /proc/self/status; grep NoNewPrivs /proc/self/status";
+        world.cellblock(&format!("bundle --image {image} -o b{number} -- sh -c '{script}'")).ok();
+        let name = format!("cb{}-{number}", std::process::id());
+        let done = world.call(&runc, &["--root", &state, "run", "--bundle", &format!("b{number}"), &name]).run();
+        assert_eq!(done.code(), Some(0), "{image}: {done}");
+        for part in ["hello", "content", "Seccomp:\t2", "NoNewPrivs:\t1"] {
+            assert!(done.stdout().contains(part), "{image}: {part} in {done}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cellblock_bundle::{RootFs, spec};
+use cellblock_bundle::{Cell, IdScheme, Ids, RootFs, spec};
 use cellblock_rootfs::root::skeleton;
 
 use crate::args::values::Tty;
@@ -53,28 +53,43 @@ fn write(args: &Args, output: &Path) -> Result<i32, CliError> {
     let words = Words::Command(args.command.clone());
     let typed = Typed { cell: args.cell.clone(), start: StartFlags::default(), words };
     let ready = start::plan(&typed)?;
-    let cell = &ready.resolved.cell;
-    let (prepared, entries) = ready.image.prepare(cell, &ready.host)?;
+    let (prepared, entries) = ready.image.prepare(&ready.resolved.cell, &ready.host)?;
+    let cell = with_root(ready.resolved.cell.clone());
     let top = output.join("top");
-    // The person's own: the runtime's user namespace decides who that is inside.
-    let single =
-        cellblock_bundle::Ids { scheme: cellblock_bundle::IdScheme::Single, uids: Vec::new(), gids: Vec::new() };
-    skeleton::write(&top, &entries, &single, &cell.user).map_err(failed("cannot write", &top))?;
+    skeleton::write(&top, &entries, &own_ids(&cell.ids), &cell.user).map_err(failed("cannot write", &top))?;
     let lowers = std::iter::once(top).chain(prepared.lowers.into_iter().skip(1)).collect();
-    let root = RootFs {
-        lowers,
-        shared: Vec::new(),
-        upper: output.join("upper"),
-        work: output.join("work"),
-        mounts: prepared.mounts,
-    };
+    let (upper, work) = (output.join("upper"), output.join("work"));
+    let root = RootFs { lowers, shared: Vec::new(), upper, work, mounts: prepared.mounts };
     for folder in [&root.upper, &root.work, &output.join("rootfs")] {
         std::fs::create_dir(folder).map_err(failed("cannot make", folder))?;
+        if !cell.ids.rootless() {
+            // The runtime's container root, who is not root of the host, has to write here.
+            std::os::unix::fs::chown(folder, cell.ids.host_uid(0), cell.ids.host_gid(0))
+                .map_err(failed("cannot hand over", folder))?;
+        }
     }
-    let document = spec::spec(cell, &root)?;
+    let document = spec::spec(&cell, &root)?;
     let text = serde_json::to_string_pretty(&document).map_err(|e| CliError::Output(e.into()))?;
     let config = output.join("config.json");
     std::fs::write(&config, text + "\n").map_err(failed("cannot write", &config))?;
     data(&format!("{}\n", output.display()))?;
     Ok(0)
+}
+
+/// Other runtimes want an id 0 inside. Where only the person's own id exists, the person is root in the bundle.
+fn with_root(mut cell: Cell) -> Cell {
+    if cell.ids.scheme != IdScheme::Single {
+        return cell;
+    }
+    cell.ids.scheme = IdScheme::SingleRoot;
+    for extent in cell.ids.uids.iter_mut().chain(&mut cell.ids.gids) {
+        extent.inside = 0;
+    }
+    (cell.user.uid, cell.user.gid) = (0, 0);
+    cell
+}
+
+/// Who owns the skeleton outside any user namespace: real root can give it to the cell's ids, anybody else only to themself.
+fn own_ids(ids: &Ids) -> Ids {
+    if ids.rootless() { Ids { scheme: IdScheme::Single, uids: Vec::new(), gids: Vec::new() } } else { ids.clone() }
 }
