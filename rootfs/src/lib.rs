@@ -6,12 +6,7 @@
 
 pub mod alpine;
 pub mod archive;
-pub mod download;
 pub mod fetch;
-pub mod host;
 pub mod images;
-pub mod prepare;
 pub mod root;
-pub mod skeleton;
-pub mod store;
 pub mod unpack;

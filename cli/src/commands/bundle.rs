@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cellblock_bundle::{Cell, IdScheme, Ids, RootFs, spec};
+use cellblock_bundle::{Cell, Extent, IdScheme, Ids, RootFs, spec};
 use cellblock_rootfs::root::skeleton;
 
 use crate::args::values::Tty;
@@ -53,8 +53,8 @@ fn write(args: &Args, output: &Path) -> Result<i32, CliError> {
     let words = Words::Command(args.command.clone());
     let typed = Typed { cell: args.cell.clone(), start: StartFlags::default(), words };
     let ready = start::plan(&typed)?;
-    let (prepared, entries) = ready.image.prepare(&ready.resolved.cell, &ready.host)?;
     let cell = with_root(ready.resolved.cell.clone());
+    let (prepared, entries) = ready.image.prepare(&cell, &ready.host)?;
     let top = output.join("top");
     skeleton::write(&top, &entries, &own_ids(&cell.ids), &cell.user).map_err(failed("cannot write", &top))?;
     let lowers = std::iter::once(top).chain(prepared.lowers.into_iter().skip(1)).collect();
@@ -76,17 +76,33 @@ fn write(args: &Args, output: &Path) -> Result<i32, CliError> {
     Ok(0)
 }
 
-/// Other runtimes want an id 0 inside. Where only the person's own id exists, the person is root in the bundle.
+/// Other runtimes, started without root, want the person to be root inside: runc gives the standard streams to that one.
 fn with_root(mut cell: Cell) -> Cell {
-    if cell.ids.scheme != IdScheme::Single {
-        return cell;
-    }
-    cell.ids.scheme = IdScheme::SingleRoot;
-    for extent in cell.ids.uids.iter_mut().chain(&mut cell.ids.gids) {
-        extent.inside = 0;
-    }
+    let own = |extents: &[Extent], id: u32| extents.iter().find(|e| e.size == 1 && e.inside == id).map(|e| e.outside);
+    let (scheme, uid, gid) = match cell.ids.scheme {
+        IdScheme::Single => {
+            (IdScheme::SingleRoot, own(&cell.ids.uids, cell.user.uid), own(&cell.ids.gids, cell.user.gid))
+        }
+        IdScheme::Range => {
+            (IdScheme::RangeRoot, own(&cell.ids.uids, cell.user.uid), own(&cell.ids.gids, cell.user.gid))
+        }
+        _ => return cell,
+    };
+    let (Some(uid), Some(gid)) = (uid, gid) else { return cell };
+    cell.ids = Ids { scheme, uids: rooted(&cell.ids.uids, uid), gids: rooted(&cell.ids.gids, gid) };
     (cell.user.uid, cell.user.gid) = (0, 0);
     cell
+}
+
+/// `own` as 0, and the other extents' ids after it.
+fn rooted(extents: &[Extent], own: u32) -> Vec<Extent> {
+    let mut all = vec![Extent { inside: 0, outside: own, size: 1 }];
+    let mut next = 1;
+    for extent in extents.iter().filter(|e| e.outside != own) {
+        all.push(Extent { inside: next, ..*extent });
+        next += extent.size;
+    }
+    all
 }
 
 /// Who owns the skeleton outside any user namespace: real root can give it to the cell's ids, anybody else only to themself.
