@@ -8,6 +8,7 @@
 //! and joining a user namespace needs a process with one thread.
 
 mod builder;
+pub mod cgroup;
 pub mod cleanup;
 pub mod control;
 pub mod exec;

@@ -223,7 +223,8 @@ mod tests {
         32 25 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
         33 25 0:29 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
         34 25 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n";
-    const V2: &str = "30 25 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n";
+    const V2: &str =
+        "30 25 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n";
 
     #[test]
     fn layouts_are_told_apart() {
@@ -285,7 +286,8 @@ mod tests {
 
     #[test]
     fn escapes_of_the_kernel() {
-        for (text, path) in [("/a\\040b", "/a b"), ("/a\\134", "/a\\"), ("/a\\", "/a\\"), ("/\\09", "/\\09"), ("", "")] {
+        for (text, path) in [("/a\\040b", "/a b"), ("/a\\134", "/a\\"), ("/a\\", "/a\\"), ("/\\09", "/\\09"), ("", "")]
+        {
             assert_eq!(unescape(text), PathBuf::from(path), "{text}");
         }
     }
