@@ -262,6 +262,8 @@ pub struct RootFs {
     pub lowers: Vec<PathBuf>,
     /// Those of `lowers` whose files have the host's ids and not the cell's: under real root they are shown through id-mapped mounts.
     pub shared: Vec<PathBuf>,
+    /// The writable layer is thrown away at the end, so overlayfs need not sync it.
+    pub volatile: bool,
     /// The writable directory.
     pub upper: PathBuf,
     /// Overlayfs's own directory; same file system as `upper`.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use cellblock_bundle::spec::{SpecError, run_form, spec};
+use cellblock_bundle::spec::{SpecError, run_form, run_spec, spec};
 use cellblock_bundle::{Cell, Extent, IdScheme, Ids, Limits, Mount, Network, Profile, RootFs, User, policy};
 use serde_json::Value;
 
@@ -49,6 +49,7 @@ fn root() -> RootFs {
     RootFs {
         lowers: vec!["/run/top".into(), "/data/layer".into()],
         shared: Vec::new(),
+        volatile: true,
         upper: "/data/upper".into(),
         work: "/data/work".into(),
         mounts: vec![Mount::Bind { source: "/usr".into(), target: "/usr".into(), writable: false }],
@@ -170,6 +171,8 @@ fn the_run_form_leaves_out_what_we_do_ourselves_and_nothing_else() {
         linux["namespaces"].as_array_mut().expect("list").retain(|n| n["type"] != "user");
         linux.insert("cgroupsPath".into(), "/cellblock/x".into());
         assert_eq!(run, expected);
+        let direct = run_spec(&cell, &root(), Path::new("/cellblock/x")).expect("a specification");
+        assert_eq!(direct, run_form(&portable, Path::new("/cellblock/x")), "the short way leads to the same place");
     }
 }
 

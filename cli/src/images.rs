@@ -163,7 +163,7 @@ impl Image {
             }
         };
         let (upper, work) = (layer.join("upper"), layer.join("work"));
-        Ok((RootFs { lowers, shared, upper, work, mounts: self.mounts().to_vec() }, skeleton))
+        Ok((RootFs { lowers, shared, volatile: false, upper, work, mounts: self.mounts().to_vec() }, skeleton))
     }
 }
 

@@ -38,6 +38,12 @@ impl Report {
         let _ = rustix::net::send(to, &self.encode(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
     }
 
+    /// Whether nobody can send any more.
+    pub(crate) fn is_closed(from: impl AsFd) -> bool {
+        let mut byte = [0u8; 1];
+        matches!(rustix::net::recv(from, &mut byte, RecvFlags::DONTWAIT | RecvFlags::PEEK), Ok((_, 0)))
+    }
+
     /// The next message that is there, if any; ill-formed ones are passed over.
     pub(crate) fn receive(from: impl AsFd) -> Option<Self> {
         loop {

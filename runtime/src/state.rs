@@ -213,7 +213,10 @@ pub fn make_dir(path: &Path) -> Result<(), StateError> {
     }
 }
 
-/// Writes one of our state files: temporary name, fsync, rename. Only we can read it.
+/// Writes one of our state files: temporary name, rename. Only we can read it.
+///
+/// Not synced: the runtime directory is gone with the machine's next start, as are the cells it tells of, and where it is no tmpfs a
+/// sync costs tens of milliseconds.
 ///
 /// # Errors
 /// [`StateError::Io`].
@@ -225,7 +228,6 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StateError>
         let fd = rustix::fs::open(&temporary, flags, Mode::RUSR | Mode::WUSR)?;
         let mut file = std::fs::File::from(fd);
         io::Write::write_all(&mut file, &text)?;
-        file.sync_data()?;
         Ok(rustix::fs::rename(&temporary, path)?)
     };
     write().map_err(io_error("cannot write", path))

@@ -279,8 +279,7 @@ fn write_bundle(start: &Start, claim: &Claim, oci: &Path, builder: Pid) -> Resul
             *lower = views.of(lower)?;
         }
     }
-    let portable = spec::spec(&cell, &root)?;
-    let run = spec::run_form(&portable, &Path::new("/cellblock").join(&cell.name));
+    let run = spec::run_spec(&cell, &root, &Path::new("/cellblock").join(&cell.name))?;
     let text = serde_json::to_vec(&run).map_err(|e| os("cannot write the bundle")(io::Error::from(e)))?;
     // Readable by the cell's root under real root; the folder above lets nobody else in.
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;

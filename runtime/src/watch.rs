@@ -34,7 +34,8 @@ pub(crate) struct Watch {
     init: Pid,
     pidfd: OwnedFd,
     signals: SignalFd,
-    report: OwnedFd,
+    /// `None` once the other end is closed: a closed socket is readable for ever, and would keep the loop spinning.
+    report: Option<OwnedFd>,
     control: Option<OwnedFd>,
     stdio: Stdio,
     kill_at: Option<Instant>,
@@ -67,7 +68,7 @@ impl Watch {
             init,
             pidfd,
             signals,
-            report,
+            report: Some(report),
             control: control.into(),
             stdio,
             kill_at: None,
@@ -104,16 +105,15 @@ impl Watch {
         }
     }
 
-    fn poll(&self) -> io::Result<Ready> {
-        let mut fds = vec![
-            PollFd::new(&self.signals, PollFlags::IN),
-            PollFd::new(&self.pidfd, PollFlags::IN),
-            // Its end is no news (the command has closed it by starting); only messages are.
-            PollFd::new(&self.report, PollFlags::IN),
-        ];
-        if let Some(control) = &self.control {
-            fds.push(PollFd::new(control, PollFlags::IN));
-        }
+    fn poll<'a>(&'a self) -> io::Result<Ready> {
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.pidfd, PollFlags::IN)];
+        let mut place = |fd: &'a Option<OwnedFd>| {
+            fd.as_ref().map(|fd| {
+                fds.push(PollFd::new(fd, PollFlags::IN));
+                fds.len() - 1
+            })
+        };
+        let (report, control) = (place(&self.report), place(&self.control));
         let fixed = fds.len();
         let mut places = Vec::new();
         for (index, pump) in self.stdio.pumps.iter().enumerate() {
@@ -135,8 +135,13 @@ impl Watch {
         }
         let hit = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
         let pumps = places.into_iter().enumerate().filter(|(at, _)| hit(fixed + at)).map(|(_, place)| place).collect();
-        let report = fds.get(2).is_some_and(|fd| fd.revents().contains(PollFlags::IN));
-        Ok(Ready { signal: hit(0), ended: hit(1), report, control: self.control.is_some() && hit(3), pumps })
+        Ok(Ready {
+            signal: hit(0),
+            ended: hit(1),
+            report: report.is_some_and(hit),
+            control: control.is_some_and(hit),
+            pumps,
+        })
     }
 
     fn on_signal(&mut self, number: i32) {
@@ -157,11 +162,15 @@ impl Watch {
     }
 
     fn take_reports(&mut self) {
-        while let Some(report) = Report::receive(&self.report) {
+        let Some(socket) = self.report.take() else { return };
+        while let Some(report) = Report::receive(&socket) {
             match report {
                 Report::Failed(stage, errno) => self.failure = self.failure.or(Some((stage, errno))),
                 Report::Stopped => self.stop_with_the_command(),
             }
+        }
+        if !Report::is_closed(&socket) {
+            self.report = Some(socket);
         }
     }
 

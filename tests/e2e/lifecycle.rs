@@ -164,3 +164,36 @@ fn the_supervisor_is_small() {
     println!("supervisor: {private} KiB private");
     assert!(private <= 1536, "{text}");
 }
+
+#[test]
+fn waiting_costs_no_processor_time() {
+    let world = World::new();
+    let ticks = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+        let fields: Vec<u64> = stat
+            .rsplit_once(')')
+            .expect("name")
+            .1
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|n| n.parse().expect("ticks"))
+            .collect();
+        fields.iter().sum::<u64>()
+    };
+    world.cellblock("run -d --name c --rm -- sleep 60").ok();
+    for args in [
+        &["exec", "c", "--", "sleep", "60"][..],
+        &["run", "--no-init", "--", "sleep", "60"],
+        &["run", "--", "sleep", "60"],
+    ] {
+        let mut child = world.call(&cellblock(), args).start();
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        let before = ticks(child.id());
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        let spent = ticks(child.id()) - before;
+        rustix::process::kill_process(Pid::from_child(&child), Signal::KILL).expect("signal");
+        let _ = child.wait();
+        assert!(spent <= 5, "{args:?} spent {spent} ticks of 10 ms in 0.7 s of waiting");
+    }
+}

@@ -145,6 +145,7 @@ fn ctrl_z_stops_the_cell_and_fg_brings_it_back() {
     tmux.line("hello");
     tmux.see("hello\nhello");
     tmux.keys(&["C-z"]);
+    tmux.see("Stopped");
     tmux.line("echo back-$((1+1))");
     tmux.see("back-2");
     tmux.line("fg");

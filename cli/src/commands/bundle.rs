@@ -59,7 +59,7 @@ fn write(args: &Args, output: &Path) -> Result<i32, CliError> {
     skeleton::write(&top, &entries, &own_ids(&cell.ids), &cell.user).map_err(failed("cannot write", &top))?;
     let lowers = std::iter::once(top).chain(prepared.lowers.into_iter().skip(1)).collect();
     let (upper, work) = (output.join("upper"), output.join("work"));
-    let root = RootFs { lowers, shared: Vec::new(), upper, work, mounts: prepared.mounts };
+    let root = RootFs { lowers, shared: Vec::new(), volatile: false, upper, work, mounts: prepared.mounts };
     for folder in [&root.upper, &root.work, &output.join("rootfs")] {
         std::fs::create_dir(folder).map_err(failed("cannot make", folder))?;
         if !cell.ids.rootless() {

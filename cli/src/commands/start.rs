@@ -116,7 +116,7 @@ impl Ready {
         audit::print(cell);
         let prepared =
             audit::ask(cell, &self.host, flags.yes || flags.detach).and_then(|()| self.image.prepare(cell, &self.host));
-        let (root, skeleton) = match prepared {
+        let (mut root, skeleton) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 cleanup::release(claim);
@@ -124,6 +124,7 @@ impl Ready {
             }
         };
         let keep = self.keep();
+        root.volatile = !keep;
         let start = Start { cell: self.resolved.cell, root, dirs, keep, detached: flags.detach };
         if flags.detach { detach(start, skeleton, claim) } else { Err(become_supervisor(start, skeleton, claim, None)) }
     }
