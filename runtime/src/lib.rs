@@ -8,7 +8,6 @@
 //! and joining a user namespace needs a process with one thread.
 
 mod builder;
-pub mod cgroup;
 pub mod cleanup;
 pub mod control;
 pub mod exec;

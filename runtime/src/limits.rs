@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use cellblock_bundle::Limits;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 /// Why a limit cannot be enforced.
 #[derive(Debug, thiserror::Error)]
@@ -65,10 +66,25 @@ struct Group {
     dir: OwnedFd,
 }
 
-/// Where a controller's groups are, for the calling process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where groups can be made, as a process in the host's cgroup namespace sees it. In OUTER, which has one of its own, a process no longer
+/// learns the names of the groups it is in, so this is found out before, and travels.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Places(Vec<Place>);
+
+impl Places {
+    /// For the calling process.
+    #[must_use]
+    pub fn here() -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let (mountinfo, own) = (read("/proc/self/mountinfo"), read("/proc/self/cgroup"));
+        Self(["memory", "cpu", "pids"].iter().filter_map(|c| place(c, &mountinfo, &own)).collect())
+    }
+}
+
+/// Where one controller's groups are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Place {
-    controller: &'static str,
+    controller: String,
     v2: bool,
     /// The caller's own group.
     own: PathBuf,
@@ -80,13 +96,11 @@ struct Place {
 ///
 /// # Errors
 /// See [`LimitError`]; with `best_effort` there are none, and [`Cgroup::notes`] says what is not enforced.
-pub fn for_limits(limits: &Limits, name: &str) -> Result<Option<Cgroup>, LimitError> {
+pub fn for_limits(limits: &Limits, name: &str, places: &Places) -> Result<Option<Cgroup>, LimitError> {
     if !limits.any() {
         return Ok(None);
     }
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let (mountinfo, own) = (read("/proc/self/mountinfo"), read("/proc/self/cgroup"));
-    match make(limits, name, &mountinfo, &own) {
+    match make(limits, name, places) {
         Ok(cgroup) => Ok(Some(cgroup)),
         Err(error) if limits.best_effort => {
             Ok(Some(Cgroup { unenforced: Some(error.to_string()), ..Cgroup::default() }))
@@ -139,11 +153,15 @@ fn settings(limits: &Limits) -> Vec<Setting> {
     all
 }
 
-fn make(limits: &Limits, name: &str, mountinfo: &str, own: &str) -> Result<Cgroup, LimitError> {
+fn make(limits: &Limits, name: &str, places: &Places) -> Result<Cgroup, LimitError> {
     let mut cgroup = Cgroup { memory: limits.memory, ..Cgroup::default() };
     for setting in settings(limits) {
         let Setting { limit, controller, .. } = setting;
-        let place = place(controller, mountinfo, own).ok_or(LimitError::NoController { limit, controller })?;
+        let place = places
+            .0
+            .iter()
+            .find(|p| p.controller == controller)
+            .ok_or(LimitError::NoController { limit, controller })?;
         let name = format!("{PREFIX}{name}");
         let group = match cgroup
             .groups
@@ -152,7 +170,7 @@ fn make(limits: &Limits, name: &str, mountinfo: &str, own: &str) -> Result<Cgrou
         {
             Some(at) => at,
             None => {
-                let group = if place.v2 { Group::v2(&place, &name)? } else { Group::make(&place.own, &name)? };
+                let group = if place.v2 { Group::v2(place, &name)? } else { Group::make(&place.own, &name)? };
                 cgroup.groups.push(group);
                 cgroup.groups.len() - 1
             }
@@ -316,7 +334,7 @@ fn read(dir: &OwnedFd, file: &str) -> String {
 
 /// Where `controller` is for a process with these `/proc/self/mountinfo` and `/proc/self/cgroup`: its v1 hierarchy if there is one,
 /// else the v2 one.
-fn place(controller: &'static str, mountinfo: &str, own: &str) -> Option<Place> {
+fn place(controller: &str, mountinfo: &str, own: &str) -> Option<Place> {
     let v1 = own.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':');
         let (_, names, path) = (fields.next()?, fields.next()?, fields.next()?);
@@ -340,7 +358,7 @@ fn place(controller: &'static str, mountinfo: &str, own: &str) -> Option<Place> 
     // In a container the mount shows only a part of the hierarchy, named by its root field.
     let inside = Path::new(path).strip_prefix(root).ok()?;
     let own = Path::new(mount).join(inside);
-    Some(Place { controller, v2, own: own.components().collect(), mount: PathBuf::from(mount) })
+    Some(Place { controller: controller.to_owned(), v2, own: own.components().collect(), mount: PathBuf::from(mount) })
 }
 
 #[cfg(test)]
@@ -376,6 +394,6 @@ mod tests {
 
     #[test]
     fn no_limit_makes_no_group() {
-        assert!(for_limits(&Limits::default(), "x").expect("nothing to do").is_none());
+        assert!(for_limits(&Limits::default(), "x", &Places::default()).expect("nothing to do").is_none());
     }
 }

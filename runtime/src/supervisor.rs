@@ -31,6 +31,8 @@ pub struct Start {
     pub cell: Cell,
     /// The root file system that was prepared for it.
     pub root: RootFs,
+    /// Where cgroups for its limits can be made; empty if it has none.
+    pub places: limits::Places,
     /// Where state is kept.
     pub dirs: Dirs,
     /// Keep the writable layer after the end.
@@ -161,7 +163,7 @@ fn run(
     let alone = SingleThreaded::prove().map_err(os("cannot start a cell"))?;
     let cell = &start.cell;
     // Before the hierarchies are covered.
-    *cgroup = limits::for_limits(&cell.limits, &cell.name)?;
+    *cgroup = limits::for_limits(&cell.limits, &cell.name, &start.places)?;
     hide_cgroups()?;
     let oci = make_folders(start, claim)?;
     prepare().map_err(RuntimeError::Prepare)?;

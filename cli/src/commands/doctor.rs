@@ -335,7 +335,7 @@ fn limits() -> Check {
     let limits =
         cellblock_bundle::Limits { memory: Some(1 << 30), cpus: Some(1000), pids: Some(100), best_effort: false };
     let name = format!("doctor-{}", rustix::process::getpid().as_raw_nonzero());
-    match cellblock_runtime::limits::for_limits(&limits, &name) {
+    match cellblock_runtime::limits::for_limits(&limits, &name, &cellblock_runtime::limits::Places::here()) {
         Ok(_) => Check::ok("limits", TITLE, "memory, processors and processes can be limited"),
         Err(error) => Check::lacks(
             "limits",

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use cellblock_bundle::Mount;
 use cellblock_rootfs::root::skeleton::Entry;
 use cellblock_runtime::cleanup;
+use cellblock_runtime::limits::Places;
 use cellblock_runtime::state::{self, Claim, StateError};
 use cellblock_runtime::supervisor::Start;
 use cellblock_sys::process::{Fork, SingleThreaded};
@@ -125,7 +126,9 @@ impl Ready {
         };
         let keep = self.keep();
         root.volatile = !keep;
-        let start = Start { cell: self.resolved.cell, root, dirs, keep, detached: flags.detach };
+        let cell = self.resolved.cell;
+        let places = if cell.limits.any() { Places::here() } else { Places::default() };
+        let start = Start { cell, root, places, dirs, keep, detached: flags.detach };
         if flags.detach { detach(start, skeleton, claim) } else { Err(become_supervisor(start, skeleton, claim, None)) }
     }
 
