@@ -9,12 +9,14 @@ import time
 
 stage, runs = sys.argv[1], int(sys.argv[2])
 cellblock = os.path.join(stage, "cellblock")
-base = tempfile.mkdtemp(prefix="cbbench")
+base = tempfile.mkdtemp(prefix="cbbench", dir=os.environ.get("BENCH_TMP"))
+# State of running cells lies on tmpfs on every usual machine; the root file systems and layers lie on disk.
+RUN = tempfile.mkdtemp(prefix="cbbench", dir="/dev/shm")
+os.chmod(RUN, 0o711)
 os.chmod(base, 0o711)
 project = os.path.join(base, "home", "demo")
-os.makedirs(os.path.join(base, "run"))
 os.makedirs(project)
-env = {"PATH": os.environ["PATH"], "HOME": os.path.join(base, "home"), "XDG_RUNTIME_DIR": os.path.join(base, "run"),
+env = {"PATH": os.environ["PATH"], "HOME": os.path.join(base, "home"), "XDG_RUNTIME_DIR": RUN,
        "XDG_DATA_HOME": os.path.join(base, "home", "data"), "TERM": "xterm"}
 
 
@@ -34,7 +36,7 @@ if shutil.which("bwrap"):
     links = [w for d in ("bin", "sbin", "lib", "lib64") if os.path.islink("/" + d) for w in ("--symlink", os.readlink("/" + d), "/" + d)]
     commands["bwrap"] = ["bwrap", "--unshare-all", "--ro-bind", "/usr", "/usr", *links, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp",
                          "--ro-bind", "/etc/ssl", "/etc/ssl", "--bind", project, project, "--chdir", project, "true"]
-state = os.path.join(base, "run", "oci")
+state = os.path.join(RUN, "oci")
 for name, image in (("host", "host"), ("alpine", "alpine")):
     bundle = os.path.join(project, "bundle-" + name)
     subprocess.run([cellblock, "bundle", "--image", image, "-o", bundle, "--", "true"], cwd=project, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -73,3 +75,4 @@ print(f"100 at once: {codes.count(0)} succeeded, {total * os.cpu_count() / 100:.
 subprocess.run([cellblock, "stop", "--all", "-t", "0"], cwd=project, env=env, stdout=subprocess.DEVNULL)
 subprocess.run([cellblock, "image", "remove", "alpine"], cwd=project, env=env, stdout=subprocess.DEVNULL)
 shutil.rmtree(base, ignore_errors=True)
+shutil.rmtree(RUN, ignore_errors=True)
