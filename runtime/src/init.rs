@@ -180,6 +180,8 @@ fn start_init(inner: &Inner, command: &Command) -> std::convert::Infallible {
             start_command(inner, command, supervisor)
         }
         Ok(Fork::Parent(child)) => {
+            // On both sides, as shells do: a signal for the group may come before the child has run a line.
+            let _ = rustix::process::setpgid(Some(child), Some(child));
             // The filter holds for init as well: it parses nothing, yet it is process 1 of a hostile place.
             if let Err(error) = load(&inner.program) {
                 fail(Stage::Seccomp, &error);

@@ -24,6 +24,8 @@ pub(crate) struct Stdio {
     pub(crate) pumps: Vec<Pump>,
     master: Option<OwnedFd>,
     raw: Option<RawMode>,
+    /// The person types at a terminal: the end of its input is a hang-up, also if it is gone before raw mode could be entered.
+    typed: bool,
 }
 
 /// The socket over which a pseudo-terminal's controlling side arrives.
@@ -38,6 +40,7 @@ impl Stdio {
     pub(crate) fn prepare(terminal: bool, folder: &Path) -> io::Result<Self> {
         let mut stdio = Self::default();
         if terminal {
+            stdio.typed = rustix::termios::isatty(rustix::stdio::stdin());
             stdio.console = Some(Console::listen(folder.join("console.sock"))?);
         } else {
             stdio.replace_terminals()?;
@@ -73,7 +76,9 @@ impl Stdio {
     /// Joins `master` with the person's terminal.
     pub(crate) fn attach(&mut self, master: OwnedFd) -> io::Result<()> {
         terminal::copy_size(master.as_fd());
-        self.raw = RawMode::enter()?;
+        self.typed |= rustix::termios::isatty(rustix::stdio::stdin());
+        // A terminal that has gone away in the meantime cannot be switched; the end of its input tells.
+        self.raw = RawMode::enter().ok().flatten();
         let stdout = terminal::writable_terminal(rustix::stdio::stdout())?;
         self.pumps.push(Pump::new(duplicate(&master)?, stdout));
         self.pumps.push(Pump::new(duplicate(rustix::stdio::stdin())?, duplicate(&master)?));
@@ -103,7 +108,7 @@ impl Stdio {
 
     /// Whether the person's terminal has gone away: its input has ended, which a terminal's only does at a hang-up.
     pub(crate) fn hung_up(&self) -> bool {
-        self.raw.is_some() && self.pumps.get(1).is_some_and(Pump::is_done)
+        self.typed && self.pumps.get(1).is_some_and(Pump::is_done)
     }
 
     /// Copies what the command has left behind, and gives the terminal back.
