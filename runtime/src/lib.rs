@@ -16,7 +16,6 @@ mod idmap;
 mod init;
 pub mod limits;
 pub mod outer;
-pub mod probe;
 mod reap;
 mod report;
 mod signals;
