@@ -16,6 +16,7 @@ mod idmap;
 mod init;
 pub mod limits;
 pub mod outer;
+pub mod probe;
 mod reap;
 mod report;
 mod signals;
