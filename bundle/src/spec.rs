@@ -2,7 +2,7 @@
 //!
 //! There are two forms of one specification. The **portable** form ([`spec`]) is standard and complete: crun, runc, youki and
 //! podman run it. The **run** form ([`run_form`]) is derived from it mechanically, for our own supervisor, which makes the user
-//! namespace itself, loads the seccomp filter itself and joins cgroups itself (docs/architecture.md says why).
+//! namespace itself, mounts the root itself, loads the seccomp filter itself and joins cgroups itself (docs/architecture.md says why).
 //!
 //! Every field is written out. The defaults of `oci-spec` are not used: they share the host's network, have no seccomp, or
 //! fill in paths of their own.
@@ -41,28 +41,40 @@ pub enum SpecError {
 }
 
 /// Longest value of a mount option: `fsconfig(2)` copies at most 256 bytes with the NUL (Linux, all versions).
-const MAX_OPTION: usize = 255;
+pub const MAX_OPTION: usize = 255;
 
 /// The portable specification of `cell` over `root`.
 ///
 /// # Errors
 /// See [`SpecError`].
 pub fn spec(cell: &Cell, root: &RootFs) -> Result<Spec, SpecError> {
-    let mut document = document(cell, root)?;
+    let mut document = document(cell, mounts(cell, root)?)?;
     document["linux"]["seccomp"] = serde_json::to_value(seccomp::to_oci(cell.profile.into())?)?;
     Ok(serde_json::from_value(document)?)
 }
 
-/// The specification in the form our own supervisor needs: [`run_form`] of [`spec`], without the detour over the filter's 14 kB.
+/// The specification in the form our own supervisor needs: [`run_form`] of [`spec`], without the detour over the filter's 14 kB
+/// and over a root that may be one which no bundle can express.
 ///
 /// # Errors
 /// See [`SpecError`].
-pub fn run_spec(cell: &Cell, root: &RootFs, cgroups_path: &Path) -> Result<Spec, SpecError> {
-    Ok(run_form(&serde_json::from_value(document(cell, root)?)?, cgroups_path))
+pub fn run_spec(cell: &Cell, cgroups_path: &Path) -> Result<Spec, SpecError> {
+    let mut mounts = kernel_mounts(cell);
+    for mount in cell.mounts.iter().filter(|m| in_kernel_tree(m.target())) {
+        mounts.push(requested(mount)?);
+    }
+    Ok(run_form(&serde_json::from_value(document(cell, mounts)?)?, cgroups_path))
+}
+
+/// Whether a mount on `target` comes on top of one of the kernel's file systems. Those are mounted by the OCI runtime after it has
+/// made the cell's namespaces, and with them what lies above; all the rest is mounted before by our own supervisor.
+#[must_use]
+pub fn in_kernel_tree(target: &Path) -> bool {
+    ["/proc", "/dev", "/sys"].iter().any(|tree| target.starts_with(tree))
 }
 
 /// Everything but the filter.
-fn document(cell: &Cell, root: &RootFs) -> Result<Value, SpecError> {
+fn document(cell: &Cell, mounts: Vec<Value>) -> Result<Value, SpecError> {
     if cell.command.is_empty() {
         return Err(SpecError::NoCommand);
     }
@@ -72,7 +84,7 @@ fn document(cell: &Cell, root: &RootFs) -> Result<Value, SpecError> {
         "annotations": cell.labels,
         "root": { "path": "rootfs", "readonly": cell.read_only },
         "process": process(cell)?,
-        "mounts": mounts(cell, root)?,
+        "mounts": mounts,
         "linux": linux(cell),
     }))
 }
@@ -83,6 +95,8 @@ fn document(cell: &Cell, root: &RootFs) -> Result<Value, SpecError> {
 #[must_use]
 pub fn run_form(portable: &Spec, cgroups_path: &Path) -> Spec {
     let mut spec = portable.clone();
+    let kept = spec.mounts().iter().flatten().filter(|m| in_kernel_tree(m.destination())).cloned().collect();
+    spec.set_mounts(Some(kept));
     if let Some(linux) = spec.linux_mut() {
         let kept =
             linux.namespaces().iter().flatten().filter(|n| n.typ() != LinuxNamespaceType::User).cloned().collect();

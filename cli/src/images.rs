@@ -138,7 +138,7 @@ impl Image {
     pub(crate) fn prepare(&self, cell: &Cell, host: &HostFacts) -> Result<(RootFs, Vec<Entry>), CliError> {
         let dirs = place::dirs(host);
         let layer = dirs.layer(&cell.name);
-        let mut lowers = vec![dirs.cell(&cell.name).join("top")];
+        let mut lowers = vec![dirs.skeleton(&cell.name)];
         let mut shared = Vec::new();
         let resolv = (cell.network == Network::Host).then(|| host::resolv_conf(Path::new("/"))).flatten();
         let about = About {

@@ -134,7 +134,7 @@ pub(crate) fn main(arguments: &[OsString]) -> Result<i32, CliError> {
 fn guard(start: &Start, entries: &[Entry], lock: OwnedFd, ready: Option<OwnedFd>) -> Result<i32, CliError> {
     let cell = &start.cell;
     let claim = Claim { name: cell.name.clone(), dir: start.dirs.cell(&cell.name), lock };
-    let top = claim.dir.join("top");
+    let top = start.dirs.skeleton(&cell.name);
     let mut prepare = || {
         skeleton::write(&top, entries, &cell.ids, &cell.user)
             .map_err(|e| format!("cannot write the cell's own files: {e}"))

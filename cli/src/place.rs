@@ -1,6 +1,6 @@
 //! Where cellblock keeps things (docs/guide.md, "Where things are").
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cellblock_runtime::state::Dirs;
 
@@ -16,24 +16,35 @@ pub(crate) fn host() -> Result<HostFacts, HostError> {
     Ok(host.with_own(&own, &dirs.runtime))
 }
 
-/// Folders for state: XDG's, or the system's for root without any of those variables.
+/// Folders for state: XDG's, or the system's for root.
+///
+/// The cells of real root have ids of their own, which must be able to pass through these folders: XDG's count for root only where
+/// everybody may (so `/run/user/0` and `/root/.local` do not, which a login as root sets or implies).
 pub(crate) fn dirs(host: &HostFacts) -> Dirs {
-    let variables = ["XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_STATE_HOME"];
-    if host.uid == 0 && variables.iter().all(|v| absolute(host, v).is_none()) {
+    let chosen = |variable: &str| {
+        absolute(host, variable).filter(|path| host.uid != 0 || passable(path)).map(|p| p.join("cellblock"))
+    };
+    if host.uid == 0 {
         return Dirs {
-            runtime: "/run/cellblock".into(),
-            data: "/var/lib/cellblock".into(),
-            state: "/var/log/cellblock".into(),
+            runtime: chosen("XDG_RUNTIME_DIR").unwrap_or_else(|| "/run/cellblock".into()),
+            data: chosen("XDG_DATA_HOME").unwrap_or_else(|| "/var/lib/cellblock".into()),
+            state: chosen("XDG_STATE_HOME").unwrap_or_else(|| "/var/log/cellblock".into()),
         };
     }
-    let under = |variable: &str, otherwise: &str| {
-        absolute(host, variable).unwrap_or_else(|| host.home.join(otherwise)).join("cellblock")
-    };
+    let under =
+        |variable, otherwise: &str| chosen(variable).unwrap_or_else(|| host.home.join(otherwise).join("cellblock"));
     Dirs {
-        runtime: runtime(host),
+        runtime: chosen("XDG_RUNTIME_DIR").unwrap_or_else(|| runtime(host)),
         data: under("XDG_DATA_HOME", ".local/share"),
         state: under("XDG_STATE_HOME", ".local/state"),
     }
+}
+
+/// Whether everybody may pass through `path` and what it lies in, as far as that exists.
+fn passable(path: &Path) -> bool {
+    path.ancestors()
+        .filter_map(|folder| std::fs::metadata(folder).ok())
+        .all(|metadata| std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o001 != 0)
 }
 
 /// The configuration file.
@@ -41,11 +52,8 @@ pub(crate) fn config_file(host: &HostFacts) -> PathBuf {
     absolute(host, "XDG_CONFIG_HOME").unwrap_or_else(|| host.home.join(".config")).join("cellblock/config.yaml")
 }
 
-/// `$XDG_RUNTIME_DIR`, or the place systemd would give, or a folder in `/tmp` that is checked to be ours when it is used.
+/// The place systemd would give, or a folder in `/tmp` that is checked to be ours when it is used.
 fn runtime(host: &HostFacts) -> PathBuf {
-    if let Some(dir) = absolute(host, "XDG_RUNTIME_DIR") {
-        return dir.join("cellblock");
-    }
     let usual = PathBuf::from(format!("/run/user/{}", host.uid));
     match std::fs::metadata(&usual) {
         Ok(metadata) if std::os::unix::fs::MetadataExt::uid(&metadata) == host.uid => usual.join("cellblock"),

@@ -16,17 +16,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use cellblock_bundle::seccomp::Program;
-use cellblock_bundle::{IdScheme, Ids};
+use cellblock_bundle::{IdScheme, Ids, RootFs};
 use cellblock_sys::namespace;
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use rustix::event::{PollFd, PollFlags};
+use rustix::fs::Mode;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
 
 use crate::init::Payload;
 use crate::outer::map_text;
+use crate::root::Sources;
 
 /// What the builder needs to know.
 #[derive(Debug)]
@@ -121,9 +123,11 @@ impl Builder {
         self.pid
     }
 
-    /// Lets it create the cell; returns the process id of the cell's init.
-    pub(crate) fn create(&mut self) -> Result<Pid, BuildError> {
-        self.to.write_all(b"m")?;
+    /// Lets it mount `root` and create the cell; returns the process id of the cell's init.
+    pub(crate) fn create(&mut self, root: &RootFs) -> Result<Pid, BuildError> {
+        let root = serde_json::to_vec(root).map_err(io::Error::from)?;
+        self.to.write_all(&u32::try_from(root.len()).unwrap_or(0).to_le_bytes())?;
+        self.to.write_all(&root)?;
         match self.read()? {
             (CREATED, text) => text.parse().ok().and_then(Pid::from_raw).ok_or(BuildError::Gone),
             (_, text) => Err(BuildError::Container(text)),
@@ -207,14 +211,9 @@ fn child(order: Order<'_>, report: OwnedFd, mut from: std::fs::File, mut to: std
     }
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     tell(&mut to, READY, "");
+    let Ok(root) = receive_root(&mut from) else { exit_now(crate::exit::OURS) };
     let mut byte = [0u8];
-    if !from.read(&mut byte).is_ok_and(|n| n == 1) {
-        exit_now(crate::exit::OURS);
-    }
-    match settle_ids(order.ids)
-        .map_err(|e| format!("cannot take the cell's ids: {e}"))
-        .and_then(|()| create(&order, report))
-    {
+    match mount_root(&order, &root).and_then(|()| create(&order, report)) {
         Ok((mut container, pid)) => {
             tell(&mut to, CREATED, &pid.to_string());
             if !from.read(&mut byte).is_ok_and(|n| n == 1) {
@@ -228,6 +227,25 @@ fn child(order: Order<'_>, report: OwnedFd, mut from: std::fs::File, mut to: std
         Err(text) => tell(&mut to, FAILED, &text),
     }
     exit_now(0)
+}
+
+fn receive_root(from: &mut std::fs::File) -> io::Result<RootFs> {
+    let mut length = [0u8; 4];
+    from.read_exact(&mut length)?;
+    let mut text = Vec::new();
+    from.take(u32::from_le_bytes(length).into()).read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+/// Takes the cell's ids and mounts its root. The sources are opened first: under real root the cell's ids may not reach them.
+fn mount_root(order: &Order<'_>, root: &RootFs) -> Result<(), String> {
+    // Not before: views of the host's files have just been mounted in OUTER. The cell's init gets a copy of this namespace.
+    namespace::unshare(UnshareFlags::NEWNS).map_err(|e| format!("cannot make a mount namespace: {e}"))?;
+    // Mount points that are missing are made as everybody's.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let sources = Sources::open(root).map_err(|e| e.to_string())?;
+    settle_ids(order.ids).map_err(|e| format!("cannot take the cell's ids: {e}"))?;
+    sources.mount(root, &order.bundle.join("rootfs")).map_err(|e| e.to_string())
 }
 
 fn take_streams(streams: &[Option<OwnedFd>; 3]) -> rustix::io::Result<()> {

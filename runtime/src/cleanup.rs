@@ -7,19 +7,22 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 
-use crate::idmap;
 use crate::state::{self, Claim, Dirs};
 
 /// Removes the folders of the cell behind `claim`; its writable layer only if it is not to be kept. To be called where the layer's
 /// files can be deleted (in OUTER, if they have foreign owners). Best effort: what cannot be removed now is met again by the
 /// next command as a stale cell.
 pub fn remove(dirs: &Dirs, claim: Claim, keep: bool) {
-    idmap::detach(&claim.dir.join("mounts"));
+    // In OUTER the stage is mounted still, with all that is in it. After a supervisor that was killed it is gone.
+    let _ = rustix::mount::unmount(
+        claim.dir.join(state::STAGE),
+        rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW,
+    );
     if !keep {
         remove_below(&dirs.data.join("cells"), &claim.name);
     }
     // The record goes last but for the lock: as long as it is there, a later command knows what is left to do.
-    for name in ["oci", "mounts", "control.sock", "running.json", "running.tmp", "cell.tmp", "cell.json"] {
+    for name in [state::STAGE, "control.sock", "running.json", "running.tmp", "cell.tmp", "cell.json"] {
         remove_below(&claim.dir, name);
     }
     if let Some(cells) = claim.dir.parent() {

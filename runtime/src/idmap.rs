@@ -71,13 +71,3 @@ impl Views {
         Ok(target)
     }
 }
-
-/// Detaches what [`Views`] has attached below `folder`, so that the folder can be removed.
-pub(crate) fn detach(folder: &Path) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let _ = rustix::mount::unmount(
-            entry.path(),
-            rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW,
-        );
-    }
-}

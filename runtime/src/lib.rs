@@ -19,6 +19,7 @@ pub mod outer;
 pub mod probe;
 mod reap;
 mod report;
+mod root;
 mod signals;
 pub mod state;
 mod stdio;

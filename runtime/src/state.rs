@@ -5,7 +5,7 @@
 //!                           cell.json     what was started ([`Record`]), written before the start
 //!                           running.json  the init's process id ([`Running`]), written at the start
 //!                           control.sock  requests to the supervisor
-//!                           oci/          the bundle and libcontainer's state
+//!                           stage/        in OUTER a file system in memory: skeleton, bundle, libcontainer's state; empty on the host
 //! <data>/cells/<name>/      upper, work   the writable layer
 //! ```
 //!
@@ -31,7 +31,16 @@ pub struct Dirs {
     pub state: PathBuf,
 }
 
+/// The folder in a cell's runtime folder on which the stage is mounted.
+pub(crate) const STAGE: &str = "stage";
+
 impl Dirs {
+    /// Where the skeleton of the cell `name` is written, in OUTER.
+    #[must_use]
+    pub fn skeleton(&self, name: &str) -> PathBuf {
+        self.cell(name).join(STAGE).join("top")
+    }
+
     /// The folder of the cell `name` in the runtime directory.
     #[must_use]
     pub fn cell(&self, name: &str) -> PathBuf {
@@ -150,7 +159,7 @@ impl Claim {
     /// Whether something of an earlier cell is left in the folder.
     #[must_use]
     pub fn is_stale(&self) -> bool {
-        self.dir.join("cell.json").exists() || self.dir.join("oci").exists()
+        self.dir.join("cell.json").exists() || self.dir.join(STAGE).exists()
     }
 }
 

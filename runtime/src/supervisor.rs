@@ -3,13 +3,14 @@
 //! Single-threaded, no async: a start that runs from top to bottom ([`supervise`]) and one poll loop (`watch`).
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use cellblock_bundle::{Cell, RootFs, seccomp, spec};
 use cellblock_sys::process::SingleThreaded;
 use cellblock_sys::signal::{SignalFd, SignalSet};
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
@@ -165,19 +166,20 @@ fn run(
     // Before the hierarchies are covered.
     *cgroup = limits::for_limits(&cell.limits, &cell.name, &start.places)?;
     hide_cgroups()?;
-    let oci = make_folders(start, claim)?;
+    let stage = make_stage(start, claim)?;
+    make_layer(start)?;
     prepare().map_err(RuntimeError::Prepare)?;
     write_record(start, claim, cgroup.as_ref())?;
 
     let control =
         crate::control::listen(&claim.dir.join("control.sock")).map_err(os("cannot make the control socket"))?;
-    let mut stdio = Stdio::prepare(cell.terminal, &oci).map_err(os("cannot prepare the standard streams"))?;
+    let mut stdio = Stdio::prepare(cell.terminal, &stage).map_err(os("cannot prepare the standard streams"))?;
     let (report, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(os("cannot make a socket"))?;
     let order = Order {
-        bundle: oci.clone(),
-        state: oci.clone(),
+        bundle: stage.clone(),
+        state: stage.clone(),
         id: "c",
         ids: &cell.ids,
         program: seccomp::program(cell.profile.into()),
@@ -187,9 +189,9 @@ fn run(
         cgroup_procs: cgroup.as_ref().map(limits::Cgroup::procs).transpose()?.unwrap_or_default(),
     };
     let mut builder = Builder::start(order, theirs, &alone)?;
-    write_bundle(start, claim, &oci, builder.pid())?;
+    let root = write_bundle(start, &stage, builder.pid())?;
     protect_self()?;
-    let init = builder.create()?;
+    let init = builder.create(&root)?;
     stdio.connect().map_err(os("cannot get the cell's terminal"))?;
     let running = Running::of(init.as_raw_nonzero().get()).map_err(os("cannot look at the cell's process"))?;
     state::write_json(&claim.dir.join("running.json"), &running)?;
@@ -200,56 +202,92 @@ fn run(
 
 /// Puts a read-only cgroup2 over `/sys/fs/cgroup` of OUTER. libcontainer then takes the host for a pure v2 one on which it may not
 /// make cgroups, and carries on without: on v1 and hybrid hosts it would fail rootless, and as root it would move the
-/// cell into a dozen new groups, which costs milliseconds. Limits are ours ([`crate::cgroup`]).
+/// cell into a dozen new groups, which costs milliseconds. Limits are ours ([`crate::limits`]).
 fn hide_cgroups() -> Result<(), RuntimeError> {
-    let mount = || -> rustix::io::Result<()> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    // A mount that is there already, on pure v2 and on hybrid hosts: as root a new one may wait 15 ms for the kernel.
+    let copied = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].into_iter().find_map(|path| {
+        let is_v2 = rustix::fs::statfs(path).is_ok_and(|s| s.f_type == CGROUP2_SUPER_MAGIC);
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = is_v2.then(|| rustix::mount::open_tree(rustix::fs::CWD, path, flags).ok()).flatten()?;
+        cellblock_sys::mount::restrict(tree.as_fd(), attributes).ok().map(|()| tree)
+    });
+    let fresh = || {
         let context = rustix::mount::fsopen(c"cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
         rustix::mount::fsconfig_create(&context)?;
-        let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
-            | MountAttrFlags::MOUNT_ATTR_NOSUID
-            | MountAttrFlags::MOUNT_ATTR_NODEV
-            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-        rustix::mount::move_mount(
-            &mount,
-            c"",
-            rustix::fs::CWD,
-            c"/sys/fs/cgroup",
-            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-        )
+        rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
     };
-    mount().map_err(os("cannot mount cgroup2"))
+    let attach = |mount: OwnedFd| {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(&mount, c"", rustix::fs::CWD, c"/sys/fs/cgroup", flags)
+    };
+    copied.map_or_else(fresh, Ok).and_then(attach).map_err(os("cannot mount cgroup2"))
 }
 
-/// Makes the folders of bundle, root and writable layer; under real root they belong to the cell's root, who mounts with them.
-fn make_folders(start: &Start, claim: &Claim) -> Result<PathBuf, RuntimeError> {
-    let oci = claim.dir.join("oci");
-    let owner = (!start.cell.ids.rootless()).then(|| (start.cell.ids.host_uid(0), start.cell.ids.host_gid(0)));
-    let layer_parent = start.root.upper.parent().unwrap_or(Path::new("/"));
-    for folder in [&start.dirs.data, &start.dirs.data.join("cells"), layer_parent] {
+/// `statfs(2)`'s name for cgroup v2.
+const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+
+/// Mounts the stage: a file system in memory that only OUTER sees, for what is made anew at each start (skeleton, bundle, mount points,
+/// libcontainer's state). It costs no disk, and the kernel takes it away with OUTER, whatever happens to us.
+fn make_stage(start: &Start, claim: &Claim) -> Result<PathBuf, RuntimeError> {
+    let stage = claim.dir.join(state::STAGE);
+    make_folder(&stage, 0o700)?;
+    let mount = || -> rustix::io::Result<()> {
+        let context = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        rustix::mount::fsconfig_set_string(&context, c"mode", c"0711")?;
+        rustix::mount::fsconfig_create(&context)?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(&mount, c"", rustix::fs::CWD, &stage, flags)
+    };
+    mount().map_err(os("cannot mount a file system in memory for the start"))?;
+    give_to_root_inside(start, &stage)?;
+    let rootfs = stage.join("rootfs");
+    make_folder(&rootfs, 0o700)?;
+    give_to_root_inside(start, &rootfs)?;
+    Ok(stage)
+}
+
+/// Makes the folders of the writable layer.
+fn make_layer(start: &Start) -> Result<(), RuntimeError> {
+    let parent = start.root.upper.parent().unwrap_or(Path::new("/"));
+    for folder in [&start.dirs.data, &start.dirs.data.join("cells"), parent] {
         state::make_dir(folder)?;
     }
-    let rootfs = oci.join("rootfs");
-    for (folder, mode) in [(&start.root.upper, 0o755), (&start.root.work, 0o700), (&oci, 0o700), (&rootfs, 0o700)] {
-        match rustix::fs::mkdir(folder, Mode::from_raw_mode(mode)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(error) => {
-                return Err(StateError::Io { what: "cannot make", path: folder.clone(), source: error.into() }.into());
-            }
-        }
-        // The upper directory's mode is the mode of `/` inside; the umask must have no say in it.
-        rustix::fs::chmod(folder, Mode::from_raw_mode(mode)).map_err(os("cannot set the mode of a folder"))?;
+    for (folder, mode) in [(&start.root.upper, 0o755), (&start.root.work, 0o700)] {
+        make_folder(folder, mode)?;
+        give_to_root_inside(start, folder)?;
     }
-    if let Some((Some(uid), Some(gid))) = owner {
-        for folder in [&oci, &rootfs, &start.root.upper, &start.root.work] {
-            std::os::unix::fs::chown(folder, Some(uid), Some(gid)).map_err(os("cannot give a folder to the cell"))?;
-        }
-    } else if start.cell.ids.has_range() {
+    if start.cell.ids.rootless() && start.cell.ids.has_range() {
         // `/` belongs to root inside, as everywhere.
         std::os::unix::fs::chown(&start.root.upper, Some(0), Some(0))
             .map_err(os("cannot give a folder to the cell"))?;
     }
-    Ok(oci)
+    Ok(())
+}
+
+/// Makes `folder` with exactly this mode: that of the upper directory is the mode of `/` inside, and the umask must have no say in it.
+fn make_folder(folder: &Path, mode: u32) -> Result<(), RuntimeError> {
+    match rustix::fs::mkdir(folder, Mode::from_raw_mode(mode)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => {
+            return Err(StateError::Io { what: "cannot make", path: folder.to_owned(), source: error.into() }.into());
+        }
+    }
+    rustix::fs::chmod(folder, Mode::from_raw_mode(mode)).map_err(os("cannot set the mode of a folder"))
+}
+
+/// Under real root `folder` has to belong to the cell's root, who mounts with it.
+fn give_to_root_inside(start: &Start, folder: &Path) -> Result<(), RuntimeError> {
+    if start.cell.ids.rootless() {
+        return Ok(());
+    }
+    let (uid, gid) = (start.cell.ids.host_uid(0), start.cell.ids.host_gid(0));
+    std::os::unix::fs::chown(folder, uid, gid).map_err(os("cannot give a folder to the cell"))
 }
 
 fn write_record(start: &Start, claim: &Claim, cgroup: Option<&limits::Cgroup>) -> Result<(), RuntimeError> {
@@ -265,13 +303,13 @@ fn write_record(start: &Start, claim: &Claim, cgroup: Option<&limits::Cgroup>) -
     Ok(state::write_json(&claim.dir.join("cell.json"), &record)?)
 }
 
-/// Writes `config.json`, once the CELL's user namespace exists: under real root the host's files are shown inside through id-mapped
-/// mounts, which need it.
-fn write_bundle(start: &Start, claim: &Claim, oci: &Path, builder: Pid) -> Result<(), RuntimeError> {
+/// Writes `config.json`, and says what root the builder is to mount. Only once the CELL's user namespace exists: under real root the
+/// host's files are shown inside through id-mapped mounts, which need it.
+fn write_bundle(start: &Start, stage: &Path, builder: Pid) -> Result<RootFs, RuntimeError> {
     let mut cell = start.cell.clone();
     let mut root = start.root.clone();
     if cell.ids.scheme == cellblock_bundle::IdScheme::Shifted {
-        let views = idmap::Views::new(&claim.dir.join("mounts"), builder)?;
+        let views = idmap::Views::new(&stage.join("mounts"), builder)?;
         for mount in &mut cell.mounts {
             if let cellblock_bundle::Mount::Bind { source, .. } = mount {
                 *source = views.of(source)?;
@@ -281,13 +319,15 @@ fn write_bundle(start: &Start, claim: &Claim, oci: &Path, builder: Pid) -> Resul
             *lower = views.of(lower)?;
         }
     }
-    let run = spec::run_spec(&cell, &root, &Path::new("/cellblock").join(&cell.name))?;
+    let run = spec::run_spec(&cell, &Path::new("/cellblock").join(&cell.name))?;
     let text = serde_json::to_vec(&run).map_err(|e| os("cannot write the bundle")(io::Error::from(e)))?;
     // Readable by the cell's root under real root; the folder above lets nobody else in.
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    let config = oci.join("config.json");
+    let config = stage.join("config.json");
     let fd = rustix::fs::open(&config, flags, Mode::from_raw_mode(0o644)).map_err(os("cannot write the bundle"))?;
-    io::Write::write_all(&mut std::fs::File::from(fd), &text).map_err(os("cannot write the bundle"))
+    io::Write::write_all(&mut std::fs::File::from(fd), &text).map_err(os("cannot write the bundle"))?;
+    root.mounts.extend(cell.mounts.into_iter().filter(|m| !spec::in_kernel_tree(m.target())));
+    Ok(root)
 }
 
 /// From here on nobody without privilege in OUTER may look at this process, whatever user they are.

@@ -3,12 +3,22 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use rustix::mount::MountAttrFlags;
+
 /// Makes the mount behind `mount` read-only (this mount only, not the file system).
 ///
 /// # Errors
 /// Those of `mount_setattr(2)`.
 pub fn set_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
     set(mount, 0, libc::MOUNT_ATTR_RDONLY, 0)
+}
+
+/// Adds restrictions (`RDONLY`, `NOSUID`, `NODEV`, `NOEXEC`) to the mount behind `mount` and to all below it.
+///
+/// # Errors
+/// Those of `mount_setattr(2)`.
+pub fn restrict(mount: BorrowedFd<'_>, attributes: MountAttrFlags) -> io::Result<()> {
+    set(mount, libc::AT_RECURSIVE, attributes.bits().into(), 0)
 }
 
 /// Id-maps a detached mount and those below it by `user_namespace`: a file that belongs to id N on disk shows as the id that N
