@@ -149,7 +149,15 @@ impl Image {
             resolv_conf: resolv.as_deref(),
         };
         let skeleton = match self {
-            Self::Host(image) => skeleton::under_host(about, &image.entries),
+            Self::Host(image) => {
+                let mut entries = skeleton::under_host(about, &image.entries);
+                let folders = image.mounts.iter().chain(&cell.mounts).filter(|m| match m {
+                    Mount::Bind { source, .. } => source.is_dir(),
+                    Mount::Tmpfs { .. } => true,
+                });
+                entries.extend(skeleton::mount_points(&entries, folders.map(Mount::target)));
+                entries
+            }
             Self::Stored(image) => {
                 let layers = unpacked(image, &cell.ids, &dirs.data)?;
                 let entries = skeleton::over_image(about, &layers).map_err(ImageError::from)?;

@@ -138,6 +138,19 @@ pub fn under_host(about: About<'_>, entries: &[Entry]) -> Vec<Entry> {
     all
 }
 
+/// Directories for those of `targets` that nothing in `entries` touches, so that they need not be made in the writable layer, on disk, at
+/// every start. Only for a root without an image below, whose directories these would hide.
+#[must_use]
+pub fn mount_points<'a>(entries: &[Entry], targets: impl Iterator<Item = &'a Path>) -> Vec<Entry> {
+    let free = |target: &&Path| {
+        entries.iter().all(|entry| match entry {
+            Entry::Directory { path, .. } => path != target,
+            Entry::File { path, .. } | Entry::Copy { path, .. } | Entry::Link { path, .. } => !target.starts_with(path),
+        })
+    };
+    targets.filter(free).map(|target| Entry::directory(target, 0o755)).collect()
+}
+
 const ROOT_PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n";
 const NOBODY_PASSWD: &str = "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
 const ROOT_GROUP: &str = "root:x:0:\n";
@@ -343,6 +356,20 @@ mod tests {
     fn a_group_of_the_image_keeps_its_name() {
         assert_eq!(with_group("users:x:1000:\n", &user()), "users:x:1000:\n");
         assert_eq!(with_group("root:x:0:", &user()), "root:x:0:\nada:x:1000:\n");
+    }
+
+    #[test]
+    fn mount_points_keep_clear_of_everything_else() {
+        let entries = [
+            Entry::directory("/tmp", 0o1777),
+            Entry::file("/etc/hosts", ""),
+            Entry::link("/bin".into(), "/nix/store/x/bin".into()),
+        ];
+        let targets = ["/usr", "/tmp", "/etc/hosts", "/bin/tool", "/home/ada/demo"].map(Path::new);
+        assert_eq!(
+            mount_points(&entries, targets.into_iter()),
+            [Entry::directory("/usr", 0o755), Entry::directory("/home/ada/demo", 0o755)]
+        );
     }
 
     #[test]
