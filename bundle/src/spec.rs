@@ -2,7 +2,7 @@
 //!
 //! There are two forms of one specification. The **portable** form ([`spec`]) is standard and complete: crun, runc, youki and
 //! podman run it. The **run** form ([`run_form`]) is derived from it mechanically, for our own supervisor, which makes the user
-//! namespace itself, mounts the root itself, loads the seccomp filter itself and joins cgroups itself (docs/architecture.md says why).
+//! and network namespaces itself, mounts the root itself, loads the seccomp filter itself and joins cgroups itself (docs/architecture.md says why).
 //!
 //! Every field is written out. The defaults of `oci-spec` are not used: they share the host's network, have no seccomp, or
 //! fill in paths of their own.
@@ -98,8 +98,8 @@ pub fn run_form(portable: &Spec, cgroups_path: &Path) -> Spec {
     let kept = spec.mounts().iter().flatten().filter(|m| in_kernel_tree(m.destination())).cloned().collect();
     spec.set_mounts(Some(kept));
     if let Some(linux) = spec.linux_mut() {
-        let kept =
-            linux.namespaces().iter().flatten().filter(|n| n.typ() != LinuxNamespaceType::User).cloned().collect();
+        let ours = [LinuxNamespaceType::User, LinuxNamespaceType::Network];
+        let kept = linux.namespaces().iter().flatten().filter(|n| !ours.contains(&n.typ())).cloned().collect();
         linux
             .set_namespaces(Some(kept))
             .set_uid_mappings(None)

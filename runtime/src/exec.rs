@@ -153,7 +153,7 @@ impl Joiner<'_> {
         let joined = self.enter().and_then(|()| alone.fork_sibling());
         match joined {
             Ok(Fork::Child) => match self.settle() {
-                Ok(()) => finish(&self.program, &self.command, |stage, error| {
+                Ok(()) => finish(Some(&self.program), &self.command, |stage, error| {
                     Report::failed(stage, error).send(self.report.as_fd())
                 }),
                 Err(error) => self.fail(&error),

@@ -140,18 +140,19 @@ mod libc_errno {
 
 /// The last steps before the command: signals as a new program expects them, the filter, `execve`. Reports and ends on failure.
 fn start_command(inner: &Inner, command: &Command, supervisor: BorrowedFd<'_>) -> ! {
-    finish(&inner.program, command, |stage, error| Report::failed(stage, error).send(supervisor))
+    finish(Some(&inner.program), command, |stage, error| Report::failed(stage, error).send(supervisor))
 }
 
-/// As [`start_command`], for any caller that is about to become the command. Never returns.
-pub(crate) fn finish(program: &Program, command: &Command, report: impl Fn(Stage, &io::Error)) -> ! {
+/// As [`start_command`], for any caller that is about to become the command; without `program` the filter is in force already. Never
+/// returns.
+pub(crate) fn finish(program: Option<&Program>, command: &Command, report: impl Fn(Stage, &io::Error)) -> ! {
     signal::reset_all();
     let _ = SignalSet::of(&[]).replace();
     if let Err(error) = cellblock_sys::process::cloexec_from(3) {
         report(Stage::Prepare, &error);
         exit_now(crate::exit::OURS);
     }
-    if let Err(error) = load(program) {
+    if let Some(Err(error)) = program.map(load) {
         report(Stage::Seccomp, &error);
         exit_now(crate::exit::OURS);
     }
@@ -173,19 +174,19 @@ fn start_init(inner: &Inner, command: &Command) -> std::convert::Infallible {
         Ok(fd) => fd,
         Err(error) => fail(Stage::Prepare, &error),
     };
+    // The filter holds for init as well: it parses nothing, yet it is process 1 of a hostile place. The command inherits it.
+    if let Err(error) = load(&inner.program) {
+        fail(Stage::Seccomp, &error);
+    }
     match SingleThreaded::prove().and_then(|alone| alone.fork()) {
         Ok(Fork::Child) => {
             drop(fd);
             own_foreground();
-            start_command(inner, command, supervisor)
+            finish(None, command, |stage, error| Report::failed(stage, error).send(supervisor))
         }
         Ok(Fork::Parent(child)) => {
             // On both sides, as shells do: a signal for the group may come before the child has run a line.
             let _ = rustix::process::setpgid(Some(child), Some(child));
-            // The filter holds for init as well: it parses nothing, yet it is process 1 of a hostile place.
-            if let Err(error) = load(&inner.program) {
-                fail(Stage::Seccomp, &error);
-            }
             Init { child, signals: fd, supervisor }.run()
         }
         Err(error) => fail(Stage::Prepare, &error),

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use cellblock_bundle::{Cell, RootFs, seccomp, spec};
+use cellblock_bundle::{Cell, Network, RootFs, seccomp, spec};
 use cellblock_sys::process::SingleThreaded;
 use cellblock_sys::signal::{SignalFd, SignalSet};
 use rustix::fs::{Mode, OFlags};
@@ -167,12 +167,6 @@ fn run(
     *cgroup = limits::for_limits(&cell.limits, &cell.name, &start.places)?;
     hide_cgroups()?;
     let stage = make_stage(start, claim)?;
-    make_layer(start)?;
-    prepare().map_err(RuntimeError::Prepare)?;
-    write_record(start, claim, cgroup.as_ref())?;
-
-    let control =
-        crate::control::listen(&claim.dir.join("control.sock")).map_err(os("cannot make the control socket"))?;
     let mut stdio = Stdio::prepare(cell.terminal, &stage).map_err(os("cannot prepare the standard streams"))?;
     let (report, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -183,12 +177,20 @@ fn run(
         id: "c",
         ids: &cell.ids,
         program: seccomp::program(cell.profile.into()),
+        network: cell.network != Network::Host,
         init: cell.init,
         console: stdio.console_path(),
         streams: stdio.take_inner(),
         cgroup_procs: cgroup.as_ref().map(limits::Cgroup::procs).transpose()?.unwrap_or_default(),
     };
     let mut builder = Builder::start(order, theirs, &alone)?;
+    // While it makes the namespaces.
+    make_layer(start)?;
+    prepare().map_err(RuntimeError::Prepare)?;
+    write_record(start, claim, cgroup.as_ref())?;
+    let control =
+        crate::control::listen(&claim.dir.join("control.sock")).map_err(os("cannot make the control socket"))?;
+    builder.map(&cell.ids)?;
     let root = write_bundle(start, &stage, builder.pid())?;
     protect_self()?;
     let init = builder.create(&root)?;

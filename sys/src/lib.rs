@@ -6,6 +6,7 @@
 
 pub mod mount;
 pub mod namespace;
+pub mod net;
 pub mod process;
 pub mod seccomp;
 pub mod signal;

@@ -141,6 +141,8 @@ fn the_network_is_none_or_the_hosts() {
             .collect::<Vec<_>>()
     };
     assert_eq!(interfaces(""), ["lo"]);
+    // IFF_UP | IFF_LOOPBACK: servers and tests inside find each other at 127.0.0.1.
+    assert_eq!(world.cellblock("run -- cat /sys/class/net/lo/flags").ok(), "0x9\n");
     let namespace = |flags: &str| world.cellblock(&format!("run {flags} -- readlink /proc/self/ns/net")).ok();
     let host = std::fs::read_link("/proc/self/ns/net").expect("namespace").display().to_string();
     assert_ne!(namespace("").trim(), host);
