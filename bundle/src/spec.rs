@@ -60,17 +60,27 @@ pub fn spec(cell: &Cell, root: &RootFs) -> Result<Spec, SpecError> {
 /// See [`SpecError`].
 pub fn run_spec(cell: &Cell, cgroups_path: &Path) -> Result<Spec, SpecError> {
     let mut mounts = kernel_mounts(cell);
-    for mount in cell.mounts.iter().filter(|m| in_kernel_tree(m.target())) {
+    for mount in cell.mounts.iter().filter(|m| mounted_late(m.target())) {
         mounts.push(requested(mount)?);
     }
     Ok(run_form(&serde_json::from_value(document(cell, mounts)?)?, cgroups_path))
 }
 
-/// Whether a mount on `target` comes on top of one of the kernel's file systems. Those are mounted by the OCI runtime after it has
-/// made the cell's namespaces, and with them what lies above; all the rest is mounted before by our own supervisor.
+/// Whether a mount on `target` is one that only the cell's first process can make, being in the cell's other namespaces, or comes on top
+/// of one: proc belongs to a PID namespace, mqueue to an IPC namespace. All the rest our own supervisor mounts before, at a
+/// fraction of the time.
 #[must_use]
-pub fn in_kernel_tree(target: &Path) -> bool {
-    ["/proc", "/dev", "/sys"].iter().any(|tree| target.starts_with(tree))
+pub fn mounted_late(target: &Path) -> bool {
+    ["/proc", "/dev/mqueue"].iter().any(|tree| target.starts_with(tree))
+}
+
+/// The kernel's file systems that need not be [`mounted_late`], in order.
+///
+/// # Errors
+/// [`SpecError::Invalid`]: a defect of ours.
+pub fn early_mounts(cell: &Cell) -> Result<Vec<oci_spec::runtime::Mount>, SpecError> {
+    let mounts: Vec<oci_spec::runtime::Mount> = serde_json::from_value(Value::Array(kernel_mounts(cell)))?;
+    Ok(mounts.into_iter().filter(|m| !mounted_late(m.destination())).collect())
 }
 
 /// Everything but the filter.
@@ -95,7 +105,7 @@ fn document(cell: &Cell, mounts: Vec<Value>) -> Result<Value, SpecError> {
 #[must_use]
 pub fn run_form(portable: &Spec, cgroups_path: &Path) -> Spec {
     let mut spec = portable.clone();
-    let kept = spec.mounts().iter().flatten().filter(|m| in_kernel_tree(m.destination())).cloned().collect();
+    let kept = spec.mounts().iter().flatten().filter(|m| mounted_late(m.destination())).cloned().collect();
     spec.set_mounts(Some(kept));
     if let Some(linux) = spec.linux_mut() {
         let ours = [LinuxNamespaceType::User, LinuxNamespaceType::Network];

@@ -13,22 +13,23 @@
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cellblock_bundle::seccomp::Program;
-use cellblock_bundle::{IdScheme, Ids, RootFs};
+use cellblock_bundle::{IdScheme, Ids};
 use cellblock_sys::namespace;
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now};
 use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::notify_socket::{NOTIFY_FILE, NotifySocket};
 use libcontainer::syscall::syscall::SyscallType;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::Mode;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use rustix::thread::UnshareFlags;
 
 use crate::init::Payload;
 use crate::outer::map_text;
-use crate::root::Sources;
+use crate::root::{Plan, Sources};
 
 /// What the builder needs to know.
 #[derive(Debug)]
@@ -88,9 +89,17 @@ pub(crate) struct Builder {
 /// Messages of the builder: a byte for the kind, then text.
 const READY: u8 = b'u';
 const CREATED: u8 = b'c';
-const STARTED: u8 = b's';
 const FAILED_UNSHARE: u8 = b'n';
 const FAILED: u8 = b'e';
+
+/// Lets the init of the cell `id` that was created below `state` run the command.
+///
+/// This is what of libcontainer's `start` is needed: the rest keeps a state file up to date that nobody reads.
+pub(crate) fn start(state: &Path, id: &str) -> Result<(), BuildError> {
+    NotifySocket::new(state.join(id).join(NOTIFY_FILE))
+        .notify_container_start()
+        .map_err(|e| BuildError::Container(e.to_string()))
+}
 
 impl Builder {
     /// Forks the builder, which makes its namespaces at once. `report` is the cell's end of the report socket.
@@ -130,24 +139,13 @@ impl Builder {
         Ok(())
     }
 
-    /// Lets it mount `root` and create the cell; returns the process id of the cell's init.
-    pub(crate) fn create(&mut self, root: &RootFs) -> Result<Pid, BuildError> {
+    /// Lets it mount `root` and create the cell; returns the process id of the cell's init. The builder then ends.
+    pub(crate) fn create(mut self, root: &Plan) -> Result<Pid, BuildError> {
         let root = serde_json::to_vec(root).map_err(io::Error::from)?;
         self.to.write_all(&u32::try_from(root.len()).unwrap_or(0).to_le_bytes())?;
         self.to.write_all(&root)?;
         match self.read()? {
             (CREATED, text) => text.parse().ok().and_then(Pid::from_raw).ok_or(BuildError::Gone),
-            (_, text) => Err(BuildError::Container(text)),
-        }
-    }
-
-    /// Lets it start the command; it then ends.
-    pub(crate) fn run(mut self) -> Result<(), BuildError> {
-        self.to.write_all(b"s")?;
-        let answer = self.read()?;
-        let _ = rustix::process::waitpid(Some(self.pid), WaitOptions::empty());
-        match answer {
-            (STARTED, _) => Ok(()),
             (_, text) => Err(BuildError::Container(text)),
         }
     }
@@ -218,24 +216,14 @@ fn child(order: Order<'_>, report: OwnedFd, mut from: std::fs::File, mut to: std
         exit_now(crate::exit::OURS);
     }
     let Ok(root) = receive_root(&mut from) else { exit_now(crate::exit::OURS) };
-    let mut byte = [0u8];
     match mount_root(&order, &root).and_then(|()| create(&order, report)) {
-        Ok((mut container, pid)) => {
-            tell(&mut to, CREATED, &pid.to_string());
-            if !from.read(&mut byte).is_ok_and(|n| n == 1) {
-                exit_now(crate::exit::OURS);
-            }
-            match container.start() {
-                Ok(()) => tell(&mut to, STARTED, ""),
-                Err(error) => tell(&mut to, FAILED, &error.to_string()),
-            }
-        }
+        Ok(pid) => tell(&mut to, CREATED, &pid.to_string()),
         Err(text) => tell(&mut to, FAILED, &text),
     }
     exit_now(0)
 }
 
-fn receive_root(from: &mut std::fs::File) -> io::Result<RootFs> {
+fn receive_root(from: &mut std::fs::File) -> io::Result<Plan> {
     let mut length = [0u8; 4];
     from.read_exact(&mut length)?;
     let mut text = Vec::new();
@@ -244,7 +232,7 @@ fn receive_root(from: &mut std::fs::File) -> io::Result<RootFs> {
 }
 
 /// Takes the cell's ids and mounts its root. The sources are opened first: under real root the cell's ids may not reach them.
-fn mount_root(order: &Order<'_>, root: &RootFs) -> Result<(), String> {
+fn mount_root(order: &Order<'_>, root: &Plan) -> Result<(), String> {
     // Not before: views of the host's files have just been mounted in OUTER. The cell's init gets a copy of this namespace.
     namespace::unshare(UnshareFlags::NEWNS).map_err(|e| format!("cannot make a mount namespace: {e}"))?;
     // Mount points that are missing are made as everybody's.
@@ -275,7 +263,7 @@ fn settle_ids(ids: &Ids) -> io::Result<()> {
     Ok(())
 }
 
-fn create(order: &Order<'_>, report: OwnedFd) -> Result<(libcontainer::container::Container, i32), String> {
+fn create(order: &Order<'_>, report: OwnedFd) -> Result<i32, String> {
     let log = ErrorLog::install();
     let built = ContainerBuilder::new(order.id.to_owned(), SyscallType::Linux)
         .with_root_path(order.state.clone())
@@ -297,7 +285,7 @@ fn create(order: &Order<'_>, report: OwnedFd) -> Result<(libcontainer::container
     };
     let container = built.map_err(|e| words(e.to_string()))?;
     let pid = container.pid().ok_or_else(|| words("libcontainer gave no process id".into()))?;
-    Ok((container, pid.as_raw()))
+    Ok(pid.as_raw())
 }
 
 /// Collects libcontainer's error events. Its errors cross a pipe as one flattened string that often lacks the cause; the cause

@@ -32,3 +32,10 @@ fn children() -> Vec<Pid> {
         .filter_map(|word| word.parse().ok().and_then(Pid::from_raw))
         .collect()
 }
+
+/// Collects the children that have ended, but for `but`, whose status somebody else wants.
+pub(crate) fn others(but: Pid) {
+    for child in children().into_iter().filter(|child| *child != but) {
+        let _ = rustix::process::waitpid(Some(child), WaitOptions::NOHANG);
+    }
+}

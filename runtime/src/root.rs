@@ -1,7 +1,7 @@
 //! The cell's root: its overlay, and what of the host and the image is bound into it.
 //!
-//! The builder mounts these in the CELL's user namespace before libcontainer sees the bundle, which then only adds `/proc`, `/dev` and
-//! `/sys` ([`spec::in_kernel_tree`]). libcontainer could mount all of it, as every runtime does with the portable bundle; it spends
+//! The builder mounts these in the CELL's user namespace before libcontainer sees the bundle, which then only adds `/proc` and
+//! `/dev/mqueue` ([`cellblock_bundle::spec::mounted_late`]) and fills `/dev`. libcontainer could mount all of it, as every runtime does with the portable bundle; it spends
 //! about 0.2 ms on each mount, most of it on looking at `/proc` again and again, and cannot take directories by descriptor.
 //!
 //! Everything is done by descriptor. Directories are handed to overlayfs as `/proc/self/fd/N`: no length limit, no characters with a
@@ -11,10 +11,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use cellblock_bundle::spec::mounted_late;
 use cellblock_bundle::{Mount, RootFs};
+use libcontainer::oci_spec::runtime::Mount as KernelMount;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+use serde::{Deserialize, Serialize};
 
 /// Why the root could not be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -39,52 +42,75 @@ pub(crate) enum RootError {
     Kind { path: PathBuf, is: &'static str, what: &'static str },
 }
 
+/// What is to be mounted, as plain data.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Plan {
+    /// The overlay, and the image's own mounts.
+    pub(crate) root: RootFs,
+    /// The kernel's file systems, as in the specification.
+    pub(crate) kernel: Vec<KernelMount>,
+    /// The cell's mounts, also those that libcontainer has to make.
+    pub(crate) mounts: Vec<Mount>,
+}
+
+impl Plan {
+    /// Binds and new file systems, in two lots: before and after the kernel's.
+    fn lots(&self) -> [Vec<&Mount>; 2] {
+        let early = self.mounts.iter().filter(|m| !mounted_late(m.target()));
+        [self.root.mounts.iter().collect(), early.collect()]
+    }
+}
+
 /// What will be mounted, opened while the opener may still reach it.
 #[derive(Debug)]
 pub(crate) struct Sources {
     lowers: Vec<OwnedFd>,
     upper: OwnedFd,
     work: OwnedFd,
-    /// One for each mount; nothing for a new file system.
-    binds: Vec<Option<OwnedFd>>,
+    /// One for each mount of both lots; nothing for a new file system.
+    binds: [Vec<Option<OwnedFd>>; 2],
 }
 
 impl Sources {
-    /// Opens everything that `root` names. To be called in the mount namespace in which it will be mounted: the kernel takes no mount
+    /// Opens everything that `plan` names. To be called in the mount namespace in which it will be mounted: the kernel takes no mount
     /// of another one.
-    pub(crate) fn open(root: &RootFs) -> Result<Self, RootError> {
+    pub(crate) fn open(plan: &Plan) -> Result<Self, RootError> {
         let open = |path: &Path, flags: OFlags| {
             rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC | flags, Mode::empty())
                 .map_err(|e| RootError::Source { path: path.to_owned(), source: e.into() })
         };
-        let binds = root.mounts.iter().map(|mount| match mount {
-            Mount::Bind { source, .. } => open(source, OFlags::empty()).map(Some),
-            Mount::Tmpfs { .. } => Ok(None),
-        });
+        let lot = |mounts: &[&Mount]| {
+            let source = |mount: &&Mount| match mount {
+                Mount::Bind { source, .. } => open(source, OFlags::empty()).map(Some),
+                Mount::Tmpfs { .. } => Ok(None),
+            };
+            mounts.iter().map(source).collect::<Result<Vec<_>, _>>()
+        };
+        let [image, cell] = plan.lots();
+        let root = &plan.root;
         Ok(Self {
-            binds: binds.collect::<Result<_, _>>()?,
+            binds: [lot(&image)?, lot(&cell)?],
             lowers: root.lowers.iter().map(|path| open(path, OFlags::DIRECTORY)).collect::<Result<_, _>>()?,
             upper: open(&root.upper, OFlags::DIRECTORY)?,
             work: open(&root.work, OFlags::DIRECTORY)?,
         })
     }
 
-    /// Mounts `root` on the directory `at`, its mounts on top in their order.
-    pub(crate) fn mount(&self, root: &RootFs, at: &Path) -> Result<(), RootError> {
-        let top = self.overlay(root.volatile).map_err(|e| RootError::Overlay(e.into()))?;
+    /// Mounts `plan` on the directory `at`.
+    pub(crate) fn mount(&self, plan: &Plan, at: &Path) -> Result<(), RootError> {
+        let top = self.overlay(plan.root.volatile).map_err(|e| RootError::Overlay(e.into()))?;
         rustix::mount::move_mount(&top, c"", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             .map_err(|e| RootError::Mount { path: "/".into(), source: e.into() })?;
-        for (mount, source) in root.mounts.iter().zip(&self.binds) {
-            let failed = |source: io::Error| RootError::Mount { path: mount.target().to_owned(), source };
-            let (tree, directory) = match source {
-                Some(source) => bound(source.as_fd(), mount).map_err(failed)?,
-                None => (tmpfs(mount).map_err(|e| failed(e.into()))?, true),
-            };
-            let place = mount_point(top.as_fd(), mount.target(), directory)?;
-            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-            rustix::mount::move_mount(&tree, c"", &place, c"", flags).map_err(|e| failed(e.into()))?;
+        let [image, cell] = plan.lots();
+        let [image_sources, cell_sources] = &self.binds;
+        requested(top.as_fd(), &image, image_sources)?;
+        for mount in &plan.kernel {
+            let failed = |source: io::Error| RootError::Mount { path: mount.destination().clone(), source };
+            let tree = kernel(mount).map_err(failed)?;
+            attach(top.as_fd(), tree.as_fd(), mount.destination(), true)?;
         }
-        Ok(())
+        requested(top.as_fd(), &cell, cell_sources)
     }
 
     fn overlay(&self, volatile: bool) -> rustix::io::Result<OwnedFd> {
@@ -110,6 +136,61 @@ impl Sources {
         fsconfig_create(&context)?;
         rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
     }
+}
+
+/// Mounts what was asked for below `top`, in order.
+fn requested(top: BorrowedFd<'_>, mounts: &[&Mount], sources: &[Option<OwnedFd>]) -> Result<(), RootError> {
+    for (mount, source) in mounts.iter().zip(sources) {
+        let failed = |source: io::Error| RootError::Mount { path: mount.target().to_owned(), source };
+        let (tree, directory) = match source {
+            Some(source) => bound(source.as_fd(), mount).map_err(failed)?,
+            None => (tmpfs(mount).map_err(|e| failed(e.into()))?, true),
+        };
+        attach(top, tree.as_fd(), mount.target(), directory)?;
+    }
+    Ok(())
+}
+
+fn attach(top: BorrowedFd<'_>, tree: BorrowedFd<'_>, target: &Path, directory: bool) -> Result<(), RootError> {
+    let place = mount_point(top, target, directory)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(tree, c"", &place, c"", flags)
+        .map_err(|e| RootError::Mount { path: target.to_owned(), source: e.into() })
+}
+
+/// One of the kernel's file systems, detached, by the options of the specification (`mount(8)`'s names, OCI `config.md`).
+fn kernel(mount: &KernelMount) -> io::Result<OwnedFd> {
+    let mut attributes = MountAttrFlags::empty();
+    let mut own = Vec::new();
+    let mut copied = false;
+    for option in mount.options().iter().flatten() {
+        match option.as_str() {
+            "nosuid" => attributes |= MountAttrFlags::MOUNT_ATTR_NOSUID,
+            "nodev" => attributes |= MountAttrFlags::MOUNT_ATTR_NODEV,
+            "noexec" => attributes |= MountAttrFlags::MOUNT_ATTR_NOEXEC,
+            "ro" | "rro" => attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY,
+            "strictatime" => attributes |= MountAttrFlags::MOUNT_ATTR_STRICTATIME,
+            "rbind" => copied = true,
+            other => own.push(other),
+        }
+    }
+    if copied {
+        let source = mount.source().as_deref().ok_or(io::ErrorKind::InvalidInput)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        let tree = rustix::mount::open_tree(CWD, source, flags)?;
+        cellblock_sys::mount::restrict(tree.as_fd(), attributes)?;
+        return Ok(tree);
+    }
+    let kind = mount.typ().as_deref().ok_or(io::ErrorKind::InvalidInput)?;
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for option in own {
+        match option.split_once('=') {
+            Some((key, value)) => rustix::mount::fsconfig_set_string(&context, key, value)?,
+            None => rustix::mount::fsconfig_set_flag(&context, option)?,
+        }
+    }
+    rustix::mount::fsconfig_create(&context)?;
+    Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
 /// A detached copy of the mount tree at `source`, restricted as `mount` says, and whether it is a directory.

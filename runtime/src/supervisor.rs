@@ -19,6 +19,7 @@ use crate::builder::{BuildError, Builder, Order};
 use crate::cleanup;
 use crate::outer;
 use crate::report::Stage;
+use crate::root::Plan;
 use crate::state::{self, Claim, Dirs, Record, Running, StateError};
 use crate::stdio::Stdio;
 use crate::watch::{Ending, Watch};
@@ -153,6 +154,9 @@ pub fn supervise(
     }
 }
 
+/// What libcontainer calls the cell; a supervisor has only one.
+const CONTAINER: &str = "c";
+
 fn run(
     start: &Start,
     claim: &Claim,
@@ -174,7 +178,7 @@ fn run(
     let order = Order {
         bundle: stage.clone(),
         state: stage.clone(),
-        id: "c",
+        id: CONTAINER,
         ids: &cell.ids,
         program: seccomp::program(cell.profile.into()),
         network: cell.network != Network::Host,
@@ -191,13 +195,13 @@ fn run(
     let control =
         crate::control::listen(&claim.dir.join("control.sock")).map_err(os("cannot make the control socket"))?;
     builder.map(&cell.ids)?;
-    let root = write_bundle(start, &stage, builder.pid())?;
+    let plan = write_bundle(start, &stage, builder.pid())?;
     protect_self()?;
-    let init = builder.create(&root)?;
+    let init = builder.create(&plan)?;
     stdio.connect().map_err(os("cannot get the cell's terminal"))?;
     let running = Running::of(init.as_raw_nonzero().get()).map_err(os("cannot look at the cell's process"))?;
     state::write_json(&claim.dir.join("running.json"), &running)?;
-    builder.run()?;
+    crate::builder::start(&stage, CONTAINER)?;
     started();
     Watch::new(init, signals, report, control, stdio)?.run()
 }
@@ -307,7 +311,7 @@ fn write_record(start: &Start, claim: &Claim, cgroup: Option<&limits::Cgroup>) -
 
 /// Writes `config.json`, and says what root the builder is to mount. Only once the CELL's user namespace exists: under real root the
 /// host's files are shown inside through id-mapped mounts, which need it.
-fn write_bundle(start: &Start, stage: &Path, builder: Pid) -> Result<RootFs, RuntimeError> {
+fn write_bundle(start: &Start, stage: &Path, builder: Pid) -> Result<Plan, RuntimeError> {
     let mut cell = start.cell.clone();
     let mut root = start.root.clone();
     if cell.ids.scheme == cellblock_bundle::IdScheme::Shifted {
@@ -328,8 +332,7 @@ fn write_bundle(start: &Start, stage: &Path, builder: Pid) -> Result<RootFs, Run
     let config = stage.join("config.json");
     let fd = rustix::fs::open(&config, flags, Mode::from_raw_mode(0o644)).map_err(os("cannot write the bundle"))?;
     io::Write::write_all(&mut std::fs::File::from(fd), &text).map_err(os("cannot write the bundle"))?;
-    root.mounts.extend(cell.mounts.into_iter().filter(|m| !spec::in_kernel_tree(m.target())));
-    Ok(root)
+    Ok(Plan { root, kernel: spec::early_mounts(&start.cell)?, mounts: cell.mounts })
 }
 
 /// From here on nobody without privilege in OUTER may look at this process, whatever user they are.

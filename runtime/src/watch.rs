@@ -151,7 +151,7 @@ impl Watch {
                 self.stdio.resume();
                 self.send(signals::CONT);
             }
-            signals::CHLD => {}
+            signals::CHLD => crate::reap::others(self.init),
             _ => self.send(number),
         }
     }
