@@ -204,8 +204,12 @@ pub fn make_dir(path: &Path) -> Result<(), StateError> {
     match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
         Ok(()) => Ok(()),
         Err(Errno::EXIST) => {
-            let stat = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|e| io_error("cannot look at", path)(e.into()))?;
+            let stat = match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                // Its cell has just ended.
+                Err(Errno::NOENT) => return make_dir(path),
+                Err(error) => return Err(io_error("cannot look at", path)(error.into())),
+            };
             let directory = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
             if directory && stat.st_uid == rustix::process::geteuid().as_raw() {
                 Ok(())
