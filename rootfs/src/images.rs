@@ -8,9 +8,12 @@
 //! Every write goes to a temporary name, is synced, and renamed. What a killed process leaves is a `.tmp-…` that the next change
 //! removes.
 
+mod documents;
+mod files;
+
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Seek};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +21,12 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::archive::{Compression, Hashing, Limits, Reader};
+pub use documents::Descriptor;
+use documents::{Config, Index, Layers, Manifest};
+pub use files::digest_text;
+use files::{copy, entries, failed, hex_of, remove, unique, verify, write_atomic};
+
+use crate::archive::{Compression, Hashing, Limits};
 use crate::unpack::{Options, OverlayForm, Ownership, UnpackError, unpack};
 
 /// Why the store cannot do something.
@@ -70,58 +78,6 @@ pub enum StoreError {
     /// No such image.
     #[error("there is no image `{0}` in the store")]
     NoImage(String),
-}
-
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
-    move |source| match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::NoSpace { path: path.to_owned() },
-        _ => StoreError::Io { what, path: path.to_owned(), source },
-    }
-}
-
-/// A reference to a blob (image-spec, `descriptor.md`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Descriptor {
-    /// What it is.
-    pub media_type: String,
-    /// `sha256:` and 64 hex digits.
-    pub digest: String,
-    /// Bytes.
-    pub size: u64,
-    /// Free text by key.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Index {
-    schema_version: u32,
-    #[serde(default)]
-    manifests: Vec<Descriptor>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Manifest {
-    schema_version: u32,
-    media_type: String,
-    config: Descriptor,
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Config {
-    architecture: String,
-    os: String,
-    rootfs: Layers,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Layers {
-    r#type: String,
-    diff_ids: Vec<String>,
 }
 
 /// A stored image.
@@ -478,78 +434,6 @@ pub fn check_name(name: &str) -> Result<(), StoreError> {
     let lower = !repository.chars().any(|c| c.is_ascii_uppercase());
     let fine = plain(repository, "._/-") && lower && tag.is_none_or(|t| plain(t, "._-")) && name.len() <= 128;
     if fine && !RESERVED.contains(&name) { Ok(()) } else { Err(StoreError::BadName(name.into())) }
-}
-
-/// Copies a file of unknown origin; returns its size.
-fn copy(from: &Path, to: &Path, progress: &mut dyn FnMut(u64)) -> Result<u64, StoreError> {
-    let mut input = File::open(from).map_err(failed("cannot open", from))?;
-    if !input.metadata().is_ok_and(|m| m.is_file()) {
-        return Err(failed("cannot read", from)(io::Error::from(io::ErrorKind::InvalidInput)));
-    }
-    let mut output = File::create_new(to).map_err(failed("cannot write", to))?;
-    let mut buffer = vec![0u8; 1 << 20];
-    let mut done = 0;
-    loop {
-        let length = input.read(&mut buffer).map_err(failed("cannot read", from))?;
-        if length == 0 {
-            break;
-        }
-        output.write_all(buffer.get(..length).unwrap_or_default()).map_err(failed("cannot write", to))?;
-        done += length as u64;
-        progress(done);
-    }
-    output.sync_all().map_err(failed("cannot write", to))?;
-    Ok(done)
-}
-
-/// Reads the whole archive with the strict reader, so that nothing malformed gets into the store.
-fn verify(file: File, progress: &mut dyn FnMut(u64)) -> Result<Option<crate::archive::Totals>, UnpackError> {
-    let mut reader = Reader::new(file, Limits::STANDARD, Hashing::Both)?;
-    while reader.next_entry()?.is_some() {
-        progress(reader.source_bytes());
-    }
-    Ok(reader.totals())
-}
-
-fn write_atomic(path: &Path, content: &[u8]) -> Result<(), StoreError> {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = path.with_file_name(format!(".tmp-{}-{name}", std::process::id()));
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    write().map_err(failed("cannot write", path))
-}
-
-fn entries(dir: &Path) -> Vec<PathBuf> {
-    std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect()
-}
-
-fn remove(dir: &Path) {
-    if let (Some(parent), Some(name)) = (dir.parent(), dir.file_name())
-        && let Ok(parent) = File::open(parent)
-    {
-        let _ = cellblock_sys::tree::remove(parent.as_fd(), name);
-    }
-}
-
-fn hex_of(digest: &str) -> &str {
-    digest.trim_start_matches("sha256:")
-}
-
-/// `sha256:` and the hex digits.
-#[must_use]
-pub fn digest_text(digest: &[u8; 32]) -> String {
-    digest.iter().fold("sha256:".to_owned(), |text, b| text + &format!("{b:02x}"))
-}
-
-/// Different for each call in one process.
-fn unique() -> u64 {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 #[cfg(test)]
