@@ -95,13 +95,15 @@ impl Builder {
         let ((there, to), (from, back)) = (pipe()?, pipe()?);
         let map = (map_text(&order.ids.uids), map_text(&order.ids.gids));
         let inner = order.ids.rootless();
+        let guard =
+            rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).map_err(io::Error::from)?;
         match alone.fork()? {
             Fork::Child => {
                 drop((to, from));
-                child(order, report, there.into(), back.into())
+                child(order, (report, guard), there.into(), back.into())
             }
             Fork::Parent(pid) => {
-                drop((there, back, report));
+                drop((there, back, report, guard));
                 let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
                 let mut builder = Self { pid, pidfd, to: to.into(), from: from.into() };
                 match builder.read()? {
@@ -188,8 +190,8 @@ fn tell(to: &mut std::fs::File, kind: u8, text: &str) {
     let _ = to.write_all(&message);
 }
 
-/// The builder's life. Never returns into the supervisor's frames.
-fn child(order: Order<'_>, report: OwnedFd, mut from: std::fs::File, mut to: std::fs::File) -> ! {
+/// The builder's life. Never returns into the supervisor's frames. `supervisor` are the report socket and the supervisor's pidfd.
+fn child(order: Order<'_>, supervisor: (OwnedFd, OwnedFd), mut from: std::fs::File, mut to: std::fs::File) -> ! {
     let _ = rustix::thread::set_name(c"cellblock-build");
     if let Err(error) = take_streams(&order.streams) {
         tell(&mut to, FAILED, &format!("cannot set up the standard streams: {error}"));
@@ -213,7 +215,7 @@ fn child(order: Order<'_>, report: OwnedFd, mut from: std::fs::File, mut to: std
     }
     match settle_ids(order.ids)
         .map_err(|e| format!("cannot take the cell's ids: {e}"))
-        .and_then(|()| create(&order, report))
+        .and_then(|()| create(&order, supervisor))
     {
         Ok((mut container, pid)) => {
             tell(&mut to, CREATED, &pid.to_string());
@@ -251,7 +253,10 @@ fn settle_ids(ids: &Ids) -> io::Result<()> {
     Ok(())
 }
 
-fn create(order: &Order<'_>, report: OwnedFd) -> Result<(libcontainer::container::Container, i32), String> {
+fn create(
+    order: &Order<'_>,
+    (report, guard): (OwnedFd, OwnedFd),
+) -> Result<(libcontainer::container::Container, i32), String> {
     let log = ErrorLog::install();
     let built = ContainerBuilder::new(order.id.to_owned(), SyscallType::Linux)
         .with_root_path(order.state.clone())
@@ -259,7 +264,7 @@ fn create(order: &Order<'_>, report: OwnedFd) -> Result<(libcontainer::container
         .and_then(|builder| {
             builder
                 .with_console_socket(order.console.clone())
-                .with_executor(Payload::new(order.program.clone(), order.init, report))
+                .with_executor(Payload::new(order.program.clone(), order.init, report, guard))
                 .as_init(&order.bundle)
                 .as_sibling(true)
                 .with_systemd(false)

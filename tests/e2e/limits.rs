@@ -76,7 +76,9 @@ fn a_cell_beyond_its_memory_is_killed_and_that_is_said() {
     if !can_limit(&world) {
         return;
     }
-    let killed = world.cellblock("run --memory 48M -- tail -c 150000000 /dev/zero").fails(137);
+    let killed = world
+        .cellblock("run --memory 48M -- sh -c 'head -c 200000000 /dev/zero | tail -c 150000000 >/dev/null'")
+        .fails(137);
     killed.says("out of memory").says("the memory limit of 48 MiB was reached, 1 process killed");
     assert!(!world.cellblock(&format!("run --memory 48M {HOG}")).run().stdout().contains("150000000"));
     // Positive twins: without a limit, and below it.
