@@ -123,7 +123,7 @@ fn the_group_has_the_limits_holds_the_cell_and_goes_with_it() {
     assert_eq!(read(pids, &["pids.max"]), "77\n");
     let about = inspect(&world, &name);
     let members = || read(pids, &["cgroup.procs"]);
-    let is_member = |pid: &serde_json::Value| members().lines().any(|l| l == pid.to_string());
+    let is_member = |pid: &serde_json::Value| members().lines().any(|l| l.parse() == Ok(pid.as_i64().expect("a pid")));
     assert!(is_member(&about["running"]["init"]), "{}", members());
     assert!(!is_member(&about["supervisor"]), "the supervisor is not limited");
     // exec joins the same groups.

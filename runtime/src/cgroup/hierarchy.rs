@@ -67,7 +67,7 @@ pub(super) struct Place {
     pub(super) nsdelegate: bool,
 }
 
-/// Why there is no [`Place`].
+/// Why a controller has no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoPlace {
     /// No hierarchy has the controller.
