@@ -209,9 +209,11 @@ impl Cgroup {
 
 impl Aside {
     fn back(self) -> io::Result<()> {
-        // A group that hands controllers down takes no members: first that is undone.
-        let off: Vec<String> = self.controllers.iter().map(|c| format!("-{c}")).collect();
-        write_at(&self.from, "cgroup.subtree_control", &off.join(" "))?;
+        // A group that hands controllers down takes no members: first that is undone, for those that could be handed down.
+        let there = group::read_at(&self.from, "cgroup.subtree_control");
+        for controller in self.controllers.iter().filter(|c| there.split_ascii_whitespace().any(|t| t == *c)) {
+            write_at(&self.from, "cgroup.subtree_control", &format!("-{controller}"))?;
+        }
         write_at(&self.from, "cgroup.procs", "0")?;
         self.to.remove()
     }

@@ -190,6 +190,18 @@ fn privileged_it_steps_aside_and_comes_back_on_v2() {
     cgroup.remove().expect("removed");
     assert!(own().contains(&format!("/unit-scope-{}\n", std::process::id())), "{}", own());
     assert!(!scope.join(group::name_of("c")).exists() && !scope.join(group::ASIDE).exists());
+    // With best effort a controller that cannot be had, and a file that cannot be written, cost only their own limit, a line each.
+    let lost = plan::File { controller: "lost".into(), name: "lost.max".into(), value: "1".into(), optional: false };
+    let bad = plan::File { controller: "none".into(), name: "no.such".into(), ..lost.clone() };
+    let site_of_some =
+        Site { controllers: vec!["lost".into()], files: vec![lost, bad.clone(), bad, file.clone()], ..site.clone() };
+    let some =
+        Plan { sites: vec![site_of_some.clone()], best_effort: true, ..Plan::default() }.create("c").expect("goes on");
+    assert_eq!(here(&some.paths()[0], "cgroup.max.descendants"), "3\n");
+    assert_eq!(some.notes().len(), 2, "{:?}", some.notes());
+    some.remove().expect("removed");
+    let strict = Plan { sites: vec![site_of_some], ..Plan::default() }.create("c").expect_err("no such controller");
+    assert!(strict.to_string().contains("+lost"), "{strict}");
     // A file that cannot be written undoes it all.
     let bad = Site { files: vec![plan::File { name: "no.such".into(), optional: false, ..file }], ..site };
     let error = Plan { sites: vec![bad], ..Plan::default() }.create("c").expect_err("no such file");
