@@ -135,7 +135,10 @@ fn runtime_hint(error: &RuntimeError) -> Vec<String> {
             "the working directory does not exist inside: see `--workdir` and `--volume`".into()
         }
         RuntimeError::Build(BuildError::Container(_)) => "`cellblock doctor` says what this host lacks".into(),
-        RuntimeError::Limit(_) => "`--limits=best-effort` goes on without the limit".into(),
+        RuntimeError::Limit(_) => {
+            "`--limits=best-effort` goes on without the limit; `cellblock doctor` says what would mend it".into()
+        }
+        RuntimeError::OutOfMemory { .. } => "a cell needs some memory to start: raise `--memory`".into(),
         RuntimeError::IdMap(IdMapError::Unsupported { .. }) => {
             "`--userns keep-id` shows files as they are: root inside is then root of the host for those files".into()
         }

@@ -106,13 +106,15 @@ impl Builder {
     pub(crate) fn start(order: Order<'_>, report: OwnedFd, alone: &SingleThreaded) -> Result<Self, BuildError> {
         let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from);
         let ((there, to), (from, back)) = (pipe()?, pipe()?);
+        let guard =
+            rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).map_err(io::Error::from)?;
         match alone.fork()? {
             Fork::Child => {
                 drop((to, from));
-                child(order, report, there.into(), back.into())
+                child(order, (report, guard), there.into(), back.into())
             }
             Fork::Parent(pid) => {
-                drop((there, back, report));
+                drop((there, back, report, guard));
                 let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
                 Ok(Self { pid, pidfd, to: to.into(), from: from.into() })
             }
@@ -189,8 +191,8 @@ fn tell(to: &mut std::fs::File, kind: u8, text: &str) {
     let _ = to.write_all(&message);
 }
 
-/// The builder's life. Never returns into the supervisor's frames.
-fn child(order: Order<'_>, report: OwnedFd, mut from: std::fs::File, mut to: std::fs::File) -> ! {
+/// The builder's life. Never returns into the supervisor's frames. `supervisor` are the report socket and the supervisor's pidfd.
+fn child(order: Order<'_>, supervisor: (OwnedFd, OwnedFd), mut from: std::fs::File, mut to: std::fs::File) -> ! {
     let _ = rustix::thread::set_name(c"cellblock-build");
     if let Err(error) = take_streams(&order.streams) {
         tell(&mut to, FAILED, &format!("cannot set up the standard streams: {error}"));
@@ -216,7 +218,7 @@ fn child(order: Order<'_>, report: OwnedFd, mut from: std::fs::File, mut to: std
         exit_now(crate::exit::OURS);
     }
     let Ok(root) = receive_root(&mut from) else { exit_now(crate::exit::OURS) };
-    match mount_root(&order, &root).and_then(|()| create(&order, report)) {
+    match mount_root(&order, &root).and_then(|()| create(&order, supervisor)) {
         Ok(pid) => tell(&mut to, CREATED, &pid.to_string()),
         Err(text) => tell(&mut to, FAILED, &text),
     }
@@ -263,7 +265,7 @@ fn settle_ids(ids: &Ids) -> io::Result<()> {
     Ok(())
 }
 
-fn create(order: &Order<'_>, report: OwnedFd) -> Result<i32, String> {
+fn create(order: &Order<'_>, (report, guard): (OwnedFd, OwnedFd)) -> Result<i32, String> {
     let log = ErrorLog::install();
     let built = ContainerBuilder::new(order.id.to_owned(), SyscallType::Linux)
         .with_root_path(order.state.clone())
@@ -271,7 +273,7 @@ fn create(order: &Order<'_>, report: OwnedFd) -> Result<i32, String> {
         .and_then(|builder| {
             builder
                 .with_console_socket(order.console.clone())
-                .with_executor(Payload::new(order.program.clone(), order.init, report))
+                .with_executor(Payload::new(order.program.clone(), order.init, report, guard))
                 .as_init(&order.bundle)
                 .as_sibling(true)
                 .with_systemd(false)

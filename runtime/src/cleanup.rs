@@ -1,7 +1,8 @@
 //! Removing what a cell leaves on disk: at its end, and after a supervisor that was killed.
 
+use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
@@ -49,18 +50,28 @@ fn remove_below(folder: &Path, name: &str) {
 /// How long the process of a stale cell may take to die.
 const DEATH: Duration = Duration::from_secs(5);
 
+/// What is to be known of a stale cell whose processes have been ended.
+#[derive(Debug, Default)]
+pub struct Ended {
+    /// Its writable layer outlives it.
+    pub keep: bool,
+    /// Cgroups of it that could not be removed, and why.
+    pub cgroups: Vec<(PathBuf, io::Error)>,
+}
+
 /// Ends what may still run of a stale cell, and removes its cgroups. Its folders are left for [`remove`].
 ///
 /// The kernel has killed the cell's init with its supervisor; this waits for it, and covers the few instructions in which that was not yet
 /// arranged.
-pub fn end_stale(claim: &Claim) -> bool {
-    let Some(found) = state::stale_record(claim) else { return false };
+#[must_use]
+pub fn end_stale(claim: &Claim) -> Ended {
+    let Some(found) = state::stale_record(claim) else { return Ended::default() };
     if let Some(pidfd) = found.running.and_then(|r| r.pidfd()) {
         let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
         let mut poll = [PollFd::new(&pidfd, PollFlags::IN)];
         let limit = rustix::time::Timespec { tv_sec: i64::try_from(DEATH.as_secs()).unwrap_or(1), tv_nsec: 0 };
         let _ = rustix::event::poll(&mut poll, Some(&limit));
     }
-    crate::limits::remove_stale(&found.record.cgroups);
-    found.record.keep
+    let cgroups = crate::cgroup::remove_stale(&found.record.cgroups);
+    Ended { keep: found.record.keep, cgroups }
 }

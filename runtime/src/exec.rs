@@ -25,7 +25,7 @@ use crate::state::Found;
 use crate::stdio::{Stdio, receive_descriptor};
 use crate::supervisor::{Ended, RuntimeError, os};
 use crate::watch::Watch;
-use crate::{exit, limits, signals};
+use crate::{cgroup, exit, signals};
 
 /// What to run in a cell.
 #[derive(Clone, Debug)]
@@ -76,7 +76,8 @@ pub fn exec(found: &Found, exec: &Exec) -> Result<Ended, RuntimeError> {
         program: seccomp::program(found.record.cell.profile.into()),
         target,
         streams: stdio.take_inner(),
-        cgroups: limits::procs_of(&found.record.cgroups)?,
+        cgroups: cgroup::procs_of(&found.record.cgroups)?,
+        cgroup_paths: &found.record.cgroups,
         report: theirs,
         console: their_console,
         tell,
@@ -141,6 +142,7 @@ struct Joiner<'a> {
     target: OwnedFd,
     streams: [Option<OwnedFd>; 3],
     cgroups: Vec<OwnedFd>,
+    cgroup_paths: &'a [PathBuf],
     report: OwnedFd,
     console: OwnedFd,
     /// For the command's id: not the report socket, on which the command itself may be faster.
@@ -172,9 +174,7 @@ impl Joiner<'_> {
     }
 
     fn enter(&self) -> io::Result<()> {
-        for procs in &self.cgroups {
-            rustix::io::write(procs, b"0")?;
-        }
+        cgroup::join(&self.cgroups, self.cgroup_paths, !self.cell.ids.rootless())?;
         let all = ThreadNameSpaceType::USER
             | ThreadNameSpaceType::MOUNT
             | ThreadNameSpaceType::PROCESS_ID

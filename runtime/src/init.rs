@@ -32,20 +32,22 @@ pub(crate) struct Payload {
 struct Inner {
     program: Program,
     init: bool,
-    /// To the supervisor. It also tells when the supervisor is gone: then it reads as closed.
+    /// To the supervisor.
     supervisor: OwnedFd,
+    /// The supervisor's pidfd, which tells when it is gone. The socket does not yet: this copy of the supervisor holds both ends of it.
+    guard: OwnedFd,
 }
 
 impl Payload {
-    /// A payload that reports to `supervisor`, behind the seccomp filter `program`.
-    pub(crate) fn new(program: Program, init: bool, supervisor: OwnedFd) -> Self {
-        Self { inner: Rc::new(Inner { program, init, supervisor }) }
+    /// A payload that reports to `supervisor`, whose pidfd is `guard`, behind the seccomp filter `program`.
+    pub(crate) fn new(program: Program, init: bool, supervisor: OwnedFd, guard: OwnedFd) -> Self {
+        Self { inner: Rc::new(Inner { program, init, supervisor, guard }) }
     }
 }
 
 impl Executor for Payload {
     fn validate(&self, _spec: &Spec) -> Result<(), ExecutorValidationError> {
-        die_with_supervisor(self.inner.supervisor.as_fd())
+        die_with_supervisor(self.inner.guard.as_fd())
             .map_err(|e| ExecutorValidationError::ArgValidationError(e.to_string()))
     }
 
@@ -57,7 +59,7 @@ impl Executor for Payload {
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let command = Command::of(spec)
-            .and_then(|c| die_with_supervisor(self.inner.supervisor.as_fd()).map(|()| c))
+            .and_then(|c| die_with_supervisor(self.inner.guard.as_fd()).map(|()| c))
             .map_err(|e| ExecutorError::Other(e.to_string()))?;
         let supervisor = self.inner.supervisor.as_fd();
         if self.inner.init {
@@ -70,11 +72,11 @@ impl Executor for Payload {
 /// Has the kernel kill this process when its parent, the supervisor, ends, and ends it if that has happened already.
 ///
 /// Twice on the way to the payload, because a change of ids or capabilities clears the setting (`PR_SET_PDEATHSIG(2const)`).
-fn die_with_supervisor(supervisor: BorrowedFd<'_>) -> io::Result<()> {
+fn die_with_supervisor(guard: BorrowedFd<'_>) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    let mut poll = [PollFd::from_borrowed_fd(supervisor, PollFlags::empty())];
+    let mut poll = [PollFd::from_borrowed_fd(guard, PollFlags::IN)];
     rustix::event::poll(&mut poll, Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 }))?;
-    if poll[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) {
+    if !poll[0].revents().is_empty() {
         exit_now(crate::exit::OURS);
     }
     Ok(())

@@ -8,13 +8,13 @@
 //! and joining a user namespace needs a process with one thread.
 
 mod builder;
+pub mod cgroup;
 pub mod cleanup;
 pub mod control;
 pub mod exec;
 pub mod exit;
 mod idmap;
 mod init;
-pub mod limits;
 pub mod outer;
 pub mod probe;
 mod reap;
@@ -28,4 +28,5 @@ mod terminal;
 mod watch;
 
 pub use builder::BuildError;
+pub use cgroup::CgroupError;
 pub use idmap::IdMapError;

@@ -16,6 +16,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::builder::{BuildError, Builder, Order};
+use crate::cgroup::Cgroup;
 use crate::cleanup;
 use crate::outer;
 use crate::report::Stage;
@@ -23,7 +24,7 @@ use crate::root::Plan;
 use crate::state::{self, Claim, Dirs, Record, Running, StateError};
 use crate::stdio::Stdio;
 use crate::watch::{Ending, Watch};
-use crate::{idmap, limits, signals};
+use crate::{cgroup, idmap, signals};
 
 /// Everything a supervisor needs; travels to it as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,8 +34,8 @@ pub struct Start {
     pub cell: Cell,
     /// The root file system that was prepared for it.
     pub root: RootFs,
-    /// Where cgroups for its limits can be made; empty if it has none.
-    pub places: limits::Places,
+    /// How its limits are enforced, if it has any: [`cgroup::prepare`]d before OUTER was entered, whose cgroup namespace hides what that has to see.
+    pub limits: Option<cgroup::Plan>,
     /// Where state is kept.
     pub dirs: Dirs,
     /// Keep the writable layer after the end.
@@ -60,7 +61,15 @@ pub enum RuntimeError {
     Build(#[from] BuildError),
     /// Limits cannot be enforced.
     #[error(transparent)]
-    Limit(#[from] limits::LimitError),
+    Limit(#[from] cgroup::CgroupError),
+    /// The start failed after processes of it were killed because the memory limit was reached.
+    #[error("{words}; the start failed: {source}")]
+    OutOfMemory {
+        /// The limit in words.
+        words: String,
+        /// How it failed.
+        source: Box<RuntimeError>,
+    },
     /// A file of the host cannot be shown inside under real root.
     #[error(transparent)]
     IdMap(#[from] idmap::IdMapError),
@@ -127,10 +136,8 @@ pub fn supervise(
     let mut cgroup = None;
     let outcome = run(start, &claim, signals, prepare, started, &mut cgroup);
     crate::reap::kill_all_children();
-    let mut notes = Vec::new();
-    if let Some(cgroup) = &cgroup {
-        notes.extend(cgroup.notes());
-    }
+    let counted = cgroup.as_ref().map(Cgroup::report).unwrap_or_default();
+    let notes = cgroup.as_ref().map(Cgroup::notes).unwrap_or_default();
     drop(cgroup);
     let (code, waiting) = match &outcome {
         Ok(ending) => (ending.code, ending.waiting.as_slice()),
@@ -140,7 +147,10 @@ pub fn supervise(
     for client in waiting {
         crate::control::answer(client, &crate::control::Answer::Stopped { code });
     }
-    let ending = outcome?;
+    let ending = outcome.map_err(|error| match counted.out_of_memory() {
+        Some(words) => RuntimeError::OutOfMemory { words, source: Box::new(error) },
+        None => error,
+    })?;
     match ending.failure {
         None => Ok(Ended { code: ending.code, notes }),
         Some((Stage::Exec, errno)) => Err(RuntimeError::Exec {
@@ -163,12 +173,16 @@ fn run(
     signals: SignalFd,
     prepare: &mut dyn FnMut() -> Result<(), String>,
     started: &mut dyn FnMut(),
-    cgroup: &mut Option<limits::Cgroup>,
+    cgroup: &mut Option<Cgroup>,
 ) -> Result<Ending, RuntimeError> {
     let alone = SingleThreaded::prove().map_err(os("cannot start a cell"))?;
     let cell = &start.cell;
     // Before the hierarchies are covered.
-    *cgroup = limits::for_limits(&cell.limits, &cell.name, &start.places)?;
+    if let Some(plan) = &start.limits {
+        // Written down first, so that no group stays behind if this process is killed.
+        write_record(start, claim, plan.paths(&cell.name))?;
+        *cgroup = Some(plan.clone().create(&cell.name)?);
+    }
     hide_cgroups()?;
     let stage = make_stage(start, claim)?;
     let mut stdio = Stdio::prepare(cell.terminal, &stage).map_err(os("cannot prepare the standard streams"))?;
@@ -185,13 +199,13 @@ fn run(
         init: cell.init,
         console: stdio.console_path(),
         streams: stdio.take_inner(),
-        cgroup_procs: cgroup.as_ref().map(limits::Cgroup::procs).transpose()?.unwrap_or_default(),
+        cgroup_procs: cgroup.as_ref().map(Cgroup::procs).transpose()?.unwrap_or_default(),
     };
     let mut builder = Builder::start(order, theirs, &alone)?;
     // While it makes the namespaces.
     make_layer(start)?;
     prepare().map_err(RuntimeError::Prepare)?;
-    write_record(start, claim, cgroup.as_ref())?;
+    write_record(start, claim, cgroup.as_ref().map(Cgroup::paths).unwrap_or_default())?;
     let control =
         crate::control::listen(&claim.dir.join("control.sock")).map_err(os("cannot make the control socket"))?;
     builder.map(&cell.ids)?;
@@ -296,7 +310,7 @@ fn give_to_root_inside(start: &Start, folder: &Path) -> Result<(), RuntimeError>
     std::os::unix::fs::chown(folder, uid, gid).map_err(os("cannot give a folder to the cell"))
 }
 
-fn write_record(start: &Start, claim: &Claim, cgroup: Option<&limits::Cgroup>) -> Result<(), RuntimeError> {
+fn write_record(start: &Start, claim: &Claim, cgroups: Vec<PathBuf>) -> Result<(), RuntimeError> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let record = Record {
         cell: start.cell.clone(),
@@ -304,7 +318,7 @@ fn write_record(start: &Start, claim: &Claim, cgroup: Option<&limits::Cgroup>) -
         started: now,
         keep: start.keep,
         detached: start.detached,
-        cgroups: cgroup.map(limits::Cgroup::paths).unwrap_or_default(),
+        cgroups,
     };
     Ok(state::write_json(&claim.dir.join("cell.json"), &record)?)
 }

@@ -41,18 +41,25 @@ pub(crate) fn heal(dirs: &Dirs) -> Result<Vec<Found>, CliError> {
 /// Cleans up after one.
 pub(crate) fn heal_one(dirs: &Dirs, claim: Claim) -> Result<(), CliError> {
     let record = state::stale_record(&claim);
-    let keep = cleanup::end_stale(&claim);
+    let ended = cleanup::end_stale(&claim);
+    for (path, error) in &ended.cgroups {
+        say(&format!(
+            "cellblock: a cgroup of the cell {} could not be removed: {}: {error}",
+            claim.name,
+            path.display()
+        ));
+    }
     match record {
         // Files of foreign owners can only be removed where these exist.
         Some(found) if found.record.cell.ids.rootless() => {
             let lock = state::share_lock(&claim)
                 .map_err(|source| CliError::Process { what: "cannot share a lock", source })?;
-            let job = Job::Remove { dirs: dirs.clone(), name: claim.name.clone(), keep };
+            let job = Job::Remove { dirs: dirs.clone(), name: claim.name.clone(), keep: ended.keep };
             if let Err(error) = run_in_outer(&job, &found.record.cell.ids, vec![lock]) {
                 say(&format!("cellblock: leftovers of the cell {} could not be removed: {error}", claim.name));
             }
         }
-        _ => cleanup::remove(dirs, claim, keep),
+        _ => cleanup::remove(dirs, claim, ended.keep),
     }
     Ok(())
 }

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 
 use cellblock_bundle::Mount;
 use cellblock_rootfs::root::skeleton::Entry;
-use cellblock_runtime::cleanup;
-use cellblock_runtime::limits::Places;
 use cellblock_runtime::state::{self, Claim, StateError};
-use cellblock_runtime::supervisor::Start;
+use cellblock_runtime::supervisor::{RuntimeError, Start};
+use cellblock_runtime::{cgroup, cleanup};
 use cellblock_sys::process::{Fork, SingleThreaded};
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
@@ -127,8 +126,7 @@ impl Ready {
         let keep = self.keep();
         root.volatile = !keep;
         let cell = self.resolved.cell;
-        let places = if cell.limits.any() { Places::here() } else { Places::default() };
-        let start = Start { cell, root, places, dirs, keep, detached: flags.detach };
+        let start = Start { cell, root, limits: None, dirs, keep, detached: flags.detach };
         if flags.detach { detach(start, skeleton, claim) } else { Err(become_supervisor(start, skeleton, claim, None)) }
     }
 
@@ -151,8 +149,19 @@ impl Ready {
     }
 }
 
-fn become_supervisor(start: Start, skeleton: Vec<Entry>, claim: Claim, ready: Option<OwnedFd>) -> CliError {
+fn become_supervisor(mut start: Start, skeleton: Vec<Entry>, claim: Claim, ready: Option<OwnedFd>) -> CliError {
     let ids = start.cell.ids.clone();
+    // In this process: systemd may have to put it into a scope.
+    start.limits = match cgroup::prepare(&start.cell.limits, &start.cell.name, !ids.rootless()) {
+        Ok(plan) => plan,
+        Err(error) => {
+            cleanup::release(claim);
+            return RuntimeError::from(error).into();
+        }
+    };
+    for why in start.limits.iter().flat_map(cgroup::Plan::unenforced) {
+        say(&format!("cellblock: {why}; it runs without"));
+    }
     let Ok(lock) = state::share_lock(&claim) else {
         return CliError::plain("no file descriptor is left", "raise `ulimit -n`");
     };

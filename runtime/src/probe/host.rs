@@ -13,7 +13,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::child::{Failure, Outcome, enter, failed, in_child};
 use super::{Facts, Finding, State};
-use crate::limits::{LimitError, Places, for_limits};
+use crate::cgroup::{self, CgroupError, Hierarchy};
 
 /// The first kernel with all of the mount interface that cells use (`mount_setattr(2)`).
 const OLDEST: (u32, u32) = (5, 12);
@@ -68,32 +68,33 @@ pub(super) fn seccomp(alone: &SingleThreaded) -> Finding {
     }
 }
 
-/// Each limit on its own, as for a cell: the group is made in OUTER, joined by a child there, and removed.
+/// Each limit on its own, as for a cell: it is found out how, the group is made in OUTER, joined by a child there, and removed.
 pub(super) fn limits(facts: &Facts, alone: &SingleThreaded) -> Vec<Finding> {
-    let places = Places::here();
-    let name = format!("doctor-{}", rustix::process::getpid().as_raw_nonzero());
     let none = Limits::default();
     let all = [
         ("limit-memory", "--memory", Limits { memory: Some(1 << 30), ..none.clone() }),
         ("limit-cpus", "--cpus", Limits { cpus: Some(1000), ..none.clone() }),
         ("limit-pids", "--pids", Limits { pids: Some(1000), ..none }),
     ];
-    let layout = layout(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+    let hierarchy = cgroup::hierarchy();
     all.into_iter()
-        .map(|(id, title, limits)| match in_child(alone, |alone| enforce(facts, alone, &limits, &name, &places)) {
-            Ok(_) => Finding::ok(id, title, format!("can be enforced (cgroup {layout})")),
+        .map(|(id, title, limits)| match in_child(alone, |alone| enforce(facts, alone, &limits)) {
+            Ok(_) => Finding::ok(id, title, format!("can be enforced (cgroup {hierarchy})")),
             Err(failure) => {
                 let cost = "the flag is refused, or ignored with `--limits=best-effort`";
-                mend_limits(Finding::lacks(id, title, State::Degraded, failure.words, cost), facts, layout)
+                mend_limits(Finding::lacks(id, title, State::Degraded, failure.words, cost), facts, hierarchy)
             }
         })
         .collect()
 }
 
-fn enforce(facts: &Facts, alone: &SingleThreaded, limits: &Limits, name: &str, places: &Places) -> Outcome {
-    let words = |error: LimitError| Failure { what: "limits".into(), errno: 0, words: error.to_string() };
+fn enforce(facts: &Facts, alone: &SingleThreaded, limits: &Limits) -> Outcome {
+    const NAME: &str = "doctor";
+    let words = |error: CgroupError| Failure { what: "limits".into(), errno: 0, words: error.to_string() };
+    let plan = cgroup::prepare(limits, NAME, facts.real_root).map_err(words)?;
     enter(facts.ids(), alone)?;
-    let Some(cgroup) = for_limits(limits, name, places).map_err(words)? else { return Ok(String::new()) };
+    let Some(plan) = plan else { return Ok(String::new()) };
+    let cgroup = plan.create(NAME).map_err(words)?;
     let procs = cgroup.procs().map_err(words)?;
     in_child(alone, |_| {
         for fd in &procs {
@@ -106,38 +107,27 @@ fn enforce(facts: &Facts, alone: &SingleThreaded, limits: &Limits, name: &str, p
     })
 }
 
-fn mend_limits(finding: Finding, facts: &Facts, layout: &str) -> Finding {
-    match layout {
-        "v1" | "hybrid" if !facts.real_root && booted() => finding.note(
+fn mend_limits(finding: Finding, facts: &Facts, hierarchy: Hierarchy) -> Finding {
+    match hierarchy {
+        Hierarchy::V1 | Hierarchy::Hybrid if !facts.real_root && booted() => finding.note(
             "on cgroup v1 only root can limit: start the machine with the kernel parameter systemd.unified_cgroup_hierarchy=1",
         ),
-        "v1" | "hybrid" if !facts.real_root => finding.note("on cgroup v1 only root can limit"),
+        Hierarchy::V1 | Hierarchy::Hybrid if !facts.real_root => finding.note("on cgroup v1 only root can limit"),
         // systemd hands memory and pids to people by itself, the others only if told to.
-        "v2" if !facts.real_root && booted() && finding.detail.contains("controller is not available") => {
+        Hierarchy::V2 if !facts.real_root && booted() && finding.detail.contains("do not hand it down") => {
             finding.note("and log in anew").script(
                 "sudo mkdir -p /etc/systemd/system/user@.service.d\n\
                  printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' | sudo tee /etc/systemd/system/user@.service.d/delegate.conf\n\
                  sudo systemctl daemon-reload",
             )
         }
-        "v2" if !facts.real_root => {
-            finding.note("the group that cellblock is in must be handed down to you, with its controllers")
-        }
+        Hierarchy::V2 if !facts.real_root && booted() => finding.note(
+            "log in so that your own systemd runs (ssh, `machinectl shell`), with `busctl` installed: cellblock asks it for a scope",
+        ),
+        Hierarchy::V2 if !facts.real_root => finding.note(
+            "without systemd, start cellblock as the only process of a cgroup that is yours, with the controllers memory, cpu and pids",
+        ),
         _ => finding.note("/sys/fs/cgroup must be mounted, writable, and have the controller"),
-    }
-}
-
-/// How cgroups are mounted, from the text of `/proc/self/mountinfo`.
-fn layout(mountinfo: &str) -> &'static str {
-    let kinds: Vec<&str> = mountinfo.lines().filter_map(|l| l.split_once(" - ")).map(|(_, after)| after).collect();
-    let v2 = kinds.iter().any(|k| k.starts_with("cgroup2 "));
-    // systemd's named hierarchy has no controller, and makes no host a v1 one.
-    let v1 = kinds.iter().any(|k| k.starts_with("cgroup ") && !k.contains("name="));
-    match (v1, v2) {
-        (true, true) => "hybrid",
-        (true, false) => "v1",
-        (false, true) => "v2",
-        (false, false) => "not mounted",
     }
 }
 
@@ -278,22 +268,6 @@ mod tests {
             assert_eq!(version(release), numbers, "{release}");
         }
         assert!(version("5.4.0") < OLDEST && version("5.12.0") >= OLDEST && version("6.1.0") >= OLDEST);
-    }
-
-    #[test]
-    fn layouts() {
-        let v1 = "30 25 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
-        let named = "30 25 0:26 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n";
-        let v2 = "31 25 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
-        for (text, expected) in [
-            (v1.to_owned(), "v1"),
-            (v2.to_owned(), "v2"),
-            (format!("{v1}{v2}"), "hybrid"),
-            (format!("{named}{v2}"), "v2"),
-            ("22 1 8:1 / / rw - ext4 /dev/sda rw\n".to_owned(), "not mounted"),
-        ] {
-            assert_eq!(layout(&text), expected, "{text}");
-        }
     }
 
     #[test]
