@@ -89,13 +89,14 @@ def candidates():
             here.must("bundle", "--image", image, *flags, "-o", bundle, "--", "true")
             options = ["--root", os.path.join(shm, "oci"), "run", "--bundle", bundle, f"bench-{os.getpid()}"]
             if crun:
-                # Without cgroups, as cellblock without limits.
-                yield f"crun {image}{kind}", [*crun, "--cgroup-manager=disabled", *options], for_crun
+                yield f"crun {image}{kind}", [*crun, *options], for_crun
+                # As cellblock without limits.
+                yield f"crun {image}{kind}, no cgroups", [*crun, "--cgroup-manager=disabled", *options], for_crun
             if not kind:
                 yield f"runc {image}", ["runc", *options], here
     archive = ["podman", "--root", os.path.join(shm, "pod"), "--runroot", os.path.join(shm, "podrun")]
-    if shutil.which("podman") and here.run([*archive, "import", os.path.join(stage, "alpine.tar.gz"), "bench"])[0] == 0:
-        yield "podman alpine", [*archive, "run", "--rm", "--network", "none", "--cgroups", "disabled", "bench", "true"], here
+    if shutil.which("podman") and for_crun.run([*archive, "import", os.path.join(stage, "alpine.tar.gz"), "bench"])[0] == 0:
+        yield "podman alpine", [*archive, "run", "--rm", "--network", "none", "--cgroups", "disabled", "bench", "true"], for_crun
     yield "sandbox-runtime", ["srt", "true"], here
     yield "floor", [os.path.join(stage, "floor"), "/usr/bin/true"], here
 
@@ -122,7 +123,7 @@ def main():
         else:
             print(f"  left out: {name}: {text.strip().splitlines()[-1] if text.strip() else code}")
     warm, idle = measure(commands, 0), measure(commands, 0.12)
-    marks = [name for name in ("bwrap", "crun host", "crun alpine", "crun host, single id") if name in commands]
+    marks = [name for name in ("bwrap", "crun host", "crun host, no cgroups", "crun host, single id") if name in commands]
     print(f"{'median of ' + str(runs):28} {'warm ms':>8} {'idle ms':>8}" + "".join(f" {'x ' + m:>22}" for m in marks))
     for name in commands:
         print(f"{name:28} {warm[name]:8.1f} {idle[name]:8.1f}" + "".join(f" {warm[name] / warm[m]:22.2f}" for m in marks))

@@ -1,0 +1,12 @@
+//! What a cell may reach, by name. Knows names, addresses, packets and policies, and no containers.
+//!
+//! The order of reading: [`name`] and [`address`] (what there is) → [`policy`] (what may be reached) → [`table`] (the made-up addresses by which
+//! the cell knows names) → [`dns`] (its resolver).
+//!
+//! Whatever arrives from a cell is hostile. Everything that parses it takes bytes and does no input or output.
+
+pub mod address;
+pub mod dns;
+pub mod name;
+pub mod policy;
+pub mod table;
