@@ -13,7 +13,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 /// What could not be copied.
@@ -59,7 +61,7 @@ pub struct Copied {
     pub left_out: u64,
 }
 
-/// Bytes of all regular files below `from`, hard links counted once each: for a progress bar.
+/// Bytes of all regular files below `from`, each name counted: an upper bound, for a progress bar.
 ///
 /// # Errors
 /// See [`CopyError`].

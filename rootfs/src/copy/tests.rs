@@ -45,7 +45,8 @@ fn content_modes_times_and_links_come_along() {
     fs::set_permissions(scratch.from("a/file"), fs::Permissions::from_mode(0o4751)).expect("chmod");
     fs::hard_link(scratch.from("a/file"), scratch.from("a/b/again")).expect("link");
     symlink("/etc/passwd", scratch.from("a/link")).expect("symlink");
-    rustix::fs::mknodat(rustix::fs::CWD, scratch.from("pipe"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, scratch.from("pipe"), FileType::Fifo, Mode::from_raw_mode(0o600), 0)
+        .expect("fifo");
     // A directory that its own mode would close, and a time that is not now.
     fs::set_permissions(scratch.from("a"), fs::Permissions::from_mode(0o500)).expect("chmod");
     File::open(scratch.from("a")).expect("open").set_modified(std::time::UNIX_EPOCH).expect("time");
