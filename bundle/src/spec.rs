@@ -57,18 +57,7 @@ pub fn spec(cell: &Cell, root: &RootFs) -> Result<Spec, SpecError> {
 /// # Errors
 /// See [`SpecError`].
 pub fn spec_over_folder(cell: &Cell, overlays: &[Overlay], mounts: &[Mount]) -> Result<Spec, SpecError> {
-    let mut document = document_over(cell, overlays, mounts)?;
-    if cell.read_only {
-        // `root.readonly` reaches the folder, not the overlays on it, and they cannot be read-only from the start: the runtime has to make
-        // the targets of later mounts in them.
-        let paths = document["linux"]["readonlyPaths"].as_array_mut();
-        if let Some(paths) = paths {
-            for overlay in overlays {
-                paths.push(json!(text(&overlay.target)?));
-            }
-        }
-    }
-    with_filter(cell, document)
+    with_filter(cell, document_over(cell, overlays, mounts)?)
 }
 
 fn with_filter(cell: &Cell, mut document: Value) -> Result<Spec, SpecError> {

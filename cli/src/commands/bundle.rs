@@ -18,7 +18,8 @@ use crate::resolve::HostFacts;
 ///
 /// The bundle's root is an overlay over the image in cellblock's store, mounted by the runtime itself. It is made for this host and user;
 /// without root you are root in it, for other runtimes want that. Runtimes that cannot mount an overlay at / take --portable-overlay;
-/// --flatten makes a plain folder that needs no store and serves any program, `podman run --rootfs` too.
+/// --flatten makes a plain folder that needs no store and serves any program, `podman run --rootfs` too. A --read-only root is always such a
+/// folder: not every runtime keeps an overlay read-only.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   cellblock bundle -o /tmp/b -- sh -c 'echo hello'
@@ -49,8 +50,11 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    fn form(&self) -> Form {
+    fn form(&self, read_only: bool) -> Form {
         match (self.flatten, self.portable_overlay) {
+            // With a mount as the root crun, also 1.28, forgets `root.readonly`; the overlays below / would need `readonlyPaths`, which youki
+            // 0.7 makes noexec; and they cannot be read-only from the start, for runtimes make the targets of later mounts in them.
+            _ if read_only => Form::Folder,
             (true, _) => Form::Folder,
             (false, true) => Form::Overlays,
             (false, false) => Form::Overlay,
@@ -63,9 +67,9 @@ pub(crate) fn run(mut args: Args) -> Result<i32, CliError> {
     if args.cell.tty().is_none() {
         args.cell.tty = Some(Tty::Never);
     }
-    let form = args.form();
-    let words = Words::Command(args.command);
-    let ready = start::plan(&Typed { cell: args.cell, start: StartFlags::default(), words })?;
+    let words = Words::Command(args.command.clone());
+    let ready = start::plan(&Typed { cell: args.cell.clone(), start: StartFlags::default(), words })?;
+    let form = args.form(ready.resolved.cell.read_only);
     let cell = for_runtimes(ready.resolved.cell, &ready.host);
     let (root, skeleton) = ready.image.prepare(&cell, &ready.host)?;
     if form != Form::Folder && !root.shared.is_empty() && !cell.ids.rootless() {
