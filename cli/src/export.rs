@@ -232,3 +232,39 @@ impl From<CopyError> for CliError {
         Self::Plain { message: error.to_string(), hint: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Scratch(PathBuf);
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = images::remove_folders(std::slice::from_ref(&self.0));
+        }
+    }
+
+    #[test]
+    fn a_layers_folder_reaches_down_to_what_hides_the_rest() {
+        let scratch = Scratch(std::env::temp_dir().join(format!("cellblock-below-{}", std::process::id())));
+        let layers: Vec<_> = ["top", "upper", "lower"].map(|n| scratch.0.join(n)).into();
+        for layer in &layers {
+            std::fs::create_dir_all(layer.join("usr")).expect("mkdir");
+            std::fs::create_dir_all(layer.join("opt")).expect("mkdir");
+        }
+        std::fs::create_dir(layers[2].join("srv")).expect("mkdir");
+        std::fs::write(layers[1].join("srv"), "").expect("a whiteout, or a file");
+        std::fs::create_dir(layers[0].join("srv")).expect("mkdir");
+        let opaque =
+            rustix::fs::setxattr(layers[1].join("opt"), c"user.overlay.opaque", b"y", rustix::fs::XattrFlags::empty());
+        let found = |name: &str| below(&layers, Path::new(name)).expect("read");
+        assert_eq!(found("usr"), layers.iter().map(|l| l.join("usr")).collect::<Vec<_>>());
+        assert_eq!(found("srv"), [layers[0].join("srv")]);
+        assert_eq!(found("nothing"), Vec::<PathBuf>::new());
+        // Not every file system has such attributes.
+        if opaque.is_ok() {
+            assert_eq!(found("opt"), [layers[0].join("opt"), layers[1].join("opt")]);
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //! The differences that stay are in [`ALLOWED`]. Where the runtimes come from is told in `ci/runtimes`.
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use cellblock_tests::{Done, World, cellblock, has_range, is_root};
@@ -199,6 +200,7 @@ fn call(world: &World, verb: &[&str]) -> Done {
     world.call(&cellblock(), &words).run()
 }
 
+#[expect(clippy::print_stdout, reason = "CI counts the lines that say SKIP")]
 fn compare(test: &str, image: &str, flags: &[&str], runtimes: &[Runtime]) {
     let world = World::new();
     if image == "alpine" {
@@ -267,6 +269,47 @@ fn a_flattened_image_looks_the_same_in_every_runtime() {
 fn a_read_only_root_is_read_only_in_every_runtime() {
     compare("ro", "alpine", &["--read-only"], ALL);
     compare("ro-host", "host", &["--portable-overlay", "--read-only"], ALL);
+}
+
+#[test]
+fn a_folder_of_the_hosts_becomes_a_bundle_with_the_cells_ids() {
+    let world = World::new();
+    let folder = world.path("home/image");
+    world.write("home/image/etc/passwd", "root:x:0:0::/root:/bin/sh\n");
+    let alpine = cellblock_tests::alpine();
+    let words = ["-xzf", alpine.to_str().expect("utf-8"), "-C", folder.to_str().expect("utf-8"), "--no-same-owner"];
+    world.call(Path::new("tar"), &words).ok();
+    let line = format!("--image {} -u root -o b -- stat -c %u:%g /bin/busybox", folder.display());
+    if is_root() {
+        // Root's files are nobody's in such a cell, and only our own runtime shows them through id-mapped mounts.
+        world.cellblock(&format!("bundle {line}")).fails(125).says("--flatten");
+        assert!(!world.project().join("b").exists());
+    }
+    world.cellblock(&format!("bundle --flatten {line}")).ok();
+    let Some(runc) = Runtime::Runc.program() else {
+        println!("SKIP: a_folder_of_the_hosts_becomes_a_bundle_with_the_cells_ids: runc is not there");
+        return;
+    };
+    let done =
+        Runtime::Runc.run(&runc, &world, &world.project().join("b"), &format!("cb{}-folder", std::process::id()));
+    assert_eq!(done.stdout(), "0:0\n", "{done}");
+}
+
+#[test]
+fn a_bundle_that_cannot_be_made_leaves_nothing() {
+    let world = World::new();
+    // Not UTF-8, which JSON cannot say: as root a folder without overlays goes well.
+    for (flags, bad) in [("--profile=default", b"b\xff"), ("--portable-overlay", b"c\xff"), ("--flatten", b"d\xff")] {
+        let bad = std::ffi::OsStr::from_bytes(bad);
+        let words = ["bundle", "--image", "host", flags, "-o"].map(std::ffi::OsStr::new);
+        let code =
+            world.call(&cellblock(), &[&words[..], &[bad, "--".as_ref(), "true".as_ref()]].concat()).run().code();
+        assert_eq!(code == Some(0), world.project().join(bad).exists(), "{flags}: {code:?}");
+    }
+    world.cellblock("bundle --image host -o a:b -- true").fails(125).says("overlayfs options cannot carry");
+    assert!(!world.project().join("a:b").exists());
+    world.cellblock("bundle --image host --flatten -o a:b -- true").ok();
+    world.cellblock("bundle --flatten --portable-overlay -o c -- true").fails(125).says("cannot be used with");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `cellblock bundle`.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use cellblock_bundle::{Cell, Extent, IdScheme, Ids};
@@ -10,7 +11,7 @@ use crate::commands::start;
 use crate::export::{Export, Form};
 use crate::images;
 use crate::job::{Job, run_in_outer};
-use crate::output::data;
+use crate::output::{data, say};
 use crate::report::CliError;
 use crate::resolve::HostFacts;
 
@@ -79,6 +80,15 @@ pub(crate) fn run(mut args: Args) -> Result<i32, CliError> {
         ));
     }
     let output = make(&args.output)?;
+    if cell.ids.scheme == IdScheme::Shifted {
+        for closed in closed_to_others(&output) {
+            say(&format!(
+                "cellblock: {} is closed to the bundle's root, who is user {} here: runtimes will fail",
+                closed.display(),
+                cell.ids.host_uid(0).unwrap_or_default()
+            ));
+        }
+    }
     let job = Export { cell, root, skeleton, output: output.clone(), form };
     if job.cell.ids.rootless() {
         let ids = job.cell.ids.clone();
@@ -100,6 +110,12 @@ fn make(output: &Path) -> Result<PathBuf, CliError> {
     let failed = |what| move |source| CliError::File { what, path: output.to_owned(), source };
     std::fs::create_dir(output).map_err(failed("cannot make"))?;
     output.canonicalize().map_err(failed("cannot use"))
+}
+
+/// The folders above `output` that somebody without any right to them cannot pass.
+fn closed_to_others(output: &Path) -> Vec<PathBuf> {
+    let closed = |path: &&Path| std::fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o001 == 0);
+    output.ancestors().skip(1).filter(closed).map(Path::to_owned).collect()
 }
 
 /// Other runtimes, started without root, want the person to be root inside: runc gives the standard streams to that one.
