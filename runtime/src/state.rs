@@ -195,8 +195,11 @@ pub fn make_dir(path: &Path) -> Result<(), StateError> {
     match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
         Ok(()) => Ok(()),
         Err(Errno::EXIST) => {
-            let stat = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|e| io_error("cannot look at", path)(e.into()))?;
+            let stat = match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+                // Removed in between, as a cell's folder is at its end.
+                Err(Errno::NOENT) => return make_dir(path),
+                other => other.map_err(|e| io_error("cannot look at", path)(e.into()))?,
+            };
             let directory = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
             if directory && stat.st_uid == rustix::process::geteuid().as_raw() {
                 Ok(())
