@@ -332,12 +332,20 @@ pub fn is_root() -> bool {
 /// Whether this user has subordinate ids.
 #[must_use]
 pub fn has_range() -> bool {
+    subordinate("/etc/subuid").is_some()
+}
+
+/// The first subordinate id of this user in `/etc/subuid` or `/etc/subgid`.
+#[must_use]
+pub fn subordinate(file: &str) -> Option<u32> {
     let name = Command::new("id")
         .arg("-un")
         .output()
         .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
         .unwrap_or_default();
-    std::fs::read_to_string("/etc/subuid").is_ok_and(|text| text.lines().any(|l| l.starts_with(&format!("{name}:"))))
+    let text = std::fs::read_to_string(file).ok()?;
+    let ranges = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:")))?;
+    ranges.split(':').next()?.parse().ok()
 }
 
 /// Splits at blanks, but not inside `'…'`.

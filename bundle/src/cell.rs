@@ -272,6 +272,21 @@ pub struct RootFs {
     pub mounts: Vec<Mount>,
 }
 
+/// An overlay that a bundle's specification mounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlay {
+    /// Where it stands inside.
+    pub target: PathBuf,
+    /// Read-only directories, the topmost first. Never empty.
+    pub lowers: Vec<PathBuf>,
+    /// As in [`RootFs::volatile`].
+    pub volatile: bool,
+    /// The writable directory.
+    pub upper: PathBuf,
+    /// Overlayfs's own directory; same file system as `upper`.
+    pub work: PathBuf,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

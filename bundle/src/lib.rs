@@ -8,4 +8,4 @@ pub mod policy;
 pub mod seccomp;
 pub mod spec;
 
-pub use cell::{Cell, Extent, IdScheme, Ids, Limits, Mount, Network, Profile, Project, RootFs, User};
+pub use cell::{Cell, Extent, IdScheme, Ids, Limits, Mount, Network, Overlay, Profile, Project, RootFs, User};

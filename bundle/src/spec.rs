@@ -12,7 +12,7 @@ use std::path::Path;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde_json::{Value, json};
 
-use crate::cell::{Cell, Extent, Mount, Network, Profile, RootFs};
+use crate::cell::{Cell, Extent, Mount, Network, Overlay, Profile, RootFs};
 use crate::{policy, seccomp};
 
 /// Why a specification cannot be made.
@@ -48,7 +48,26 @@ pub const MAX_OPTION: usize = 255;
 /// # Errors
 /// See [`SpecError`].
 pub fn spec(cell: &Cell, root: &RootFs) -> Result<Spec, SpecError> {
-    let mut document = document(cell, mounts(cell, root)?)?;
+    let overlay = Overlay {
+        target: "/".into(),
+        lowers: root.lowers.clone(),
+        volatile: root.volatile,
+        upper: root.upper.clone(),
+        work: root.work.clone(),
+    };
+    with_filter(cell, document(cell, mounts(cell, &[overlay], &root.mounts)?)?)
+}
+
+/// The portable specification of `cell` over the plain folder `rootfs` of the bundle, with `overlays` below `/` and then `image_mounts`:
+/// for runtimes that cannot mount an overlay at `/` itself (crun before 1.22).
+///
+/// # Errors
+/// See [`SpecError`].
+pub fn spec_over_folder(cell: &Cell, overlays: &[Overlay], image_mounts: &[Mount]) -> Result<Spec, SpecError> {
+    with_filter(cell, document(cell, mounts(cell, overlays, image_mounts)?)?)
+}
+
+fn with_filter(cell: &Cell, mut document: Value) -> Result<Spec, SpecError> {
     document["linux"]["seccomp"] = serde_json::to_value(seccomp::to_oci(cell.profile.into())?)?;
     Ok(serde_json::from_value(document)?)
 }
@@ -187,9 +206,9 @@ fn mappings(extents: &[Extent]) -> Vec<Value> {
 }
 
 /// All mounts in order: the root first, then the image's own, then the kernel's file systems, then what the person asked for.
-fn mounts(cell: &Cell, root: &RootFs) -> Result<Vec<Value>, SpecError> {
-    let mut mounts = vec![overlay(root)?];
-    for mount in &root.mounts {
+fn mounts(cell: &Cell, overlays: &[Overlay], image_mounts: &[Mount]) -> Result<Vec<Value>, SpecError> {
+    let mut mounts = overlays.iter().map(overlay).collect::<Result<Vec<_>, _>>()?;
+    for mount in image_mounts {
         mounts.push(requested(mount)?);
     }
     mounts.extend(kernel_mounts(cell));
@@ -199,8 +218,8 @@ fn mounts(cell: &Cell, root: &RootFs) -> Result<Vec<Value>, SpecError> {
     Ok(mounts)
 }
 
-/// The root file system as a mount at `/`: runc and libcontainer take that, crun from 1.22 on.
-fn overlay(root: &RootFs) -> Result<Value, SpecError> {
+/// One overlay. At `/` it is the root file system: runc and libcontainer take that, crun from 1.22 on.
+fn overlay(root: &Overlay) -> Result<Value, SpecError> {
     let mut options = lower_options(&root.lowers)?;
     for (option, path) in [("upperdir", &root.upper), ("workdir", &root.work)] {
         let path = overlay_text(path)?;
@@ -217,7 +236,7 @@ fn overlay(root: &RootFs) -> Result<Value, SpecError> {
         // has written there: tens of milliseconds on a busy disk (Linux 5.10, overlayfs.rst "Volatile mount").
         options.push("volatile".into());
     }
-    Ok(json!({ "destination": "/", "type": "overlay", "source": "overlay", "options": options }))
+    Ok(json!({ "destination": text(&root.target)?, "type": "overlay", "source": "overlay", "options": options }))
 }
 
 /// One `lowerdir=a:b` where it fits, which every kernel knows; else a `lowerdir+=` a layer (Linux 6.7).

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use cellblock_bundle::spec::{SpecError, run_form, run_spec, spec};
-use cellblock_bundle::{Cell, Extent, IdScheme, Ids, Limits, Mount, Network, Profile, RootFs, User, policy};
+use cellblock_bundle::spec::{SpecError, run_form, run_spec, spec, spec_over_folder};
+use cellblock_bundle::{Cell, Extent, IdScheme, Ids, Limits, Mount, Network, Overlay, Profile, RootFs, User, policy};
 use serde_json::Value;
 
 fn cell() -> Cell {
@@ -179,6 +179,34 @@ fn the_run_form_leaves_out_what_we_do_ourselves_and_nothing_else() {
         assert_eq!(run, expected);
         let direct = run_spec(&cell, Path::new("/cellblock/x")).expect("a specification");
         assert_eq!(direct, run_form(&portable, Path::new("/cellblock/x")), "the short way leads to the same place");
+    }
+}
+
+#[test]
+fn over_a_folder_everything_but_the_root_is_the_same() {
+    let overlay = Overlay {
+        target: "/opt".into(),
+        lowers: vec!["/data/layer/opt".into()],
+        volatile: false,
+        upper: "/data/upper/opt".into(),
+        work: "/data/work/opt".into(),
+    };
+    for cell in cells() {
+        let mut whole = document(&cell);
+        let made = spec_over_folder(&cell, std::slice::from_ref(&overlay), &root().mounts).expect("a specification");
+        let mut folder = serde_json::to_value(made).expect("json");
+        let first = |document: &mut Value| document["mounts"].as_array_mut().expect("list").remove(0);
+        let (at_root, below) = (first(&mut whole), first(&mut folder));
+        for document in [&mut whole, &mut folder] {
+            // Sets to oci-spec, in no order.
+            for (_, set) in document["process"]["capabilities"].as_object_mut().expect("sets") {
+                set.as_array_mut().expect("list").sort_by_key(Value::to_string);
+            }
+        }
+        assert_eq!(whole, folder);
+        assert_eq!((&at_root["destination"], &below["destination"]), (&"/".into(), &"/opt".into()));
+        assert_eq!(below["options"][0], "lowerdir=/data/layer/opt");
+        assert_eq!(folder["root"], serde_json::json!({ "path": "rootfs", "readonly": cell.read_only }));
     }
 }
 

@@ -210,7 +210,7 @@ pub(crate) fn pull_alpine(version: &str, mirror: Option<&str>, host: &HostFacts)
 }
 
 /// A progress bar on standard error, if that is a terminal. It ticks by itself only when told: no thread.
-fn bar(what: &str, total: Option<u64>) -> ProgressBar {
+pub(crate) fn bar(what: &str, total: Option<u64>) -> ProgressBar {
     let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
     let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));

@@ -13,6 +13,7 @@ use cellblock_sys::process::{Fork, SingleThreaded, exit_now, inherited};
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 
+use crate::export::Export;
 use crate::images::LayerJob;
 use crate::output::say;
 use crate::report::CliError;
@@ -42,6 +43,8 @@ pub(crate) enum Job {
     },
     /// Unpack a layer.
     Unpack(LayerJob),
+    /// Write a bundle.
+    Export(Box<Export>),
     /// Remove folders of the store.
     RemoveFolders {
         /// Which.
@@ -127,6 +130,7 @@ pub(crate) fn main(arguments: &[OsString]) -> Result<i32, CliError> {
             Ok(0)
         }
         Job::Unpack(layer) => layer.run().map(|()| 0),
+        Job::Export(export) => export.run().map(|()| 0),
         Job::RemoveFolders { folders } => crate::images::remove_folders(&folders).map(|()| 0),
     }
 }

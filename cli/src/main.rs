@@ -8,6 +8,7 @@ mod args;
 mod audit;
 mod commands;
 mod config;
+mod export;
 mod images;
 mod job;
 mod output;

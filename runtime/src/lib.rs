@@ -15,6 +15,7 @@ pub mod exec;
 pub mod exit;
 mod idmap;
 mod init;
+pub mod merged;
 pub mod outer;
 pub mod probe;
 mod reap;

@@ -1,34 +1,66 @@
 //! `cellblock bundle`.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use cellblock_bundle::{Cell, Extent, IdScheme, Ids, RootFs, spec};
-use cellblock_rootfs::root::skeleton;
+use cellblock_bundle::{Cell, Extent, IdScheme, Ids};
 
 use crate::args::values::Tty;
 use crate::args::{CellFlags, StartFlags, Typed, Words};
 use crate::commands::start;
-use crate::output::data;
+use crate::export::{Export, Form};
+use crate::images;
+use crate::job::{Job, run_in_outer};
+use crate::output::{data, say};
 use crate::report::CliError;
+use crate::resolve::HostFacts;
 
 /// Write what `run` would start as an OCI bundle for crun, runc, youki or podman
 ///
-/// The bundle's root is an overlay over the image in cellblock's store, mounted by the runtime itself (runc, youki, crun from 1.22
-/// on). It is made for this host and user.
+/// The bundle's root is an overlay over the image in cellblock's store, mounted by the runtime itself. It is made for this host and user;
+/// without root you are root in it, for other runtimes want that. Runtimes that cannot mount an overlay at / take --portable-overlay;
+/// --flatten makes a plain folder that needs no store and serves any program, `podman run --rootfs` too. A --read-only root is always such a
+/// folder: not every runtime keeps an overlay read-only.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   cellblock bundle -o /tmp/b -- sh -c 'echo hello'
   runc run --bundle /tmp/b hello
-  crun run --bundle /tmp/b hello")]
+  crun run --bundle /tmp/b hello                                1.22 or later
+
+  cellblock bundle --portable-overlay -o /tmp/c -- make test
+  crun run --bundle /tmp/c test                                 any version
+
+  cellblock bundle --image alpine --flatten -o /tmp/d -- sh
+  podman run --rm -it --rootfs /tmp/d/rootfs sh
+  podman unshare rm -r /tmp/d                                   some files are not yours")]
 pub(crate) struct Args {
     #[command(flatten)]
     cell: CellFlags,
     /// The folder to make
     #[arg(short = 'o', long, value_name = "DIR")]
     output: PathBuf,
+    /// Mount an overlay at each folder of / instead of one at / itself, for crun before 1.22
+    #[arg(long)]
+    portable_overlay: bool,
+    /// Copy the image into a plain folder, without any overlay
+    #[arg(long, conflicts_with = "portable_overlay")]
+    flatten: bool,
     /// The command and its arguments
     #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
+}
+
+impl Args {
+    fn form(&self, read_only: bool) -> Form {
+        match (self.flatten, self.portable_overlay) {
+            // With a mount as the root crun, also 1.28, forgets `root.readonly`; the overlays below / would need `readonlyPaths`, which youki
+            // 0.7 makes noexec; and they cannot be read-only from the start, for runtimes make the targets of later mounts in them.
+            _ if read_only => Form::Folder,
+            (true, _) => Form::Folder,
+            (false, true) => Form::Overlays,
+            (false, false) => Form::Overlay,
+        }
+    }
 }
 
 pub(crate) fn run(mut args: Args) -> Result<i32, CliError> {
@@ -36,61 +68,77 @@ pub(crate) fn run(mut args: Args) -> Result<i32, CliError> {
     if args.cell.tty().is_none() {
         args.cell.tty = Some(Tty::Never);
     }
-    let output = std::path::absolute(&args.output).map_err(|source| failed("cannot use", &args.output)(source))?;
-    std::fs::create_dir(&output).map_err(failed("cannot make", &output))?;
-    let result = write(&args, &output);
-    if result.is_err() {
-        let _ = crate::images::remove_folders(&[output]);
-    }
-    result
-}
-
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CliError {
-    move |source| CliError::File { what, path: path.to_owned(), source }
-}
-
-fn write(args: &Args, output: &Path) -> Result<i32, CliError> {
     let words = Words::Command(args.command.clone());
-    let typed = Typed { cell: args.cell.clone(), start: StartFlags::default(), words };
-    let ready = start::plan(&typed)?;
-    let cell = with_root(ready.resolved.cell.clone());
-    let (prepared, entries) = ready.image.prepare(&cell, &ready.host)?;
-    let top = output.join("top");
-    skeleton::write(&top, &entries, &own_ids(&cell.ids), &cell.user).map_err(failed("cannot write", &top))?;
-    let lowers = std::iter::once(top).chain(prepared.lowers.into_iter().skip(1)).collect();
-    let (upper, work) = (output.join("upper"), output.join("work"));
-    let root = RootFs { lowers, shared: Vec::new(), volatile: false, upper, work, mounts: prepared.mounts };
-    for folder in [&root.upper, &root.work, &output.join("rootfs")] {
-        std::fs::create_dir(folder).map_err(failed("cannot make", folder))?;
-        if !cell.ids.rootless() {
-            // The runtime's container root, who is not root of the host, has to write here.
-            std::os::unix::fs::chown(folder, cell.ids.host_uid(0), cell.ids.host_gid(0))
-                .map_err(failed("cannot hand over", folder))?;
+    let ready = start::plan(&Typed { cell: args.cell.clone(), start: StartFlags::default(), words })?;
+    let form = args.form(ready.resolved.cell.read_only);
+    let cell = for_runtimes(ready.resolved.cell, &ready.host);
+    let (root, skeleton) = ready.image.prepare(&cell, &ready.host)?;
+    if form != Form::Folder && !root.shared.is_empty() && !cell.ids.rootless() {
+        return Err(CliError::plain(
+            "a folder's files belong to ids that the cell does not have, and other runtimes cannot show them with the cell's",
+            "`--flatten` copies them",
+        ));
+    }
+    let output = make(&args.output)?;
+    if cell.ids.scheme == IdScheme::Shifted {
+        for closed in closed_to_others(&output) {
+            say(&format!(
+                "cellblock: {} is closed to the bundle's root, who is user {} here: runtimes will fail",
+                closed.display(),
+                cell.ids.host_uid(0).unwrap_or_default()
+            ));
         }
     }
-    let document = spec::spec(&cell, &root)?;
-    let text = serde_json::to_string_pretty(&document).map_err(|e| CliError::Output(e.into()))?;
-    let config = output.join("config.json");
-    std::fs::write(&config, text + "\n").map_err(failed("cannot write", &config))?;
+    let job = Export { cell, root, skeleton, output: output.clone(), form };
+    if job.cell.ids.rootless() {
+        let ids = job.cell.ids.clone();
+        let done = run_in_outer(&Job::Export(Box::new(job)), &ids, Vec::new());
+        if done.is_err() {
+            // The job has removed what is in it; the folder itself it may never have reached.
+            let _ = images::remove_folders(std::slice::from_ref(&output));
+        }
+        done?;
+    } else {
+        job.run()?;
+    }
     data(&format!("{}\n", output.display()))?;
     Ok(0)
 }
 
+/// Makes the bundle's folder, and says where it is without links and dots.
+fn make(output: &Path) -> Result<PathBuf, CliError> {
+    let failed = |what| move |source| CliError::File { what, path: output.to_owned(), source };
+    std::fs::create_dir(output).map_err(failed("cannot make"))?;
+    output.canonicalize().map_err(failed("cannot use"))
+}
+
+/// The folders above `output` that somebody without any right to them cannot pass.
+fn closed_to_others(output: &Path) -> Vec<PathBuf> {
+    let closed = |path: &&Path| std::fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o001 == 0);
+    output.ancestors().skip(1).filter(closed).map(Path::to_owned).collect()
+}
+
 /// Other runtimes, started without root, want the person to be root inside: runc gives the standard streams to that one.
-fn with_root(mut cell: Cell) -> Cell {
-    let own = |extents: &[Extent], id: u32| extents.iter().find(|e| e.size == 1 && e.inside == id).map(|e| e.outside);
-    let (scheme, uid, gid) = match cell.ids.scheme {
-        IdScheme::Single => {
-            (IdScheme::SingleRoot, own(&cell.ids.uids, cell.user.uid), own(&cell.ids.gids, cell.user.gid))
-        }
-        IdScheme::Range => {
-            (IdScheme::RangeRoot, own(&cell.ids.uids, cell.user.uid), own(&cell.ids.gids, cell.user.gid))
+fn for_runtimes(mut cell: Cell, host: &HostFacts) -> Cell {
+    let scheme = match cell.ids.scheme {
+        IdScheme::Single => IdScheme::SingleRoot,
+        IdScheme::Range => IdScheme::RangeRoot,
+        IdScheme::Shifted | IdScheme::KeepRoot => {
+            // youki 0.7 keeps the caller's groups if none are given. Without root they are nobody's inside, and cannot be given up.
+            if cell.user.groups.is_empty() {
+                cell.user.groups.push(cell.user.gid);
+            }
+            return cell;
         }
         _ => return cell,
     };
-    let (Some(uid), Some(gid)) = (uid, gid) else { return cell };
-    cell.ids = Ids { scheme, uids: rooted(&cell.ids.uids, uid), gids: rooted(&cell.ids.gids, gid) };
-    (cell.user.uid, cell.user.gid) = (0, 0);
+    cell.ids = Ids { scheme, uids: rooted(&cell.ids.uids, host.uid), gids: rooted(&cell.ids.gids, host.gid) };
+    if cell.user.uid == host.uid {
+        cell.user.uid = 0;
+    }
+    if cell.user.gid == host.gid {
+        cell.user.gid = 0;
+    }
     cell
 }
 
@@ -103,9 +151,4 @@ fn rooted(extents: &[Extent], own: u32) -> Vec<Extent> {
         next += extent.size;
     }
     all
-}
-
-/// Who owns the skeleton outside any user namespace: real root can give it to the cell's ids, anybody else only to themself.
-fn own_ids(ids: &Ids) -> Ids {
-    if ids.rootless() { Ids { scheme: IdScheme::Single, uids: Vec::new(), gids: Vec::new() } } else { ids.clone() }
 }
