@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use cellblock_bundle::{Cell, Ids, Overlay, RootFs, spec};
@@ -83,7 +83,13 @@ impl Export {
         };
         let text = serde_json::to_string_pretty(&document).map_err(|e| CliError::Output(e.into()))?;
         let config = self.output.join("config.json");
-        std::fs::write(&config, text + "\n").map_err(failed("cannot write", &config))
+        // For its owner alone: variables are often secrets.
+        let write = || -> io::Result<()> {
+            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&config)?;
+            file.write_all(text.as_bytes())?;
+            file.write_all(b"\n")
+        };
+        write().map_err(failed("cannot write", &config))
     }
 
     fn overlay_root(&self, lowers: Vec<PathBuf>) -> Result<RootFs, CliError> {

@@ -1,5 +1,7 @@
 //! Help, dry runs, configuration, bundles: everything that starts nothing (row D9).
 
+use std::os::unix::fs::PermissionsExt;
+
 use cellblock_tests::World;
 
 #[test]
@@ -79,7 +81,7 @@ fn config_edit_opens_the_editor_and_checks() {
     let world = World::new();
     world.write("home/editor", "#!/bin/sh\necho 'defaults: {imgae: x}' > \"$1\"\n");
     let editor = world.path("home/editor");
-    std::fs::set_permissions(&editor, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+    std::fs::set_permissions(&editor, PermissionsExt::from_mode(0o755)).expect("chmod");
     world.cellblock("config edit").env("EDITOR", &editor.display().to_string()).fails(125).says("unknown key `imgae`");
 }
 
@@ -109,6 +111,8 @@ fn the_bundle_is_an_oci_bundle() {
     let spec: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(world.project().join("b/config.json")).expect("there"))
             .expect("json");
+    let mode = std::fs::metadata(world.project().join("b/config.json")).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "variables are often secrets");
     assert_eq!(spec["mounts"][0]["destination"], "/");
     assert_eq!(spec["process"]["noNewPrivileges"], true);
     assert!(spec["linux"]["namespaces"].as_array().expect("list").iter().any(|n| n["type"] == "user"));
