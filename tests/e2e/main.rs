@@ -6,6 +6,7 @@ mod command_line;
 mod files;
 mod images;
 mod inside;
+mod killed;
 mod lifecycle;
 mod limits;
 mod security;
