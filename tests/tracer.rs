@@ -45,7 +45,8 @@ impl Call {
     #[must_use]
     pub fn killed_at(self, nth: usize, victim: Victim) -> Traced {
         // It stops itself, so that it can be taken hold of before its first own instruction.
-        let mut words = vec!["-c".into(), "kill -STOP $$; exec \"$0\" \"$@\"".into(), self.command.get_program().to_owned()];
+        let mut words =
+            vec!["-c".into(), "kill -STOP $$; exec \"$0\" \"$@\"".into(), self.command.get_program().to_owned()];
         words.extend(self.command.get_args().map(ToOwned::to_owned));
         let mut shell = Command::new("/bin/sh");
         shell.args(words).env_clear().stdin(std::process::Stdio::null());
@@ -73,7 +74,8 @@ struct Tracer {
 impl Tracer {
     fn run(mut self) -> Traced {
         let follow = Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACEVFORK | Options::PTRACE_O_TRACECLONE;
-        let options = follow | Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEEXEC | Options::PTRACE_O_EXITKILL;
+        let options =
+            follow | Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEEXEC | Options::PTRACE_O_EXITKILL;
         ptrace::seize(self.command, options).expect("ptrace");
         kill(self.command, Signal::SIGCONT).expect("kill");
         let mut traced = Traced { calls: 0, killed: None };
@@ -102,7 +104,9 @@ impl Tracer {
                 return;
             }
             WaitStatus::PtraceSyscall(_) => self.system_call(pid, traced),
-            WaitStatus::PtraceEvent(_, _, event) if event == ptrace::Event::PTRACE_EVENT_EXEC as i32 => self.running = true,
+            WaitStatus::PtraceEvent(_, _, event) if event == ptrace::Event::PTRACE_EVENT_EXEC as i32 => {
+                self.running = true
+            }
             WaitStatus::Stopped(_, number) => signal = Some(number),
             _ => {}
         }
