@@ -8,6 +8,8 @@
 //! Every write goes to a temporary name, is synced, and renamed. What a killed process leaves is a `.tmp-…` that the next change
 //! removes.
 
+mod temporary;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -18,6 +20,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use self::temporary::Temporary;
 use crate::archive::{Compression, Hashing, Limits, Reader};
 use crate::unpack::{Options, OverlayForm, Ownership, UnpackError, unpack};
 
@@ -184,19 +187,19 @@ impl Layer {
     pub fn unpack(&self, ownership: Ownership, progress: &mut dyn FnMut(u64)) -> Result<(), StoreError> {
         let parent = self.dir.parent().unwrap_or(Path::new("/"));
         std::fs::create_dir_all(parent).map_err(failed("cannot make", parent))?;
-        let temporary = parent.join(format!(".tmp-{}-{}", std::process::id(), unique()));
-        std::fs::create_dir(&temporary).map_err(failed("cannot make", &temporary))?;
-        let result = self.unpack_to(&temporary, ownership, progress);
-        let result = result.and_then(|()| match std::fs::rename(&temporary, &self.dir) {
+        let temporary = Temporary::make(parent).map_err(failed("cannot make a folder in", parent))?;
+        let temporary_path = &temporary.path;
+        let result = self.unpack_to(temporary_path, ownership, progress);
+        let result = result.and_then(|()| match std::fs::rename(temporary_path, &self.dir) {
             // Somebody else was faster; theirs has passed the same checks.
             Err(_) if self.is_ready() => {
-                remove(&temporary);
+                remove(temporary_path);
                 Ok(())
             }
-            other => other.map_err(failed("cannot rename", &temporary)),
+            other => other.map_err(failed("cannot rename", temporary_path)),
         });
         if result.is_err() {
-            remove(&temporary);
+            remove(temporary_path);
         }
         result
     }
@@ -360,6 +363,7 @@ impl Store {
             unused.extend(
                 entries(&key)
                     .into_iter()
+                    .filter(|dir| !temporary::is_in_use(dir))
                     .filter(|dir| !used.iter().any(|u| dir.file_name().is_some_and(|n| n == u.as_str()))),
             );
         }
@@ -486,7 +490,8 @@ fn copy(from: &Path, to: &Path, progress: &mut dyn FnMut(u64)) -> Result<u64, St
     if !input.metadata().is_ok_and(|m| m.is_file()) {
         return Err(failed("cannot read", from)(io::Error::from(io::ErrorKind::InvalidInput)));
     }
-    let mut output = File::create_new(to).map_err(failed("cannot write", to))?;
+    // Nobody else has this name: we hold the store's lock. A dead process of our id may have had it.
+    let mut output = File::create(to).map_err(failed("cannot write", to))?;
     let mut buffer = vec![0u8; 1 << 20];
     let mut done = 0;
     loop {
@@ -520,7 +525,10 @@ fn write_atomic(path: &Path, content: &[u8]) -> Result<(), StoreError> {
         file.sync_all()?;
         std::fs::rename(&temporary, path)
     };
-    write().map_err(failed("cannot write", path))
+    write().map_err(|error| {
+        let _ = std::fs::remove_file(&temporary);
+        failed("cannot write", path)(error)
+    })
 }
 
 fn entries(dir: &Path) -> Vec<PathBuf> {
