@@ -1,5 +1,7 @@
 //! A world of its own for each end-to-end test: a home, a project, the `cellblock` command, and nothing shared with other tests.
 
+pub mod tracer;
+
 use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -145,7 +147,7 @@ impl Drop for World {
 /// A command that is about to run.
 #[derive(Debug)]
 pub struct Call {
-    command: Command,
+    pub(crate) command: Command,
     input: Option<Vec<u8>>,
 }
 

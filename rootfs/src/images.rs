@@ -10,6 +10,7 @@
 
 mod documents;
 mod files;
+mod temporary;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,6 +26,7 @@ pub use documents::Descriptor;
 use documents::{Config, Index, Layers, Manifest};
 pub use files::digest_text;
 use files::{copy, entries, failed, hex_of, remove, unique, verify, write_atomic};
+use temporary::Temporary;
 
 use crate::archive::{Compression, Hashing, Limits};
 use crate::unpack::{Options, OverlayForm, Ownership, UnpackError, unpack};
@@ -140,19 +142,19 @@ impl Layer {
     pub fn unpack(&self, ownership: Ownership, progress: &mut dyn FnMut(u64)) -> Result<(), StoreError> {
         let parent = self.dir.parent().unwrap_or(Path::new("/"));
         std::fs::create_dir_all(parent).map_err(failed("cannot make", parent))?;
-        let temporary = parent.join(format!(".tmp-{}-{}", std::process::id(), unique()));
-        std::fs::create_dir(&temporary).map_err(failed("cannot make", &temporary))?;
-        let result = self.unpack_to(&temporary, ownership, progress);
-        let result = result.and_then(|()| match std::fs::rename(&temporary, &self.dir) {
+        let temporary = Temporary::make(parent).map_err(failed("cannot make a folder in", parent))?;
+        let temporary_path = &temporary.path;
+        let result = self.unpack_to(temporary_path, ownership, progress);
+        let result = result.and_then(|()| match std::fs::rename(temporary_path, &self.dir) {
             // Somebody else was faster; theirs has passed the same checks.
             Err(_) if self.is_ready() => {
-                remove(&temporary);
+                remove(temporary_path);
                 Ok(())
             }
-            other => other.map_err(failed("cannot rename", &temporary)),
+            other => other.map_err(failed("cannot rename", temporary_path)),
         });
         if result.is_err() {
-            remove(&temporary);
+            remove(temporary_path);
         }
         result
     }
@@ -316,6 +318,7 @@ impl Store {
             unused.extend(
                 entries(&key)
                     .into_iter()
+                    .filter(|dir| !temporary::is_in_use(dir))
                     .filter(|dir| !used.iter().any(|u| dir.file_name().is_some_and(|n| n == u.as_str()))),
             );
         }

@@ -177,10 +177,11 @@ fn run(
 ) -> Result<Ending, RuntimeError> {
     let alone = SingleThreaded::prove().map_err(os("cannot start a cell"))?;
     let cell = &start.cell;
+    // Written down first, so that whoever comes after a kill of this process knows which groups and whose files are left.
+    let planned = start.limits.as_ref().map(|plan| plan.paths(&cell.name)).unwrap_or_default();
+    write_record(start, claim, planned)?;
     // Before the hierarchies are covered.
     if let Some(plan) = &start.limits {
-        // Written down first, so that no group stays behind if this process is killed.
-        write_record(start, claim, plan.paths(&cell.name))?;
         *cgroup = Some(plan.clone().create(&cell.name)?);
     }
     hide_cgroups()?;
@@ -205,7 +206,9 @@ fn run(
     // While it makes the namespaces.
     make_layer(start)?;
     prepare().map_err(RuntimeError::Prepare)?;
-    write_record(start, claim, cgroup.as_ref().map(Cgroup::paths).unwrap_or_default())?;
+    if let Some(cgroup) = cgroup {
+        write_record(start, claim, cgroup.paths())?;
+    }
     let control =
         crate::control::listen(&claim.dir.join("control.sock")).map_err(os("cannot make the control socket"))?;
     builder.map(&cell.ids)?;

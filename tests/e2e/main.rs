@@ -7,6 +7,7 @@ mod compat;
 mod files;
 mod images;
 mod inside;
+mod killed;
 mod lifecycle;
 mod limits;
 mod security;

@@ -22,7 +22,8 @@ pub(super) fn copy(from: &Path, to: &Path, progress: &mut dyn FnMut(u64)) -> Res
     if !input.metadata().is_ok_and(|m| m.is_file()) {
         return Err(failed("cannot read", from)(io::Error::from(io::ErrorKind::InvalidInput)));
     }
-    let mut output = File::create_new(to).map_err(failed("cannot write", to))?;
+    // Nobody else has this name: we hold the store's lock. A dead process of our id may have had it.
+    let mut output = File::create(to).map_err(failed("cannot write", to))?;
     let mut buffer = vec![0u8; 1 << 20];
     let mut done = 0;
     loop {
@@ -56,7 +57,10 @@ pub(super) fn write_atomic(path: &Path, content: &[u8]) -> Result<(), StoreError
         file.sync_all()?;
         std::fs::rename(&temporary, path)
     };
-    write().map_err(failed("cannot write", path))
+    write().map_err(|error| {
+        let _ = std::fs::remove_file(&temporary);
+        failed("cannot write", path)(error)
+    })
 }
 
 pub(super) fn entries(dir: &Path) -> Vec<PathBuf> {
