@@ -1,7 +1,7 @@
 //! What a cell may reach, by name. Knows names, addresses, packets and policies, and no containers.
 //!
 //! The order of reading: [`name`] and [`address`] (what there is) → [`policy`] (what may be reached) → [`table`] (the made-up addresses by which
-//! the cell knows names) → [`dns`] (its resolver).
+//! the cell knows names) → [`dns`] (its resolver), [`tls`] (the name in a client's first bytes).
 //!
 //! Whatever arrives from a cell is hostile. Everything that parses it takes bytes and does no input or output.
 
@@ -10,3 +10,4 @@ pub mod dns;
 pub mod name;
 pub mod policy;
 pub mod table;
+pub mod tls;

@@ -228,7 +228,7 @@ fn plain(text: &str) -> Result<Rule, RuleError> {
         Some((host, listed)) => (host, Some(ports(listed)?)),
         None => (text, None),
     };
-    if host == "host" {
+    if host.trim_end_matches('.').eq_ignore_ascii_case("host") {
         let Some(ports @ Ports::List(_)) = listed else { return Err(RuleError::HostPorts) };
         return Ok(Rule { listed: Some(ports), ..Rule::new(Target::Host) });
     }

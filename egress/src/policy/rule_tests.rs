@@ -90,7 +90,7 @@ fn what_is_no_rule_says_why() {
     for text in ["1.2.3.0/33", "[::1", "10.1.2.3/8", "1.2.3.4/x"] {
         assert!(matches!(error(text), RuleError::Block(..)), "{text}: {:?}", error(text));
     }
-    for text in ["host", "host:all"] {
+    for text in ["host", "host:all", "hoSt", "Host."] {
         assert_eq!(error(text), RuleError::HostPorts, "{text}");
     }
     assert_eq!(error("host:1 private"), RuleError::Meaningless("private"));
