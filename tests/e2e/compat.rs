@@ -377,7 +377,7 @@ fn a_flattened_root_looks_the_same_in_podman() {
     let made = call(&world, &[&["bundle", "--flatten", "-o", dir.to_str().expect("utf-8")], &flags[..]].concat());
     assert_eq!(made.code(), Some(0), "{made}");
     let done = world.call(&podman, &podman_line(&world, &dir)).run();
-    stop_pause(&world);
+    tidy(&world);
     let problems: Vec<_> = differences("podman", &own, &sight(&done))
         .into_iter()
         .filter(|line| !PODMANS_OWN.iter().any(|(key, _)| line.starts_with(&format!("podman: {key}"))))
@@ -426,14 +426,28 @@ fn podman_line(world: &World, dir: &Path) -> Vec<String> {
     if is_root() {
         let map = &spec["linux"]["uidMappings"][0];
         let map = format!("{}:{}:{}", map["containerID"], map["hostID"], map["size"]);
-        line.extend([format!("--uidmap={map}"), format!("--gidmap={map}")]);
+        line.extend([format!("--uidmap={map}"), format!("--gidmap={map}"), format!("--cgroup-parent=/{}", parent())]);
     }
     line.extend(["--rootfs".into(), dir.join("rootfs").display().to_string(), "sh".into(), "-c".into(), probe()]);
     line
 }
 
-/// Without root podman leaves a process behind that holds its user namespace.
-fn stop_pause(world: &World) {
+/// The cgroup that podman, as root, makes its own in and leaves behind.
+fn parent() -> String {
+    format!("cellblock-test-podman-{}", std::process::id())
+}
+
+/// Without root podman leaves a process behind that holds its user namespace; with it, empty cgroups.
+fn tidy(world: &World) {
+    let trees = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|tree| tree.path());
+    for group in trees.chain(["/sys/fs/cgroup".into()]).map(|tree| tree.join(parent())) {
+        // conmon lives a little longer than its container.
+        world.wait("podman's cgroups are empty", || {
+            let _ = std::fs::remove_dir(group.join("conmon"));
+            let _ = std::fs::remove_dir(&group);
+            !group.exists()
+        });
+    }
     for place in ["run/libpod/tmp/pause.pid", "run/tmp/pause.pid"] {
         let pid = std::fs::read_to_string(world.path(place)).ok().and_then(|text| text.trim().parse().ok());
         if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
