@@ -96,6 +96,10 @@ fn words(error: &CliError) -> String {
             }
             _ => format!("`{program}` cannot be executed in the cell: {source}"),
         },
+        // ENOSPC has its own meaning here, and its usual words mislead (unshare(2)).
+        CliError::Runtime(RuntimeError::Outer(OuterError::Unshare(source))) if is_full(source) => {
+            "this user may make no more user namespaces: the limit user.max_user_namespaces is reached".into()
+        }
         other => other.to_string(),
     }
 }
@@ -140,6 +144,9 @@ fn runtime_hint(error: &RuntimeError) -> Vec<String> {
         {
             "`cellblock run --dry-run` shows the image and the PATH inside; the `host` image has the host's own tools"
                 .into()
+        }
+        RuntimeError::Exec { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            "if the file is there, what it needs to start is not: the interpreter of its first line, or its dynamic loader".into()
         }
         RuntimeError::Outer(OuterError::MapRefused { .. }) => {
             "`cellblock doctor` looks at /etc/subuid and newuidmap; `--userns single` does without them".into()

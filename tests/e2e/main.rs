@@ -3,6 +3,7 @@
 //! Every denial has a positive twin beside it that proves the probe works.
 
 mod command_line;
+mod faults;
 mod files;
 mod images;
 mod inside;
