@@ -10,6 +10,7 @@ mod inside;
 mod killed;
 mod lifecycle;
 mod limits;
+mod programs;
 mod security;
 mod streams;
 mod terminal;
