@@ -8,7 +8,7 @@ use cellblock_bundle::Ids;
 use cellblock_rootfs::root::skeleton::{self, Entry};
 use cellblock_runtime::state::{Claim, Dirs};
 use cellblock_runtime::supervisor::{Start, supervise};
-use cellblock_runtime::{cleanup, outer};
+use cellblock_runtime::{cleanup, exit, outer};
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now, inherited};
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
@@ -94,6 +94,8 @@ pub(crate) fn run_in_outer(job: &Job, ids: &Ids, descriptors: Vec<OwnedFd>) -> R
             .map_err(|e| process("cannot wait for our own job")(e.into()))?;
             match status.and_then(|(_, s)| s.exit_status()) {
                 Some(0) => Ok(()),
+                // It has told why.
+                Some(exit::OURS) => Err(CliError::Told),
                 _ => Err(CliError::Plain { message: "a step in the user namespace failed".into(), hint: None }),
             }
         }
@@ -139,10 +141,7 @@ fn guard(start: &Start, entries: &[Entry], lock: OwnedFd, ready: Option<OwnedFd>
     let cell = &start.cell;
     let claim = Claim { name: cell.name.clone(), dir: start.dirs.cell(&cell.name), lock };
     let top = start.dirs.skeleton(&cell.name);
-    let mut prepare = || {
-        skeleton::write(&top, entries, &cell.ids, &cell.user)
-            .map_err(|e| format!("cannot write the cell's own files: {e}"))
-    };
+    let mut prepare = || skeleton::write(&top, entries, &cell.ids, &cell.user);
     let mut ready = ready;
     let mut started = || {
         if let Some(pipe) = ready.take() {

@@ -34,6 +34,9 @@ pub(crate) enum CliError {
     Runtime(#[from] RuntimeError),
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// A process of ours failed, and has told why.
+    #[error("a step in the user namespace failed")]
+    Told,
     /// The person said no.
     #[error("not started")]
     Declined,
@@ -66,6 +69,9 @@ impl CliError {
 
 /// Tells an error on standard error and gives the exit code for it.
 pub(crate) fn tell(error: &CliError) -> i32 {
+    if matches!(error, CliError::Told) {
+        return error.code();
+    }
     let style = Style::stderr();
     let message = words(error);
     // Several lines only from our own lists of problems; each is made fit for a terminal.
@@ -90,6 +96,10 @@ fn words(error: &CliError) -> String {
             }
             _ => format!("`{program}` cannot be executed in the cell: {source}"),
         },
+        // ENOSPC has its own meaning here, and its usual words mislead (unshare(2)).
+        CliError::Runtime(RuntimeError::Outer(OuterError::Unshare(source))) if is_full(source) => {
+            "this user may make no more user namespaces: the limit user.max_user_namespaces is reached".into()
+        }
         other => other.to_string(),
     }
 }
@@ -108,6 +118,9 @@ fn hint(error: &CliError) -> Vec<String> {
         )),
         CliError::State(StateError::NotRunning(_)) => one("`cellblock status` lists the cells that run"),
         CliError::Image(error) => error.hint().into_iter().collect(),
+        CliError::State(StateError::Io { source, .. }) | CliError::File { source, .. } if is_full(source) => {
+            one(MAKE_ROOM)
+        }
         CliError::Spec(SpecError::PathTooLong { .. } | SpecError::OverlayPath(_)) => {
             one("set XDG_DATA_HOME and XDG_RUNTIME_DIR to shorter, plain paths")
         }
@@ -115,6 +128,13 @@ fn hint(error: &CliError) -> Vec<String> {
         CliError::Plain { hint, .. } => hint.iter().cloned().collect(),
         _ => Vec::new(),
     }
+}
+
+const MAKE_ROOM: &str = "make room on that file system; what was begun has been removed";
+
+/// Whether a file system is full, or a quota used up.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn runtime_hint(error: &RuntimeError) -> Vec<String> {
@@ -125,6 +145,9 @@ fn runtime_hint(error: &RuntimeError) -> Vec<String> {
             "`cellblock run --dry-run` shows the image and the PATH inside; the `host` image has the host's own tools"
                 .into()
         }
+        RuntimeError::Exec { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            "if the file is there, what it needs to start is not: the interpreter of its first line, or its dynamic loader".into()
+        }
         RuntimeError::Outer(OuterError::MapRefused { .. }) => {
             "`cellblock doctor` looks at /etc/subuid and newuidmap; `--userns single` does without them".into()
         }
@@ -134,6 +157,15 @@ fn runtime_hint(error: &RuntimeError) -> Vec<String> {
         RuntimeError::Build(BuildError::Container(text)) if text.contains("chdir") => {
             "the working directory does not exist inside: see `--workdir` and `--volume`".into()
         }
+        RuntimeError::Build(BuildError::Container(text))
+            if text.contains("ENOSPC") || text.contains("No space left") =>
+        {
+            "make room where XDG_RUNTIME_DIR and XDG_DATA_HOME are".into()
+        }
+        RuntimeError::Os { source, .. } if is_full(source) => {
+            "make room where XDG_RUNTIME_DIR and XDG_DATA_HOME are".into()
+        }
+        RuntimeError::State(StateError::Io { source, .. }) if is_full(source) => MAKE_ROOM.into(),
         RuntimeError::Build(BuildError::Container(_)) => "`cellblock doctor` says what this host lacks".into(),
         RuntimeError::Limit(_) => {
             "`--limits=best-effort` goes on without the limit; `cellblock doctor` says what would mend it".into()

@@ -170,8 +170,11 @@ impl Layer {
             limits: Limits::STANDARD,
             hashing: Hashing::Both,
         };
-        let summary = unpack(blob, dest.as_fd(), &options, &mut |p| progress(p.archive_bytes))
-            .map_err(|source| StoreError::Archive { path: self.blob.clone(), source })?;
+        let summary =
+            unpack(blob, dest.as_fd(), &options, &mut |p| progress(p.archive_bytes)).map_err(|error| match error {
+                UnpackError::NoSpace { .. } => StoreError::NoSpace { path: dir.to_owned() },
+                source => StoreError::Archive { path: self.blob.clone(), source },
+            })?;
         let same = |found: Option<[u8; 32]>, wanted: &str| found.is_some_and(|d| digest_text(&d) == wanted);
         if !same(summary.totals.source_digest, &self.digest) || !same(summary.totals.stream_digest, &self.diff_id) {
             return Err(StoreError::Tampered { image: self.image.clone(), digest: self.digest.clone() });

@@ -81,9 +81,6 @@ pub enum RuntimeError {
         /// Why it failed.
         source: io::Error,
     },
-    /// What the caller prepares in OUTER failed; its own words.
-    #[error("{0}")]
-    Prepare(String),
     /// The seccomp filter could not be loaded inside.
     #[error("the seccomp filter could not be loaded inside the cell: {0}")]
     Seccomp(io::Error),
@@ -122,7 +119,7 @@ pub struct Ended {
 pub fn supervise(
     start: &Start,
     claim: Claim,
-    prepare: &mut dyn FnMut() -> Result<(), String>,
+    prepare: &mut dyn FnMut() -> io::Result<()>,
     started: &mut dyn FnMut(),
 ) -> Result<Ended, RuntimeError> {
     outer::settle_capabilities().map_err(os("cannot settle capabilities"))?;
@@ -171,7 +168,7 @@ fn run(
     start: &Start,
     claim: &Claim,
     signals: SignalFd,
-    prepare: &mut dyn FnMut() -> Result<(), String>,
+    prepare: &mut dyn FnMut() -> io::Result<()>,
     started: &mut dyn FnMut(),
     cgroup: &mut Option<Cgroup>,
 ) -> Result<Ending, RuntimeError> {
@@ -205,7 +202,11 @@ fn run(
     let mut builder = Builder::start(order, theirs, &alone)?;
     // While it makes the namespaces.
     make_layer(start)?;
-    prepare().map_err(RuntimeError::Prepare)?;
+    prepare().map_err(|source| StateError::Io {
+        what: "cannot write the cell's own files in",
+        path: claim.dir.clone(),
+        source,
+    })?;
     if let Some(cgroup) = cgroup {
         write_record(start, claim, cgroup.paths())?;
     }

@@ -86,6 +86,7 @@ fn order(total: usize) -> Vec<usize> {
 
 /// Kills `line` at its system calls, one run after the other. `before` is done first each time, `next` is the next command: after it nothing
 /// may be left that is not left by runs that nobody kills.
+#[allow(clippy::print_stdout, reason = "where the kill fell, beside a failure")]
 fn sweep(world: &World, line: &str, victim: Victim, before: &dyn Fn(), next: &dyn Fn(&str)) {
     let whole = || {
         before();

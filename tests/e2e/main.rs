@@ -4,12 +4,14 @@
 
 mod command_line;
 mod compat;
+mod faults;
 mod files;
 mod images;
 mod inside;
 mod killed;
 mod lifecycle;
 mod limits;
+mod programs;
 mod security;
 mod streams;
 mod terminal;

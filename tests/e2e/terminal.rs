@@ -2,11 +2,12 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use cellblock_tests::World;
 
 /// Runs a command line on a fresh terminal and gives what it showed.
-fn script(world: &World, line: &str) -> String {
+pub(super) fn script(world: &World, line: &str) -> String {
     let full = world.shell_line(line);
     world.call(Path::new("script"), &["-qec", &full, "/dev/null"]).run().stdout()
 }
@@ -30,14 +31,16 @@ fn a_hosts_terminal_is_never_handed_over() {
 }
 
 /// A tmux server of this test alone.
-struct Tmux<'a> {
+pub(super) struct Tmux<'a> {
     world: &'a World,
     socket: String,
 }
 
 impl<'a> Tmux<'a> {
-    fn new(world: &'a World) -> Self {
-        let socket = world.path("run/tmux").display().to_string();
+    pub(super) fn new(world: &'a World) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let socket = world.path(&format!("run/tmux{number}")).display().to_string();
         let tmux = Self { world, socket };
         tmux.tmux(&[
             "-f",
@@ -53,30 +56,30 @@ impl<'a> Tmux<'a> {
         tmux
     }
 
-    fn tmux(&self, args: &[&str]) -> String {
+    pub(super) fn tmux(&self, args: &[&str]) -> String {
         let output = Command::new("tmux").args(["-S", &self.socket]).args(args).output().expect("tmux");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    fn keys(&self, keys: &[&str]) {
+    pub(super) fn keys(&self, keys: &[&str]) {
         self.tmux(&[&["send-keys"], keys].concat());
     }
 
-    fn line(&self, text: &str) {
+    pub(super) fn line(&self, text: &str) {
         self.tmux(&["send-keys", "-l", text]);
         self.keys(&["Enter"]);
     }
 
-    fn screen(&self) -> String {
+    pub(super) fn screen(&self) -> String {
         self.tmux(&["capture-pane", "-p"])
     }
 
     /// Long enough for a program to end: what is typed before that goes to it and not to the shell.
-    fn pause(&self) {
+    pub(super) fn pause(&self) {
         std::thread::sleep(std::time::Duration::from_millis(800));
     }
 
-    fn see(&self, text: &str) {
+    pub(super) fn see(&self, text: &str) {
         let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while !self.screen().contains(text) {
             assert!(std::time::Instant::now() < end, "«{text}» never showed:\n{}", self.screen());
@@ -95,8 +98,14 @@ impl Drop for Tmux<'_> {
 #[test]
 fn an_interactive_shell_feels_native() {
     let world = World::new();
-    let tmux = Tmux::new(&world);
-    tmux.line(&world.shell_line("run --yes -- sh"));
+    interactive_shell(&world, "host");
+    world.load_alpine();
+    interactive_shell(&world, "alpine");
+}
+
+fn interactive_shell(world: &World, image: &str) {
+    let tmux = Tmux::new(world);
+    tmux.line(&world.shell_line(&format!("run --yes --image {image} -- sh")));
     tmux.see("command  sh");
     tmux.line("echo in-$CELLBLOCK_NAME");
     tmux.see("in-demo-main-sh");
