@@ -43,7 +43,7 @@ impl Call {
     /// # Panics
     /// If the command cannot be traced, or processes of it stay.
     #[must_use]
-    #[allow(clippy::zombie_processes, reason = "the tracer waits for every process itself")]
+    #[expect(clippy::zombie_processes, reason = "the tracer waits for it, as for all others")]
     pub fn killed_at(self, nth: usize, victim: Victim) -> Traced {
         // It stops itself, so that it can be taken hold of before its first own instruction.
         let mut words =

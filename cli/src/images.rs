@@ -11,6 +11,7 @@ use cellblock_rootfs::root::host::{self, HostError, HostImage};
 use cellblock_rootfs::root::skeleton::{self, About, Entry, SkeletonError};
 use cellblock_rootfs::unpack::Ownership;
 use indicatif::{ProgressBar, ProgressStyle};
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::job::{Job, run_in_outer};
@@ -55,6 +56,9 @@ impl ImageError {
             Self::Store(StoreError::Tampered { .. }) => "remove it with `cellblock image remove` and store it again",
             Self::Store(StoreError::BadName(_)) => {
                 "a name is lower-case letters, digits, `.`, `_`, `-`, `/`, with an optional `:TAG`; `host` and `auto` are taken"
+            }
+            Self::Fetch(FetchError::Write { source, .. }) if crate::report::is_full(source) => {
+                "make room; what was fetched so far is continued next time"
             }
             Self::Store(StoreError::NoSpace { .. }) => "make room; what was begun has been removed",
             Self::Skeleton(SkeletonError::EtcIsNoDirectory) => "repack the image with a real /etc",
@@ -193,6 +197,15 @@ pub(crate) fn pull_alpine(version: &str, mirror: Option<&str>, host: &HostFacts)
     let folder = data.join("downloads");
     let io = |source| StoreError::Io { what: "cannot make", path: folder.clone(), source };
     std::fs::create_dir_all(&folder).map_err(io)?;
+    let (store, name) = (Store::new(&data), format!("alpine:{}", release.version));
+    // Two that fetch the same file write to the same part of it: the second waits, and then finds the image stored.
+    let lock = std::fs::File::open(&folder).map_err(io)?;
+    if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|e| io(e.into()))?;
+        if let Some(image) = store.find(&name)? {
+            return Ok(image);
+        }
+    }
     let file = folder.join(format!("alpine-{}-{}.tar.gz", release.version, alpine::ARCH));
     let bar = bar(&format!("fetching alpine {}", release.version), None);
     let fetched = fetcher.file(&release.url, &file, &release.sha256, &mut |done, total| {
@@ -203,8 +216,7 @@ pub(crate) fn pull_alpine(version: &str, mirror: Option<&str>, host: &HostFacts)
     });
     bar.finish_and_clear();
     fetched?;
-    let name = format!("alpine:{}", release.version);
-    let image = Store::new(&data).load(&file, &name, &release.url, &mut |_| {})?;
+    let image = store.load(&file, &name, &release.url, &mut |_| {})?;
     let _ = std::fs::remove_file(&file);
     Ok(image)
 }

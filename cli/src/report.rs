@@ -133,7 +133,7 @@ fn hint(error: &CliError) -> Vec<String> {
 const MAKE_ROOM: &str = "make room on that file system; what was begun has been removed";
 
 /// Whether a file system is full, or a quota used up.
-fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

@@ -12,7 +12,7 @@ fn apart(world: &World, script: &str) -> Done {
     world.call(Path::new("unshare"), &[flags, "sh", "-c", &script]).run()
 }
 
-/// Runs `script` with a file system of `size` at `dir` of the world, and lists afterwards what is on it, folders aside.
+/// Runs `script` with a file system of `size` (and further options) at `dir` of the world, and lists afterwards what is on it, folders aside.
 fn with_space(world: &World, dir: &str, size: &str, script: &str) -> (Done, Vec<String>) {
     let at = world.path(dir).display().to_string();
     std::fs::create_dir_all(&at).expect("a folder");
@@ -27,12 +27,12 @@ fn with_space(world: &World, dir: &str, size: &str, script: &str) -> (Done, Vec<
 #[test]
 fn no_space_for_what_runs_is_said_and_leaves_nothing() {
     let world = World::new();
-    // A folder takes a page or none, and a cell some dozens: with each of these another step finds no room.
-    for size in ["4k", "12k", "20k", "48k", "72k"] {
-        let (done, left) = with_space(&world, "run", size, "cellblock run --image host -- true");
-        assert!(done.stdout().contains("code=125"), "{size}: {done}");
+    // A cell makes three folders, a lock, two files and a socket there: with each of these another step finds no room.
+    for room in ["4k", "1m,nr_inodes=3", "1m,nr_inodes=5", "1m,nr_inodes=6", "1m,nr_inodes=7", "1m,nr_inodes=8"] {
+        let (done, left) = with_space(&world, "run", room, "cellblock run --image host -- true");
+        assert!(done.stdout().contains("code=125"), "{room}: {done}");
         done.says("No space left on device").says("hint:  make room");
-        assert_eq!(left, Vec::<String>::new(), "{size}: {done}");
+        assert_eq!(left, Vec::<String>::new(), "{room}: {done}");
     }
     let (done, left) = with_space(&world, "run", "2m", "cellblock run --image host -- echo works");
     assert!(done.stdout().contains("works\ncode=0") && left.is_empty(), "{done}");

@@ -1,6 +1,6 @@
 //! Images: storing, choosing, breaking them (row F3, the Alpine part).
 
-use cellblock_tests::{World, alpine};
+use cellblock_tests::{World, alpine, cellblock};
 
 #[test]
 fn load_list_inspect_run_remove() {
@@ -121,4 +121,78 @@ fn a_pinned_release_comes_from_any_mirror_and_is_checked() {
     assert_eq!(pull.1.code(), Some(125), "{}", pull.1);
     pull.1.says("wrong checksum").says("nothing was stored");
     world.cellblock("image pull alpine:3.19.1").fails(125).says("no built-in checksum").says("https");
+}
+
+/// A mirror on this machine: sends the real release, from where it is asked to, only half of it on its first `cut` answers, and then
+/// nothing more. What it was asked for comes back on the channel.
+#[expect(clippy::disallowed_methods, reason = "a server of the test's own: this process starts no container")]
+fn mirror(cut: usize) -> (String, std::sync::mpsc::Receiver<String>) {
+    use std::io::{Read, Write};
+    let bytes = std::fs::read(alpine()).expect("alpine");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("address");
+    let (tell, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for (number, mut stream) in listener.incoming().flatten().enumerate() {
+            let mut request = vec![0u8; 4096];
+            let length = stream.read(&mut request).unwrap_or(0);
+            let request = String::from_utf8_lossy(request.get(..length).unwrap_or_default()).to_lowercase();
+            let from =
+                request.split_once("range: bytes=").and_then(|(_, r)| r.split_once('-')?.0.parse::<usize>().ok());
+            let body = bytes.get(from.unwrap_or(0)..).unwrap_or_default();
+            let status = if from.is_some() { "206 Partial Content" } else { "200 OK" };
+            let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let body = if number < cut { body.get(..body.len() / 2).unwrap_or_default() } else { body };
+            let _ = stream.write_all(body);
+            let _ = tell.send(request);
+            if number < cut {
+                open.push(stream);
+            }
+        }
+    });
+    (format!("defaults:\n  alpine_mirror: http://{address}/alpine\n"), heard)
+}
+
+#[test]
+fn a_download_whose_program_was_killed_goes_on_where_it_was() {
+    let world = World::new();
+    let (config, heard) = mirror(1);
+    world.configure(&config);
+    let mut child = world.call(&cellblock(), &["image", "pull", "alpine:3.20.3"]).start();
+    let _ = heard.recv().expect("a request");
+    let downloads = world.path("home/.local/share/cellblock/downloads");
+    let part = || -> u64 {
+        std::fs::read_dir(&downloads)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|e| Some(e.metadata().ok()?.len()))
+            .sum()
+    };
+    world.wait("half of it", || part() > 1_000_000);
+    child.kill().expect("kill");
+    let _ = child.wait();
+    world.cellblock("image pull alpine:3.20.3").ok();
+    assert!(heard.recv().expect("a request").contains("range: bytes=1"), "the half was used");
+    assert_eq!(part(), 0, "nothing of it is left");
+    assert_eq!(world.cellblock("run --image alpine -- cat /etc/alpine-release").ok(), "3.20.3\n");
+}
+
+#[test]
+fn an_image_that_several_need_at_once_is_fetched_once() {
+    let world = World::new();
+    let (config, heard) = mirror(0);
+    world.configure(&config);
+    let starts: Vec<_> = (0..3)
+        .map(|_| {
+            world.call(&cellblock(), &["run", "--image", "alpine:3.20.3", "--", "cat", "/etc/alpine-release"]).start()
+        })
+        .collect();
+    for child in starts {
+        let output = child.wait_with_output().expect("its end");
+        assert_eq!(output.stdout, b"3.20.3\n", "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(heard.try_iter().count(), 1);
+    assert!(world.leftovers().is_empty());
 }

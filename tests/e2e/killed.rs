@@ -1,7 +1,8 @@
 //! kill -9 at any system call of any of our processes: the next command cleans up by itself.
 //!
-//! In the suite every process is killed at a spread of its system calls. `CELLBLOCK_TEST_KILL=all` kills at every one, and
-//! `CELLBLOCK_TEST_KILL=FROM-TO` at those: the number is in the message of a failure.
+//! In the suite every process is killed at a spread of its system calls, for a few seconds a test. `CELLBLOCK_TEST_KILL=SECONDS` goes on
+//! for longer, `CELLBLOCK_TEST_KILL=all` kills at every one, and `CELLBLOCK_TEST_KILL=FROM-TO` at those: the number is in the message of a
+//! failure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use cellblock_tests::tracer::Victim;
 use cellblock_tests::{World, is_root};
 
 /// How long one sweep may take in the suite.
-const BUDGET: Duration = Duration::from_secs(12);
+const BUDGET: u64 = 8;
 
 /// Everything below the folders that are cellblock's own, but for the given ones.
 fn own_files(world: &World) -> BTreeSet<PathBuf> {
@@ -62,31 +63,33 @@ fn cell_name(world: &World) -> String {
     format!("k-{}", root.file_name().expect("a name").to_string_lossy())
 }
 
-/// Which system calls to kill at, of `total`: a number that has no factor in common with it steps through all of them in an order that is
-/// spread out from the first on.
-fn order(total: usize) -> Vec<usize> {
-    match std::env::var("CELLBLOCK_TEST_KILL").as_deref() {
-        Ok("all") => (0..total).collect(),
-        Ok(range) => {
-            let (from, to) = range.split_once('-').expect("FROM-TO");
-            (from.parse().expect("a number")..=to.parse().expect("a number")).collect()
-        }
-        Err(_) => {
-            let gcd = |mut a: usize, mut b: usize| {
-                while b > 0 {
-                    (a, b) = (b, a % b);
-                }
-                a
-            };
-            let step = (total * 618 / 1000..).find(|s| gcd(*s, total) == 1).unwrap_or(1);
-            (0..total).map(|i| i * step % total).collect()
-        }
+/// Which system calls to kill at, of `total`, and for how long. A step that has no factor in common with `total` goes through all of them
+/// in an order that is spread out from the first on.
+fn order(total: usize) -> (Vec<usize>, Duration) {
+    let for_long = Duration::from_secs(86_400);
+    let wanted = std::env::var("CELLBLOCK_TEST_KILL").unwrap_or_default();
+    let number = |text: &str| text.parse::<usize>().expect("CELLBLOCK_TEST_KILL: SECONDS, all, or FROM-TO");
+    if wanted == "all" {
+        return ((0..total).collect(), for_long);
     }
+    if let Some((from, to)) = wanted.split_once('-') {
+        return ((number(from)..=number(to)).collect(), for_long);
+    }
+    let seconds = if wanted.is_empty() { BUDGET } else { number(&wanted) as u64 };
+    let step = (total * 618 / 1000..).find(|step| common_factor(*step, total) == 1).unwrap_or(1);
+    ((0..total).map(|i| i * step % total).collect(), Duration::from_secs(seconds))
+}
+
+fn common_factor(mut a: usize, mut b: usize) -> usize {
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 /// Kills `line` at its system calls, one run after the other. `before` is done first each time, `next` is the next command: after it nothing
 /// may be left that is not left by runs that nobody kills.
-#[allow(clippy::print_stdout, reason = "where the kill fell, beside a failure")]
+#[expect(clippy::print_stdout, reason = "what was covered, for whoever looks")]
 fn sweep(world: &World, line: &str, victim: Victim, before: &dyn Fn(), next: &dyn Fn(&str)) {
     let whole = || {
         before();
@@ -98,10 +101,10 @@ fn sweep(world: &World, line: &str, victim: Victim, before: &dyn Fn(), next: &dy
     // The first run may do more than all others.
     let total = whole().min(whole());
     let normal = own_files(world);
-    let budget = if std::env::var_os("CELLBLOCK_TEST_KILL").is_some() { Duration::from_secs(86_400) } else { BUDGET };
+    let (calls, budget) = order(total);
     let end = Instant::now() + budget;
     let mut killed: BTreeMap<String, usize> = BTreeMap::new();
-    for nth in order(total) {
+    for nth in calls {
         if Instant::now() > end {
             break;
         }

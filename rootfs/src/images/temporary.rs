@@ -87,6 +87,7 @@ mod tests {
         assert!(!is_in_use(&path));
         drop(Temporary::make(&dir).expect("made"));
         assert!(!path.exists() && second.path.exists());
-        std::fs::remove_dir_all(dir).expect("removed");
+        crate::images::remove(&dir);
+        assert!(!dir.exists());
     }
 }
