@@ -47,8 +47,8 @@ impl Temporary {
     }
 }
 
-/// Whether the folder's name says that it is not finished.
-fn is_unfinished(path: &Path) -> bool {
+/// Whether the name says that it is not finished.
+pub(super) fn is_unfinished(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()))
 }
 
