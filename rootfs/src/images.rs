@@ -393,10 +393,6 @@ impl Store {
         let images = self.images();
         let blobs = images.join("blobs/sha256");
         std::fs::create_dir_all(&blobs).map_err(failed("cannot make", &blobs))?;
-        let layout = images.join("oci-layout");
-        if !layout.exists() {
-            write_atomic(&layout, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        }
         let path = images.join("lock");
         let file = File::options()
             .create(true)
@@ -405,6 +401,14 @@ impl Store {
             .open(&path)
             .map_err(failed("cannot open", &path))?;
         rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(|e| failed("cannot lock", &path)(e.into()))?;
+        // Nobody else writes here now: what is unfinished is a dead process's.
+        for left in entries(&images).into_iter().filter(|path| temporary::is_unfinished(path)) {
+            let _ = std::fs::remove_file(left);
+        }
+        let layout = images.join("oci-layout");
+        if !layout.exists() {
+            write_atomic(&layout, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        }
         Ok(file)
     }
 

@@ -125,7 +125,10 @@ fn a_pinned_release_comes_from_any_mirror_and_is_checked() {
 
 /// A mirror on this machine: sends the real release, from where it is asked to, only half of it on its first `cut` answers, and then
 /// nothing more. What it was asked for comes back on the channel.
-#[expect(clippy::disallowed_methods, reason = "a server of the test's own: this process starts no container")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it serves for as long as the test runs; no cell is started in this process"
+)]
 fn mirror(cut: usize) -> (String, std::sync::mpsc::Receiver<String>) {
     use std::io::{Read, Write};
     let bytes = std::fs::read(alpine()).expect("alpine");

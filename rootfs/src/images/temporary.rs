@@ -47,14 +47,14 @@ impl Temporary {
     }
 }
 
-/// Whether the folder's name says that it is not finished.
-fn is_unfinished(path: &Path) -> bool {
+/// Whether the name says that it is not finished.
+pub(super) fn is_unfinished(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()))
 }
 
-/// Whether somebody is filling the folder just now.
+/// Whether somebody is filling the folder just now, or may be: one that belongs to an id from inside may be closed to us.
 pub(super) fn is_in_use(path: &Path) -> bool {
-    is_unfinished(path) && matches!(lock(path), Ok(None))
+    is_unfinished(path) && !matches!(lock(path), Ok(Some(_)))
 }
 
 /// The folder's lock, if nobody has it and the folder is still there.
@@ -87,7 +87,6 @@ mod tests {
         assert!(!is_in_use(&path));
         drop(Temporary::make(&dir).expect("made"));
         assert!(!path.exists() && second.path.exists());
-        crate::images::remove(&dir);
-        assert!(!dir.exists());
+        super::super::remove(&dir);
     }
 }
