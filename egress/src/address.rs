@@ -65,17 +65,7 @@ impl Block {
     /// Whether `address` lies in it.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.base, address) {
-            (IpAddr::V4(base), IpAddr::V4(address)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0);
-                u32::from(base) == u32::from(address) & mask
-            }
-            (IpAddr::V6(base), IpAddr::V6(address)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.bits)).unwrap_or(0);
-                u128::from(base) == u128::from(address) & mask
-            }
-            _ => false,
-        }
+        self.is_v6() == address.is_ipv6() && self.base == prefix(address, self.bits)
     }
 
     /// Whether it is of IPv6.
@@ -99,6 +89,15 @@ impl Block {
     }
 }
 
+/// `address` with all but its first `bits` bits zero.
+fn prefix(address: IpAddr, bits: u8) -> IpAddr {
+    let bits = u32::from(bits);
+    match address {
+        IpAddr::V4(a) => IpAddr::V4((u32::from(a) & u32::MAX.checked_shl(32 - bits).unwrap_or(0)).into()),
+        IpAddr::V6(a) => IpAddr::V6((u128::from(a) & u128::MAX.checked_shl(128 - bits).unwrap_or(0)).into()),
+    }
+}
+
 impl std::str::FromStr for Block {
     type Err = BlockError;
 
@@ -114,16 +113,7 @@ impl std::str::FromStr for Block {
         if bits > most {
             return Err(BlockError::Syntax);
         }
-        let base = match address {
-            IpAddr::V4(a) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
-                IpAddr::V4((u32::from(a) & mask).into())
-            }
-            IpAddr::V6(a) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-                IpAddr::V6((u128::from(a) & mask).into())
-            }
-        };
+        let base = prefix(address, bits);
         let block = Self { base, bits };
         if base == address { Ok(block) } else { Err(BlockError::HostBits(block.to_string())) }
     }

@@ -136,7 +136,9 @@ impl Builder {
         for (file, extents) in [("uid_map", &ids.uids), ("gid_map", &ids.gids)] {
             let text = map_text(extents);
             let text = if ids.rootless() { identity(&text) } else { text };
-            std::fs::write(format!("/proc/{}/{file}", self.pid.as_raw_nonzero()), text).map_err(BuildError::Map)?;
+            if let Err(error) = std::fs::write(format!("/proc/{}/{file}", self.pid.as_raw_nonzero()), text) {
+                return Err(self.last_words().unwrap_or(BuildError::Map(error)));
+            }
         }
         Ok(())
     }
@@ -144,12 +146,23 @@ impl Builder {
     /// Lets it mount `root` and create the cell; returns the process id of the cell's init. The builder then ends.
     pub(crate) fn create(mut self, root: &Plan) -> Result<Pid, BuildError> {
         let root = serde_json::to_vec(root).map_err(io::Error::from)?;
-        self.to.write_all(&u32::try_from(root.len()).unwrap_or(0).to_le_bytes())?;
-        self.to.write_all(&root)?;
+        let length = u32::try_from(root.len()).unwrap_or(0).to_le_bytes();
+        // One that has failed already reads no more: why, is in its answer.
+        let _ = self.to.write_all(&length).and_then(|()| self.to.write_all(&root));
         match self.read()? {
             (CREATED, text) => text.parse().ok().and_then(Pid::from_raw).ok_or(BuildError::Gone),
             (_, text) => Err(BuildError::Container(text)),
         }
+    }
+
+    /// Why it has given up, if it has: what we do to one that is gone fails with reasons that say nothing.
+    fn last_words(&mut self) -> Option<BuildError> {
+        let mut poll = [PollFd::new(&self.from, PollFlags::IN)];
+        let spoken = rustix::event::poll(&mut poll, Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 }));
+        if !spoken.is_ok_and(|count| count == 1) {
+            return None;
+        }
+        self.read().ok().map(|(_, text)| BuildError::Container(text))
     }
 
     /// One message: kind, length, text.
@@ -214,7 +227,12 @@ fn child(order: Order<'_>, supervisor: (OwnedFd, OwnedFd), mut from: std::fs::Fi
     if order.network
         && let Err(error) = namespace::unshare(UnshareFlags::NEWNET).and_then(|()| cellblock_sys::net::loopback_up())
     {
-        tell(&mut to, FAILED, &format!("cannot make a network namespace: {error}"));
+        let why = match error.kind() {
+            // namespaces(7): not a disk.
+            io::ErrorKind::StorageFull => "the host allows no more of them (user.max_net_namespaces)".to_owned(),
+            _ => error.to_string(),
+        };
+        tell(&mut to, FAILED, &format!("cannot make a network namespace: {why}"));
         exit_now(crate::exit::OURS);
     }
     let Ok(root) = receive_root(&mut from) else { exit_now(crate::exit::OURS) };

@@ -181,7 +181,7 @@ fn run(
     if let Some(plan) = &start.limits {
         *cgroup = Some(plan.clone().create(&cell.name)?);
     }
-    hide_cgroups()?;
+    hide_cgroups(cell.ids.rootless())?;
     let stage = make_stage(start, claim)?;
     let mut stdio = Stdio::prepare(cell.terminal, &stage).map_err(os("cannot prepare the standard streams"))?;
     let (report, theirs) =
@@ -226,17 +226,19 @@ fn run(
 
 /// Puts a read-only cgroup2 over `/sys/fs/cgroup` of OUTER. libcontainer then takes the host for a pure v2 one on which it may not
 /// make cgroups, and carries on without: on v1 and hybrid hosts it would fail rootless, and as root it would move the
-/// cell into a dozen new groups, which costs milliseconds. Limits are ours ([`crate::limits`]).
-fn hide_cgroups() -> Result<(), RuntimeError> {
+/// cell into a dozen new groups, which costs milliseconds. Limits are ours ([`crate::cgroup`]).
+fn hide_cgroups(rootless: bool) -> Result<(), RuntimeError> {
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    // A mount that is there already, on pure v2 and on hybrid hosts: as root a new one may wait 15 ms for the kernel.
-    let copied = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].into_iter().find_map(|path| {
-        let is_v2 = rustix::fs::statfs(path).is_ok_and(|s| s.f_type == CGROUP2_SUPER_MAGIC);
+    // Under real root a mount that is there already, on pure v2 and on hybrid hosts: a new one may wait 15 ms for the kernel. Rootless a new
+    // one is made at once, and shows no more than OUTER's cgroup namespace: a cell with the host's network sees it.
+    let there: &[&str] = if rootless { &[] } else { &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] };
+    let copied = there.iter().find_map(|path| {
+        let is_v2 = rustix::fs::statfs(*path).is_ok_and(|s| s.f_type == CGROUP2_SUPER_MAGIC);
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let tree = is_v2.then(|| rustix::mount::open_tree(rustix::fs::CWD, path, flags).ok()).flatten()?;
+        let tree = is_v2.then(|| rustix::mount::open_tree(rustix::fs::CWD, *path, flags).ok()).flatten()?;
         cellblock_sys::mount::restrict(tree.as_fd(), attributes).ok().map(|()| tree)
     });
     let fresh = || {

@@ -160,6 +160,21 @@ fn a_host_without_user_namespaces_is_told_apart_from_a_full_disk() {
 }
 
 #[test]
+fn a_host_without_network_namespaces_is_said_so() {
+    let world = World::new();
+    // The number is that of the user namespace, and holds for those below it.
+    let script =
+        format!("echo 0 >/proc/sys/user/max_net_namespaces && {} run --image host -- true", cellblock().display());
+    let call = |script: &str| world.call(Path::new("unshare"), &["-Ur", "sh", "-c", script]).run();
+    let done = call(&script);
+    assert_eq!(done.code(), Some(125), "{done}");
+    done.says("network namespace").says("user.max_net_namespaces").says("cellblock doctor");
+    assert!(world.leftovers().is_empty());
+    let done = call(&script.replace("echo 0 >", "test -e "));
+    assert_eq!(done.code(), Some(0), "the probe works: {done}");
+}
+
+#[test]
 fn root_of_a_small_user_namespace_starts_cells_too() {
     let world = World::new();
     world.load_alpine();
