@@ -6,6 +6,8 @@
 //! Whatever arrives from a cell is hostile. Everything that parses it takes bytes and does no input or output.
 
 pub mod address;
+pub mod audit;
+pub mod control;
 pub mod dns;
 pub mod name;
 pub mod policy;

@@ -5,8 +5,10 @@
 //!                           cell.json     what was started ([`Record`]), written before the start
 //!                           running.json  the init's process id ([`Running`]), written at the start
 //!                           control.sock  requests to the supervisor
+//!                           net.sock      requests to the network, in `names` mode
 //!                           stage/        in OUTER a file system in memory: skeleton, bundle, libcontainer's state; empty on the host
 //! <data>/cells/<name>/      upper, work   the writable layer
+//! <state>/logs/<name>.log, <state>/audit/<name>.jsonl: what a detached cell printed, what was decided about its network
 //! ```
 //!
 //! A folder whose lock is free is stale: its supervisor was killed. Whoever meets it cleans it up, holding the lock.
@@ -57,6 +59,18 @@ impl Dirs {
     #[must_use]
     pub fn log(&self, name: &str) -> PathBuf {
         self.state.join("logs").join(format!("{name}.log"))
+    }
+
+    /// What was decided about the network of the cell `name`; outlives it.
+    #[must_use]
+    pub fn audit(&self, name: &str) -> PathBuf {
+        self.state.join("audit").join(format!("{name}.jsonl"))
+    }
+
+    /// The socket by which the network of the running cell `name` is seen and steered.
+    #[must_use]
+    pub fn network_socket(&self, name: &str) -> PathBuf {
+        self.cell(name).join("net.sock")
     }
 }
 

@@ -1,0 +1,273 @@
+//! What was decided: a line of JSON for each decision, in a file that the cell cannot reach.
+//!
+//! A line is written before its answer goes out. Repeated decisions are counted instead of written again, so that a cell cannot fill the
+//! disk: the first is written at once, the count after [`WINDOW`]. JSON escapes control characters, so a line is always one line.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+/// What a line is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// The network of the cell began; `why` says how it is made.
+    Start,
+    /// A name was asked for.
+    Dns,
+    /// A connection was asked for.
+    Connect,
+    /// One HTTP request within a connection.
+    Request,
+    /// A connection that was allowed has ended: `up`, `down`, `ms`.
+    End,
+    /// A connection came in on a published port.
+    Publish,
+    /// The policy of the running cell was changed.
+    Policy,
+}
+
+/// Yes or no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Yes.
+    Allow,
+    /// No.
+    Deny,
+}
+
+/// How it was or would have been spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// A look-up.
+    Dns,
+    /// TLS, passed on unread after a look at the server's name.
+    Tls,
+    /// TLS that was looked into.
+    Https,
+    /// Plain HTTP, request by request.
+    Http,
+    /// Anything else over TCP.
+    Tcp,
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// When, in UTC (RFC 3339 with milliseconds).
+    pub time: String,
+    /// What it is about.
+    pub event: Event,
+    /// The decision.
+    pub verdict: Verdict,
+    /// Connects the lines of one connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u64>,
+    /// The name that was meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The address: the one that was dialled, or that the cell asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// The port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// The method of a request, or the type of a look-up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// The path of a request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The rule that decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Where that rule was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// Why not, or what went wrong, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Bytes that the cell sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<u64>,
+    /// Bytes that it got.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down: Option<u64>,
+    /// How long it took, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ms: Option<u64>,
+    /// How many more decisions of this kind there were since the last line about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+}
+
+impl Line {
+    /// A line of now, with nothing else.
+    #[must_use]
+    pub fn new(event: Event, verdict: Verdict) -> Self {
+        Self {
+            time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            event,
+            verdict,
+            id: None,
+            name: None,
+            address: None,
+            port: None,
+            protocol: None,
+            method: None,
+            path: None,
+            rule: None,
+            origin: None,
+            why: None,
+            up: None,
+            down: None,
+            ms: None,
+            count: None,
+        }
+    }
+
+    /// What makes two lines the same decision.
+    fn key(&self) -> Key {
+        (self.event, self.verdict, self.name.clone(), self.address, self.port, self.path.clone())
+    }
+}
+
+type Key = (Event, Verdict, Option<String>, Option<IpAddr>, Option<u16>, Option<String>);
+
+/// How long repeated decisions are counted before their number is written.
+pub const WINDOW: Duration = Duration::from_secs(10);
+
+/// Most different decisions that are counted at a time; one more makes those counted so far be written.
+const MOST: usize = 1024;
+
+/// Most denials and look-ups written a second; the others are only counted, all in one line.
+const RATE: u32 = 200;
+
+/// Largest file in bytes. A full one is renamed to `….1`, in place of an older one.
+pub const MAX_FILE: u64 = 16 << 20;
+
+/// Where the lines go.
+#[derive(Debug)]
+pub struct Audit {
+    path: PathBuf,
+    file: File,
+    written: u64,
+    counted: HashMap<Key, (Line, u64)>,
+    /// Those that were not even counted one by one.
+    flood: u64,
+    second: (Instant, u32),
+    since: Instant,
+}
+
+impl Audit {
+    /// Opens the file at `path`, whose folder exists, to append to it.
+    ///
+    /// # Errors
+    /// Those of `open(2)`.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = open(path)?;
+        let written = file.metadata()?.len();
+        let now = Instant::now();
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            written,
+            counted: HashMap::new(),
+            flood: 0,
+            second: (now, 0),
+            since: now,
+        })
+    }
+
+    /// Writes or counts a line.
+    ///
+    /// # Errors
+    /// Those of `write(2)`: the decision has then not been written, and what was allowed must not happen.
+    pub fn line(&mut self, line: Line) -> io::Result<()> {
+        let repeats = matches!(line.event, Event::Dns) || line.verdict == Verdict::Deny;
+        if !repeats {
+            return self.write(&line);
+        }
+        if self.since.elapsed() >= WINDOW || self.counted.len() >= MOST {
+            self.flush()?;
+        }
+        let key = line.key();
+        if let Some((_, count)) = self.counted.get_mut(&key) {
+            *count += 1;
+            return Ok(());
+        }
+        if self.second.0.elapsed() >= Duration::from_secs(1) {
+            self.second = (Instant::now(), 0);
+        }
+        if self.second.1 >= RATE {
+            self.flood += 1;
+            return Ok(());
+        }
+        self.second.1 += 1;
+        self.write(&line)?;
+        self.counted.insert(key, (line, 0));
+        Ok(())
+    }
+
+    /// Writes what has been counted.
+    ///
+    /// # Errors
+    /// Those of `write(2)`.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.since = Instant::now();
+        let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        for (_, (line, count)) in std::mem::take(&mut self.counted) {
+            if count > 0 {
+                self.write(&Line { time: time.clone(), count: Some(count), ..line })?;
+            }
+        }
+        if self.flood > 0 {
+            let mut line = Line::new(Event::Connect, Verdict::Deny);
+            line.why = Some("too many different look-ups and refused connections to write each".to_owned());
+            line.count = Some(std::mem::take(&mut self.flood));
+            self.write(&line)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, line: &Line) -> io::Result<()> {
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
+        if self.written + length > MAX_FILE {
+            let mut old = self.path.clone().into_os_string();
+            old.push(".1");
+            std::fs::rename(&self.path, old)?;
+            self.file = open(&self.path)?;
+            self.written = 0;
+        }
+        self.file.write_all(&text)?;
+        self.written += length;
+        Ok(())
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        let _ = self.flush();
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+#[path = "audit_tests.rs"]
+mod tests;
