@@ -95,6 +95,7 @@ fn decide(question: &Query, policy: &Policy, (table, has_v6): (&mut Table, bool)
     let asked = question.name();
     let kind = question.query_type();
     let text = asked.to_ascii();
+    let text = text.strip_suffix('.').unwrap_or(&text).to_owned();
     if kind == RecordType::PTR {
         let known = reverse(&text).and_then(|address| table.name(address)).cloned();
         if let Some((name, wire)) = known.and_then(|n| Some((n.clone(), WireName::from_ascii(n.as_str()).ok()?))) {

@@ -99,7 +99,7 @@ fn what_is_no_question_has_no_answer() {
     let mut table = Table::default();
     let policy = policy();
     assert_eq!(answer(b"", &policy, &mut table, true), None);
-    assert_eq!(answer(&[0; 11], &policy, &mut table), None);
+    assert_eq!(answer(&[0; 11], &policy, &mut table, true), None);
     let mut response = question("allowed.test.", RecordType::A, false);
     response[2] |= 0x80;
     assert_eq!(answer(&response, &policy, &mut table, true), None, "an answer to nobody's question");

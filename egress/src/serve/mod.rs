@@ -260,11 +260,11 @@ impl Shared {
 }
 
 impl Ready {
-    /// Serves until `done` resolves.
+    /// Serves until `done`, which may block, returns.
     ///
     /// # Errors
     /// Those of the runtime's start.
-    pub fn serve(self, done: impl Future<Output = ()>) -> io::Result<()> {
+    pub fn serve(self, done: impl FnOnce()) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             // One connection cannot use more, and many share two well (docs/performance.md).
             .worker_threads(2)
@@ -273,11 +273,10 @@ impl Ready {
             .thread_keep_alive(Duration::from_secs(2))
             .enable_all()
             .build()?;
-        runtime.block_on(async {
-            let shared = self.begin()?;
-            done.await;
-            lock(&shared.audit).flush()
-        })
+        let shared = runtime.block_on(async { self.begin() })?;
+        done();
+        lock(&shared.audit).flush()
+        // What still runs ends with the process: nobody waits for it here.
     }
 
     fn begin(self) -> io::Result<Arc<Shared>> {
