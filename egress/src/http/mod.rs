@@ -198,7 +198,7 @@ impl Requests {
         next
     }
 
-    /// The server has answered a [`Next::Upgrade`] in HTTP: requests go on.
+    /// The server has answered a [`Next::Upgrade`] in HTTP: requests go on. Says nothing before that step: the body of the request may be under way.
     pub fn stays(&mut self) {
         if matches!(self.state, State::Upgrade) {
             self.upgrade = false;
