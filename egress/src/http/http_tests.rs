@@ -237,7 +237,9 @@ fn streams() -> Vec<Vec<u8>> {
 
 #[test]
 fn how_the_bytes_come_changes_nothing() {
-    for stream in streams() {
+    for mut stream in streams() {
+        // So that whatever waits is looked at in the end.
+        stream.push(b'\n');
         let whole = steps([&stream[..]].into_iter());
         for piece in 1..8 {
             assert_eq!(
@@ -273,10 +275,26 @@ fn damaged_streams_are_harmless() {
             for value in b"\0\t\n\x0b\r ,-/:;@09afgAZ_\x7f\x80\xff" {
                 let mut bytes = stream.clone();
                 bytes[at] = *value;
+                bytes.push(b'\n');
                 let whole = steps([&bytes[..]].into_iter());
                 let (front, back) = bytes.split_at(at + 1);
                 assert_eq!(steps([front, back].into_iter()), whole, "{:?}", bytes.escape_ascii().to_string());
             }
         }
+    }
+}
+
+#[test]
+fn single_bytes_cost_little() {
+    let head = with(&format!("X: {}", "a".repeat(MAX - 100)));
+    let mut requests = Requests::default();
+    let parsed = (0..head.len()).filter(|length| requests.due(&head.as_bytes()[..*length])).count();
+    assert!((16..24).contains(&parsed), "{parsed} times");
+    assert_eq!(requests.next(format!("{head}\r\n\r\n").as_bytes()).map(|next| matches!(next, Next::Head(_))), Ok(true));
+    // The next head begins anew: its line ends lie before the end of this one, and bytes without any behind it.
+    let (one, two) = (with("X: 0123456789012345678\r\n\r\n"), with("Content-Length: 9\r\n\r\n") + "no lines");
+    let mut requests = Requests::default();
+    for bytes in [one.as_bytes(), two.as_bytes()] {
+        assert!(matches!(requests.next(bytes), Ok(Next::Head(_))));
     }
 }

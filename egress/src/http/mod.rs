@@ -160,6 +160,9 @@ pub struct Requests {
     asked: bool,
     /// The request that is under way asks for another protocol.
     upgrade: bool,
+    /// How many of the bytes that wait were there at the last call, and when they were last parsed.
+    seen: usize,
+    parsed: usize,
     failed: Option<HttpError>,
 }
 
@@ -177,7 +180,8 @@ enum State {
 }
 
 impl Requests {
-    /// Says what is next. `bytes` are those that wait, from the first on; which further ones are at hand changes nothing but [`Next::More`].
+    /// Says what is next. `bytes` are those that wait, from the first on. In which pieces they come changes nothing, except that a mistake may
+    /// be told only when its line ends.
     ///
     /// # Errors
     /// See [`HttpError`]. There is no way on after one: it comes again at each call.
@@ -185,10 +189,16 @@ impl Requests {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        self.step(bytes).inspect_err(|error| self.failed = Some(error.clone()))
+        let next = self.step(bytes);
+        match &next {
+            Ok(Next::More) => {}
+            Ok(_) => (self.seen, self.parsed) = (0, 0),
+            Err(error) => self.failed = Some(error.clone()),
+        }
+        next
     }
 
-    /// The server has answered a [`Next::Upgrade`] in HTTP: requests go on.
+    /// The server has answered a [`Next::Upgrade`] in HTTP: requests go on. Says nothing before that step: the body of the request may be under way.
     pub fn stays(&mut self) {
         if matches!(self.state, State::Upgrade) {
             self.upgrade = false;
@@ -199,7 +209,8 @@ impl Requests {
     fn step(&mut self, bytes: &[u8]) -> Result<Next, HttpError> {
         match self.state {
             State::Head => {
-                let Some(head) = head(bytes)? else { return Ok(Next::More) };
+                let head = if self.due(bytes) { head(bytes)? } else { None };
+                let Some(head) = head else { return Ok(Next::More) };
                 if head.upgrade && self.asked {
                     return Err(HttpError::LateUpgrade);
                 }
@@ -221,12 +232,25 @@ impl Requests {
                 Ok(Next::Body(line + size))
             }
             State::Trailers => {
-                let Some(length) = head::trailers(bytes)? else { return Ok(Next::More) };
+                let length = if self.due(bytes) { head::trailers(bytes)? } else { None };
+                let Some(length) = length else { return Ok(Next::More) };
                 self.state = self.behind();
                 Ok(Next::Body(length))
             }
             State::Upgrade => Ok(Next::Upgrade),
         }
+    }
+
+    /// Whether to parse fields once more: a line has ended, or there is twice as much as the last time. A client that sends single bytes would
+    /// otherwise have all of them parsed at each: two thousand million for one head.
+    fn due(&mut self, bytes: &[u8]) -> bool {
+        let line = bytes.get(self.seen..).is_none_or(|new| new.contains(&b'\n'));
+        self.seen = bytes.len();
+        let due = line || bytes.len() >= MAX || bytes.len() >= 2 * self.parsed;
+        if due {
+            self.parsed = bytes.len();
+        }
+        due
     }
 
     /// The state behind a request.
