@@ -1,5 +1,6 @@
 //! A world of its own for each end-to-end test: a home, a project, the `cellblock` command, and nothing shared with other tests.
 
+pub mod internet;
 pub mod tracer;
 
 use std::ffi::OsStr;
@@ -88,6 +89,7 @@ impl World {
         ];
         env.push(("XDG_RUNTIME_DIR", path("run")));
         env.push(("XDG_DATA_HOME", path("home/.local/share")));
+        env.push(("XDG_STATE_HOME", path("home/.local/state")));
         env
     }
 
@@ -351,7 +353,7 @@ pub fn subordinate(file: &str) -> Option<u32> {
 }
 
 /// Splits at blanks, but not inside `'…'`.
-fn words(line: &str) -> Vec<String> {
+pub(crate) fn words(line: &str) -> Vec<String> {
     let mut all = Vec::new();
     for (index, part) in line.split('\'').enumerate() {
         if index % 2 == 1 {
