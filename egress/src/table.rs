@@ -14,9 +14,17 @@ const FIRST_V4: u32 = 0xc612_0100;
 /// `fdce:11b1:0cc0::`, a unique local prefix (RFC 4193).
 const FIRST_V6: u128 = 0xfdce_11b1_0cc0_0000_0000_0000_0000_0000;
 
+/// Whether `address` is of the block that made-up IPv4 addresses come from.
+#[must_use]
+pub fn is_made_up(address: Ipv4Addr) -> bool {
+    u32::from(address) >> 17 == FIRST_V4 >> 17
+}
+
 /// The names a cell has asked for.
 #[derive(Debug, Default)]
 pub struct Table {
+    /// How many addresses were given before, by a table that is no more.
+    first: u32,
     names: Vec<Name>,
     places: HashMap<Name, u32>,
 }
@@ -25,13 +33,25 @@ impl Table {
     /// Most names a cell may know: a program that asks for more is looking for something else than a server.
     pub const MOST: usize = 65_536;
 
+    /// A table for a cell that was given `first` addresses by another one: those are nobody's any more.
+    #[must_use]
+    pub fn after(first: u32) -> Self {
+        Self { first, ..Self::default() }
+    }
+
+    /// How many addresses the cell has been given.
+    #[must_use]
+    pub fn given(&self) -> u32 {
+        self.first.saturating_add(u32::try_from(self.names.len()).unwrap_or(u32::MAX))
+    }
+
     /// The addresses of `name`, made up now if it has none yet. `None` once the table is full.
     pub fn give(&mut self, name: &Name) -> Option<(Ipv4Addr, Ipv6Addr)> {
         let place = match self.places.get(name) {
             Some(place) => *place,
-            None if self.names.len() >= Self::MOST => return None,
+            None if usize::try_from(self.given()).is_ok_and(|given| given >= Self::MOST) => return None,
             None => {
-                let place = u32::try_from(self.names.len()).ok()?;
+                let place = self.given();
                 self.names.push(name.clone());
                 self.places.insert(name.clone(), place);
                 place
@@ -59,7 +79,7 @@ impl Table {
             IpAddr::V4(address) => u32::from(address).checked_sub(FIRST_V4)?,
             IpAddr::V6(address) => u32::try_from(u128::from(address).checked_sub(FIRST_V6)?).ok()?,
         };
-        self.names.get(usize::try_from(place).ok()?)
+        self.names.get(usize::try_from(place.checked_sub(self.first)?).ok()?)
     }
 }
 
@@ -83,6 +103,12 @@ mod tests {
         assert_eq!(v4, Ipv4Addr::new(198, 18, 1, 7));
         assert_eq!(table.name(v4.into()).map(Name::as_str), Some("n7.example"));
         assert_eq!(table.name(v6.into()).map(Name::as_str), Some("n7.example"));
+        let mut later = Table::after(table.given() - 1);
+        assert_eq!(later.name(v4.into()), None, "an address of before");
+        let (v4, _) = later.give(&name("new.example".into())).expect("the last place");
+        assert_eq!(v4, Ipv4Addr::new(198, 19, 0, 255));
+        assert_eq!(later.name(v4.into()).map(Name::as_str), Some("new.example"));
+        assert_eq!(later.give(&name("full.example".into())), None);
         for stranger in ["198.18.0.255", "1.1.1.1", "198.19.1.0", "::1", "fdce:11b1:cc0::1:0"] {
             assert_eq!(table.name(stranger.parse().expect("an address")), None, "{stranger}");
         }

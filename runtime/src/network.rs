@@ -5,9 +5,9 @@
 
 use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cellblock_bundle::Cell;
@@ -41,6 +41,9 @@ pub enum NetworkError {
     /// A port of the host is taken, or too low.
     #[error("{0}")]
     Publish(String),
+    /// It was made, and lets through what it must not.
+    #[error("{0}")]
+    Check(String),
     /// There is no room for its files.
     #[error("{0}")]
     NoSpace(String),
@@ -60,6 +63,7 @@ impl From<ServeError> for NetworkError {
             ServeError::Gateway(GatewayError::NoVeth(_)) => Self::NoVeth(text),
             ServeError::Gateway(GatewayError::NoCapture(_)) => Self::NoCapture(text),
             ServeError::Publish { .. } => Self::Publish(text),
+            ServeError::Check(_) => Self::Check(text),
             ServeError::Gateway(_) | ServeError::Step { .. } => Self::Other(text),
         }
     }
@@ -92,6 +96,7 @@ pub(crate) fn settings(cell: &Cell, dirs: &Dirs) -> Result<Settings, NetworkErro
         deny: written(&cell.reach.deny)?,
         publish: cell.reach.publish.iter().map(|p| serve::Publish { host: p.host, port: p.port }).collect(),
         audit: dirs.audit(&cell.name),
+        names: dirs.cell(&cell.name).join("net.names"),
         connections: serve::CONNECTIONS,
     })
 }
@@ -106,7 +111,7 @@ pub(crate) struct Egress {
 
 impl Egress {
     /// Forks the process, which begins at once with what needs no cell. `control` is where requests to it come in.
-    pub(crate) fn start(settings: Settings, control: PathBuf, alone: &SingleThreaded) -> Result<Self, NetworkError> {
+    fn start(settings: Settings, control: &Path, alone: &SingleThreaded) -> Result<Self, NetworkError> {
         if let Some(folder) = settings.audit.parent() {
             crate::state::make_dir(folder).map_err(|e: StateError| NetworkError::Other(e.to_string()))?;
         }
@@ -125,29 +130,93 @@ impl Egress {
         }
     }
 
-    /// Lets it join its gateway to the network namespace of the builder, which has made one and ends soon: hence a descriptor and no path.
-    pub(crate) fn join(&mut self, builder: Pid) -> Result<(), NetworkError> {
-        let space = std::fs::File::open(format!("/proc/{}/ns/net", builder.as_raw_nonzero()))
-            .map_err(other("cannot open the cell's network namespace"))?;
+    /// Lets it join its gateway to the network namespace `space`.
+    fn join(&mut self, space: BorrowedFd<'_>) {
         let mut space_for_one = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space_for_one);
-        let fds = [space.as_fd()];
+        let fds = [space];
         control.push(SendAncillaryMessage::ScmRights(&fds));
         // One that has failed already reads no more: why, is in its answer.
         let _ = rustix::net::sendmsg(self.line.get_ref(), &[IoSlice::new(b"n")], &mut control, SendFlags::NOSIGNAL);
-        Ok(())
     }
 
     /// Waits until it serves.
-    pub(crate) fn ready(&mut self) -> Result<(), NetworkError> {
+    fn ready(&mut self) -> Result<(), NetworkError> {
         let mut answer = String::new();
         self.line.read_line(&mut answer).map_err(|_| NetworkError::Gone)?;
         serde_json::from_str::<Result<(), NetworkError>>(&answer).unwrap_or(Err(NetworkError::Gone))
     }
 }
 
+/// A cell's network as its supervisor has it: the process, and what another one takes to be made if it dies.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    egress: Option<Egress>,
+    settings: Settings,
+    control: PathBuf,
+    alone: SingleThreaded,
+    space: Option<OwnedFd>,
+    restarts: u32,
+}
+
+/// Most processes for one cell: what dies that often is not helped by another.
+const MOST_RESTARTS: u32 = 16;
+
+impl Connected {
+    /// Starts the process for `cell`.
+    pub(crate) fn start(cell: &Cell, dirs: &Dirs, alone: &SingleThreaded) -> Result<Self, NetworkError> {
+        let (settings, control) = (settings(cell, dirs)?, dirs.network_socket(&cell.name));
+        let egress = Some(Egress::start(settings.clone(), &control, alone)?);
+        Ok(Self { egress, settings, control, alone: alone.clone(), space: None, restarts: 0 })
+    }
+
+    /// Lets it join its gateway to the network namespace of the builder, which has made one and ends soon: hence a descriptor and no path.
+    pub(crate) fn join(&mut self, builder: Pid) -> Result<(), NetworkError> {
+        let space = std::fs::File::open(format!("/proc/{}/ns/net", builder.as_raw_nonzero()))
+            .map_err(other("cannot open the cell's network namespace"))?;
+        let space = OwnedFd::from(space);
+        if let Some(egress) = &mut self.egress {
+            egress.join(space.as_fd());
+        }
+        self.space = Some(space);
+        Ok(())
+    }
+
+    /// Waits until it serves.
+    pub(crate) fn ready(&mut self) -> Result<(), NetworkError> {
+        self.egress.as_mut().map_or(Ok(()), Egress::ready)
+    }
+
+    /// Makes another process if the one there was has died. The cell has no network meanwhile, and none after if that fails. Rules that were
+    /// added while the cell ran are gone.
+    pub(crate) fn mend(&mut self) {
+        if !self.egress.as_ref().is_some_and(Egress::has_died) {
+            return;
+        }
+        self.egress = None;
+        self.restarts += 1;
+        if let Some(space) = self.space.as_ref().filter(|_| self.restarts < MOST_RESTARTS) {
+            let _ = std::fs::remove_file(&self.control);
+            let again = || -> Result<Egress, NetworkError> {
+                let mut egress = Egress::start(self.settings.clone(), &self.control, &self.alone)?;
+                egress.join(space.as_fd());
+                egress.ready()?;
+                Ok(egress)
+            };
+            self.egress = again().ok();
+        }
+    }
+}
+
 /// How long it may take to write what it has counted, once there is nothing more to do.
 const FAREWELL: Duration = Duration::from_millis(200);
+
+impl Egress {
+    fn has_died(&self) -> bool {
+        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&now)).is_ok_and(|count| count > 0)
+    }
+}
 
 impl Drop for Egress {
     /// Ends it. That it is really gone the supervisor sees to, as with all its children.
@@ -164,9 +233,8 @@ fn child(settings: Settings, control: &UnixListener, line: &UnixStream) -> ! {
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let code = match make(settings, control, line) {
         Ok(ready) => {
-            tell(line, &Ok(()));
-            let done = ready.serve(|| wait_for_the_end(line));
-            i32::from(done.is_err())
+            let up = |outcome: Result<(), ServeError>| tell(line, &outcome.map_err(NetworkError::from));
+            i32::from(ready.serve(up, || wait_for_the_end(line)).is_err())
         }
         Err(error) => {
             tell(line, &Err(error));

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::builder::{BuildError, Builder, Order};
 use crate::cgroup::Cgroup;
 use crate::cleanup;
-use crate::network::{self, Egress};
+use crate::network::Connected;
 use crate::outer;
 use crate::report::Stage;
 use crate::root::Plan;
@@ -205,10 +205,7 @@ fn run(
     };
     let mut builder = Builder::start(order, theirs, &alone)?;
     let mut egress = match cell.network {
-        Network::Names => {
-            let settings = network::settings(cell, &start.dirs)?;
-            Some(Egress::start(settings, start.dirs.network_socket(&cell.name), &alone)?)
-        }
+        Network::Names => Some(Connected::start(cell, &start.dirs, &alone)?),
         Network::None | Network::Host => None,
     };
     // While it makes the namespaces.
@@ -242,7 +239,7 @@ fn run(
     state::write_json(&claim.dir.join("running.json"), &running)?;
     crate::builder::start(&stage, CONTAINER)?;
     started();
-    Watch::new(init, signals, report, control, stdio)?.run()
+    Watch::new(init, signals, report, control, stdio)?.with_network(egress).run()
 }
 
 /// Puts a read-only cgroup2 over `/sys/fs/cgroup` of OUTER. libcontainer then takes the host for a pure v2 one on which it may not

@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use crate::control::{self, Request};
+use crate::network::Connected;
 use crate::report::{Report, Stage};
 use crate::stdio::Stdio;
 use crate::supervisor::{RuntimeError, os};
@@ -42,6 +43,7 @@ pub(crate) struct Watch {
     hung_up: bool,
     failure: Option<(Stage, i32)>,
     waiting: Vec<OwnedFd>,
+    network: Option<Connected>,
 }
 
 /// What a poll found, by place.
@@ -75,7 +77,13 @@ impl Watch {
             hung_up: false,
             failure: None,
             waiting: Vec::new(),
+            network: None,
         })
+    }
+
+    /// Watches over its network too.
+    pub(crate) fn with_network(self, network: Option<Connected>) -> Self {
+        Self { network, ..self }
     }
 
     /// Until the command has ended.
@@ -151,7 +159,12 @@ impl Watch {
                 self.stdio.resume();
                 self.send(signals::CONT);
             }
-            signals::CHLD => crate::reap::others(self.init),
+            signals::CHLD => {
+                crate::reap::others(self.init);
+                if let Some(network) = &mut self.network {
+                    network.mend();
+                }
+            }
             _ => self.send(number),
         }
     }

@@ -12,6 +12,7 @@ mod killed;
 mod lifecycle;
 mod limits;
 mod network;
+mod network_faults;
 mod programs;
 mod security;
 mod streams;

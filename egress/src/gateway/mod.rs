@@ -19,6 +19,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::net::SocketType;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 mod capture;
@@ -67,6 +68,9 @@ pub enum GatewayError {
     /// The kernel has no veth devices, or the person may not make them.
     #[error("the kernel makes no veth devices: {0}")]
     NoVeth(io::Error),
+    /// Something is in a namespace that would be a way around the gateway.
+    #[error("the cell's network is not what it has to be: {0}")]
+    Check(String),
     /// The policy needs `nft`.
     #[error("the policy opens all ports, or more than {MOST_PORTS}, which needs nf_tables and the program nft: {0}")]
     NoCapture(io::Error),
@@ -88,6 +92,15 @@ pub struct Gateway {
     pub(crate) dns: TcpListener,
     /// Where the cell's connections arrive.
     pub(crate) listeners: Vec<TcpListener>,
+    /// For a look from inside, before the cell runs.
+    pub(crate) probes: Option<Probes>,
+}
+
+/// Sockets of the cell's namespace, not connected.
+#[derive(Debug)]
+pub(crate) struct Probes {
+    pub(crate) datagrams: std::net::UdpSocket,
+    pub(crate) stream: std::net::TcpStream,
 }
 
 /// A network namespace for a gateway, not joined to anything yet: made ahead, for it is the slowest part.
@@ -120,8 +133,8 @@ impl Space {
             lay_down_capabilities().map_err(step("give up capabilities"))?;
             Ok(sockets)
         });
-        let Sockets { v6, datagrams, dns, listeners } = made.map_err(step("reach the gateway"))??;
-        Ok(Gateway { inside: self.inside, v6, capture, datagrams, dns, listeners })
+        let Sockets { v6, datagrams, dns, listeners, probes } = made.map_err(step("reach the gateway"))??;
+        Ok(Gateway { inside: self.inside, v6, capture, datagrams, dns, listeners, probes: Some(probes) })
     }
 }
 
@@ -159,16 +172,26 @@ struct Sockets {
     datagrams: OwnedFd,
     dns: TcpListener,
     listeners: Vec<TcpListener>,
+    probes: Probes,
 }
 
 fn join(cell: &OwnedFd, capture: &Capture) -> Result<Sockets, GatewayError> {
     let v6 = std::path::Path::new("/proc/thread-self/net/if_inet6").exists();
     let gateway = File::open("/proc/thread-self/ns/net").map_err(step("open the gateway's network namespace"))?;
     settle(v6).map_err(step("settle the gateway"))?;
-    plumb_gateway(cell, v6)?;
+    plumb_gateway(cell, &gateway, v6)?;
     enter(cell).map_err(step("enter the cell's network namespace"))?;
     plumb_cell(v6).map_err(step("set up the cell's interface"))?;
+    only_devices(&["lo", "eth0"])?;
+    let probes = Probes {
+        datagrams: sockets::probe(SocketType::DGRAM).map_err(step("open a socket in the cell"))?.into(),
+        stream: sockets::probe(SocketType::STREAM).map_err(step("open a socket in the cell"))?.into(),
+    };
     enter(&gateway).map_err(step("enter the gateway's network namespace"))?;
+    only_devices(&["lo", "gw0"])?;
+    if std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").map_err(step("look at the gateway"))?.trim() != "0" {
+        return Err(GatewayError::Check("the gateway forwards packets".to_owned()));
+    }
     let (ports, transparent) = match capture {
         Capture::Ports(ports) => (ports.as_slice(), false),
         Capture::Everything => {
@@ -187,7 +210,27 @@ fn join(cell: &OwnedFd, capture: &Capture) -> Result<Sockets, GatewayError> {
         datagrams: sockets::datagrams(sockets::DNS, v6).map_err(step("open the resolver's socket"))?,
         dns: sockets::listener(sockets::DNS, v6, false).map_err(step("open the resolver's socket"))?,
         listeners,
+        probes,
     })
+}
+
+/// Devices that come with every namespace where the kernel has their modules (`net.core.fb_tunnels_only_for_init_net`). They are down, and
+/// nobody in a cell can bring them up.
+const FALLBACKS: &[&str] =
+    &["tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0", "pimreg"];
+
+/// This thread's namespace has exactly these devices.
+fn only_devices(expected: &[&str]) -> Result<(), GatewayError> {
+    let text = std::fs::read_to_string("/proc/thread-self/net/dev").map_err(step("look at a namespace's devices"))?;
+    let found: Vec<&str> = text
+        .lines()
+        .skip(2)
+        .filter_map(|line| line.split(':').next())
+        .map(str::trim)
+        .filter(|name| !FALLBACKS.contains(name))
+        .collect();
+    let same = found.len() == expected.len() && expected.iter().all(|name| found.contains(name));
+    if same { Ok(()) } else { Err(GatewayError::Check(format!("there are the devices {}", found.join(", ")))) }
 }
 
 /// What a new namespace may have from the host: forwarding is inherited (`net.core.devconf_inherit_init_net`). Low ports need no
@@ -211,9 +254,17 @@ fn settle(v6: bool) -> io::Result<()> {
     Ok(())
 }
 
-fn plumb_gateway(cell: &OwnedFd, v6: bool) -> Result<(), GatewayError> {
+fn plumb_gateway(cell: &OwnedFd, gateway: &File, v6: bool) -> Result<(), GatewayError> {
     let mut link = Netlink::new().map_err(step("talk to the gateway's network"))?;
-    link.veth("gw0", "eth0", cell.as_fd(), MTU).map_err(GatewayError::NoVeth)?;
+    let mut veth = || link.veth("gw0", "eth0", cell.as_fd(), MTU);
+    match veth() {
+        // That of a gateway which has died: the kernel takes its time to take it away.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            remove_old(cell, gateway).map_err(step("remove the interface of the gateway before"))?;
+            veth().map_err(GatewayError::NoVeth)?;
+        }
+        made => made.map_err(GatewayError::NoVeth)?,
+    }
     let mut all = || -> io::Result<()> {
         let (lo, gw) = (netlink::index("lo")?, netlink::index("gw0")?);
         link.up(lo)?;
@@ -231,6 +282,17 @@ fn plumb_gateway(cell: &OwnedFd, v6: bool) -> Result<(), GatewayError> {
         Ok(())
     };
     all().map_err(step("set up the gateway's interface"))
+}
+
+fn remove_old(cell: &OwnedFd, gateway: &File) -> io::Result<()> {
+    enter(cell)?;
+    let removed = netlink::index("eth0").and_then(|index| Netlink::new()?.remove(index));
+    enter(gateway)?;
+    match removed {
+        // Gone meanwhile.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => Ok(()),
+        other => other,
+    }
 }
 
 fn plumb_cell(v6: bool) -> io::Result<()> {

@@ -10,6 +10,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 /// Numbers of `linux/rtnetlink.h`, `linux/if_link.h`, `linux/if_addr.h` and `linux/veth.h`.
 mod number {
     pub(super) const RTM_NEWLINK: u16 = 16;
+    pub(super) const RTM_DELLINK: u16 = 17;
     pub(super) const RTM_NEWADDR: u16 = 20;
     pub(super) const RTM_NEWROUTE: u16 = 24;
     pub(super) const NLMSG_ERROR: u16 = 2;
@@ -129,6 +130,11 @@ impl Netlink {
     /// Brings the interface `index` up.
     pub(super) fn up(&mut self, index: u32) -> io::Result<()> {
         self.request(RTM_NEWLINK, 0, &link_header(index, IFF_UP))
+    }
+
+    /// Removes the interface `index`, and of a veth pair the other end too.
+    pub(super) fn remove(&mut self, index: u32) -> io::Result<()> {
+        self.request(RTM_DELLINK, 0, &link_header(index, 0))
     }
 
     /// Makes a veth pair: `name` here, `peer` in the network namespace `there`.

@@ -41,6 +41,11 @@ pub(super) fn datagrams(port: u16, v6: bool) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// An IPv4 socket that is connected later.
+pub(super) fn probe(kind: SocketType) -> io::Result<OwnedFd> {
+    socket(kind, false)
+}
+
 fn socket(kind: SocketType, v6: bool) -> io::Result<OwnedFd> {
     let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
     let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;

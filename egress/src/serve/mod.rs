@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use crate::gateway::{self, Capture, Gateway};
 use crate::policy::{Policy, PolicyError, Written};
 use crate::table::Table;
 
+mod check;
 mod connection;
 mod dial;
 mod first;
@@ -50,6 +51,8 @@ pub struct Settings {
     pub publish: Vec<Publish>,
     /// Where decisions are written; the folder exists.
     pub audit: PathBuf,
+    /// Where it is kept how many made-up addresses the cell has been given: a network that takes the place of one that died gives none again.
+    pub names: PathBuf,
     /// Most connections at a time.
     pub connections: usize,
 }
@@ -90,6 +93,9 @@ pub enum ServeError {
         /// Why not.
         source: io::Error,
     },
+    /// It does not hold what it has to hold.
+    #[error("the network's self-check failed, so the cell does not start: {0}")]
+    Check(io::Error),
     /// Something else.
     #[error("cannot {what}: {source}")]
     Step {
@@ -110,6 +116,7 @@ pub struct Network {
     rules: Rules,
     settings: Settings,
     audit: Audit,
+    names: (std::fs::File, Table),
     published: Vec<(StdListener, u16)>,
     control: Option<StdUnixListener>,
     space: gateway::Space,
@@ -125,6 +132,7 @@ impl Network {
         let space = gateway::Space::new()?;
         let rules = Rules::new(settings.allow.clone(), settings.deny.clone())?;
         let audit = Audit::open(&settings.audit).map_err(step("open the audit"))?;
+        let names = names_given(&settings.names).map_err(step("open the list of names"))?;
         let published = settings
             .publish
             .iter()
@@ -135,7 +143,7 @@ impl Network {
                 Ok((listener, publish.port))
             })
             .collect::<Result<_, ServeError>>()?;
-        Ok(Self { rules, settings, audit, published, control, space })
+        Ok(Self { rules, settings, audit, names, published, control, space })
     }
 
     /// Joins the gateway to the cell's network namespace. After that this thread has no capability left.
@@ -159,6 +167,7 @@ impl Network {
             rules: self.rules,
             settings: Settings { connections: self.settings.connections.min(room), ..self.settings },
             audit: self.audit,
+            names: self.names,
             published: self.published,
             control: self.control,
         })
@@ -173,8 +182,21 @@ pub struct Ready {
     rules: Rules,
     settings: Settings,
     audit: Audit,
+    names: (std::fs::File, Table),
     published: Vec<(StdListener, u16)>,
     control: Option<StdUnixListener>,
+}
+
+/// The file that says how many addresses were given, and the table that goes on from there.
+fn names_given(path: &std::path::Path) -> io::Result<(std::fs::File, Table)> {
+    let mut file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut file, &mut bytes)?;
+    let given = match bytes.as_slice() {
+        [] => 0,
+        some => u32::from_le_bytes(some.try_into().map_err(|_| io::ErrorKind::InvalidData)?),
+    };
+    Ok((file, Table::after(given)))
 }
 
 /// Descriptors of a connection: two sockets, and two pipes when it is a long transfer.
@@ -201,10 +223,13 @@ struct Shared {
     /// Counts changes of the rules, so that connections look again whether they may go on.
     changed: watch::Sender<u64>,
     table: Mutex<Table>,
+    given: std::fs::File,
     audit: Mutex<Audit>,
     dialer: Dialer,
     room: Arc<Semaphore>,
     last_id: AtomicU64,
+    /// While the self-check runs: what it is refused is no news.
+    checking: AtomicBool,
     cut: AtomicU64,
     gateway: Mutex<Gateway>,
 }
@@ -221,6 +246,9 @@ impl Shared {
 
     /// Writes a decision. One that cannot be written must not be carried out.
     fn write(&self, line: Line) -> io::Result<()> {
+        if self.checking.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         lock(&self.audit).line(line)
     }
 
@@ -240,7 +268,17 @@ impl Shared {
 
     /// Answers a packet of the resolver's protocol.
     fn look_up(&self, query: &[u8]) -> Option<Vec<u8>> {
-        let answer = dns::answer(query, &self.policy(), &mut lock(&self.table), self.v6)?;
+        let answer = {
+            let mut table = lock(&self.table);
+            let before = table.given();
+            let answer = dns::answer(query, &self.policy(), &mut table, self.v6)?;
+            let after = table.given();
+            if after != before {
+                // Before the cell learns of it.
+                std::os::unix::fs::FileExt::write_all_at(&self.given, &after.to_le_bytes(), 0).ok()?;
+            }
+            answer
+        };
         let (verdict, name, why) = match answer.outcome {
             Outcome::Known(name) | Outcome::Empty(name) => (Verdict::Allow, Some(name.as_str().to_owned()), None),
             Outcome::Unknown(text) => (Verdict::Deny, Some(text), Some("no rule allows this name")),
@@ -260,11 +298,11 @@ impl Shared {
 }
 
 impl Ready {
-    /// Serves until `done`, which may block, returns.
+    /// Starts to serve, and tries itself; `up` is called with the outcome. Then serves until `done`, which may block, returns.
     ///
     /// # Errors
-    /// Those of the runtime's start.
-    pub fn serve(self, done: impl FnOnce()) -> io::Result<()> {
+    /// Those that `up` has been told of, as words.
+    pub fn serve(self, up: impl FnOnce(Result<(), ServeError>), done: impl FnOnce()) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             // One connection cannot use more, and many share two well (docs/performance.md).
             .worker_threads(2)
@@ -272,15 +310,45 @@ impl Ready {
             .thread_stack_size(512 << 10)
             .thread_keep_alive(Duration::from_secs(2))
             .enable_all()
-            .build()?;
-        let shared = runtime.block_on(async { self.begin() })?;
+            .build();
+        let begun = runtime.map_err(step("start the network's runtime")).and_then(|runtime| {
+            let shared = runtime.block_on(self.begin())?;
+            Ok((runtime, shared))
+        });
+        let (_runtime, shared) = match begun {
+            Ok(begun) => {
+                up(Ok(()));
+                begun
+            }
+            Err(error) => {
+                let words = error.to_string();
+                up(Err(error));
+                return Err(io::Error::other(words));
+            }
+        };
         done();
         lock(&shared.audit).flush()
         // What still runs ends with the process: nobody waits for it here.
     }
 
-    fn begin(self) -> io::Result<Arc<Shared>> {
-        let Self { mut gateway, inside, rules, settings, audit, published, control } = self;
+    async fn begin(mut self) -> Result<Arc<Shared>, ServeError> {
+        let probes = self.gateway.probes.take();
+        let port = match self.gateway.capture() {
+            Capture::Ports(ports) => ports.iter().copied().find(|port| *port != gateway::sockets::DNS),
+            Capture::Everything => Some(80),
+        };
+        let shared = self.spawn().map_err(step("serve"))?;
+        if let Some(probes) = probes {
+            check::check(probes, port).await.map_err(ServeError::Check)?;
+        }
+        shared.checking.store(false, Ordering::Relaxed);
+        let why = Some(format!("{}{}", shared.capture, if shared.v6 { "" } else { ", no IPv6" }));
+        shared.write(Line { why, ..Line::new(Event::Start, Verdict::Allow) }).map_err(step("write the audit"))?;
+        Ok(shared)
+    }
+
+    fn spawn(self) -> io::Result<Arc<Shared>> {
+        let Self { mut gateway, inside, rules, settings, audit, names: (given, table), published, control } = self;
         let listeners = std::mem::take(&mut gateway.listeners);
         let datagrams = gateway.datagrams.try_clone()?;
         let dns = TcpListener::from_std(gateway.dns.try_clone()?)?;
@@ -295,15 +363,15 @@ impl Ready {
             capture,
             rules: Mutex::new(rules),
             changed: watch::Sender::new(0),
-            table: Mutex::default(),
+            table: Mutex::new(table),
+            given,
             audit: Mutex::new(audit),
             dialer: Dialer::default(),
             last_id: AtomicU64::new(0),
+            checking: AtomicBool::new(true),
             cut: AtomicU64::new(0),
             gateway: Mutex::new(gateway),
         });
-        let why = Some(format!("{}{}", shared.capture, if shared.v6 { "" } else { ", no IPv6" }));
-        shared.write(Line { why, ..Line::new(Event::Start, Verdict::Allow) })?;
         tokio::spawn(resolver::datagrams(Arc::clone(&shared), datagrams));
         tokio::spawn(resolver::streams(Arc::clone(&shared), dns));
         for listener in listeners {

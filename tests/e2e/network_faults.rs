@@ -1,0 +1,210 @@
+//! The network under load, with its processes killed, with ports published: what must hold when things go wrong.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+
+use cellblock_tests::World;
+use cellblock_tests::internet::Internet;
+
+/// The id of the process that is the network of the running cell `name`.
+fn network_process(world: &World, name: &str) -> Option<i32> {
+    let text = std::fs::read_to_string(world.path(&format!("run/cellblock/cells/{name}/cell.json"))).ok()?;
+    let record: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let supervisor = record["supervisor"].as_i64()?;
+    let children = std::fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).ok()?;
+    children
+        .split_ascii_whitespace()
+        .find(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c.trim() == "cellblock-net"))?
+        .parse()
+        .ok()
+}
+
+/// Also with the person's subordinate ids, where there are some: in the other tests' namespaces there are none.
+#[test]
+fn a_service_of_this_machine_is_reached_with_every_kind_of_ids() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its number").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let _ = (&stream).write_all(b"hello from the host\n");
+        }
+    });
+    let world = World::new();
+    let script = format!(
+        "import socket\nfor name in ['host.cellblock.internal', '127.0.0.1', 'example.com']:\n    try:\n        \
+         print(socket.create_connection((name, {port}), 5).recv(100))\n    except OSError as error:\n        \
+         print(type(error).__name__)\n"
+    );
+    world.write("home/demo/t.py", &script);
+    let out = world.cellblock(&format!("run --image host --no-default-allow --allow host:{port} -- python3 t.py")).ok();
+    assert_eq!(out, "b'hello from the host\\n'\nConnectionRefusedError\ngaierror\n");
+}
+
+/// R22: nothing is left open when the network's process dies.
+#[test]
+fn a_dead_network_is_no_network() {
+    let internet = Internet::new();
+    let world = &internet.world;
+    world.write("home/demo/t.py", &format!("{}\nwhile True:\n    open('state', 'w').write(get('allowed.test')[:3] + str(names('allowed.test')))\n    time.sleep(0.1)\n", include_str!("../data/client.py")));
+    internet
+        .cellblock("run -d --rm --name n --image host --no-default-allow --allow allowed.test -- python3 t.py")
+        .ok();
+    let state = || std::fs::read_to_string(world.path("home/demo/state")).unwrap_or_default();
+    world.wait("the network", || state().starts_with("200"));
+    let mut killed = Vec::new();
+    for _ in 0..3 {
+        let pid = network_process(world, "n").expect("the process of the network");
+        assert!(!killed.contains(&pid));
+        killed.push(pid);
+        let pid = rustix::process::Pid::from_raw(pid).expect("an id");
+        std::fs::write(world.path("home/demo/state"), "").expect("cleared");
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+        // The supervisor makes another, with the rules that the cell was started with.
+        world.wait("the network again", || state().starts_with("200") && network_process(world, "n").is_some());
+    }
+    internet.cellblock("stop -t 0 n").ok();
+    assert!(world.leftovers().is_empty());
+}
+
+/// R23: a published port is on 127.0.0.1 and leads to the cell's own 127.0.0.1.
+#[test]
+fn a_published_port_leads_into_the_cell_and_nowhere_else() {
+    let internet = Internet::new();
+    let world = &internet.world;
+    world.write("home/demo/index.html", "from the cell\n");
+    let flags = "--image host -p 8080:8000 -p 8081:8001 -p 0.0.0.0:8082:8000 -p 8083:9";
+    internet
+        .cellblock(&format!(
+            "run -d --rm --name web {flags} -- sh -c 'python3 -m http.server --bind ::1 8001 & exec python3 -m http.server --bind 127.0.0.1 8000'"
+        ))
+        .ok();
+    let get = |url: &str| internet.call(Path::new("curl"), &["-sS", "-m", "5", url]).run();
+    world.wait("the server", || get("http://127.0.0.1:8080/index.html").code() == Some(0));
+    world.wait("the other server", || get("http://127.0.0.1:8081/index.html").code() == Some(0));
+    assert_eq!(get("http://127.0.0.1:8080/index.html").stdout(), "from the cell\n");
+    assert_eq!(get("http://127.0.0.1:8081/index.html").stdout(), "from the cell\n", "a server on ::1 inside");
+    assert_eq!(get("http://172.20.0.1:8082/index.html").stdout(), "from the cell\n", "an address that was asked for");
+    assert_eq!(get("http://172.20.0.1:8080/").code(), Some(7), "other addresses are not open");
+    assert_ne!(get("http://127.0.0.1:8083/").code(), Some(0), "nobody listens there inside");
+    let done = internet.cellblock("run --image host -p 8080:80 -- true").fails(125);
+    done.says("cannot publish 127.0.0.1:8080:80").says("another program has that port");
+    internet.cellblock("stop -t 0 web").ok();
+    assert_eq!(get("http://127.0.0.1:8080/").code(), Some(7), "gone with the cell");
+}
+
+/// R24, R10: a cell that floods the resolver fills no disk, and others are still answered.
+#[test]
+fn a_flood_of_look_ups_is_counted_and_answered() {
+    let internet = Internet::new();
+    let script = "
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.connect(('198.18.0.1', 53))
+sock.setblocking(False)
+for number in range(30000):
+    label = b'n%d' % number
+    query = struct.pack('>HHHHHH', 7, 0x100, 1, 0, 0, 0) + bytes([len(label)]) + label + b'\\x04evil\\x07example\\0' + struct.pack('>HH', 1, 1)
+    try:
+        sock.send(query)
+        sock.recv(1000)
+    except OSError:
+        pass
+time.sleep(1.2)
+print(get('allowed.test')[:3])
+";
+    assert_eq!(internet.python("--no-default-allow --allow allowed.test", script), "200\n");
+    let lines = internet.audit();
+    assert!(lines.len() < 3000, "{} lines", lines.len());
+    let names = lines.iter().filter(|l| l["name"].as_str().is_some_and(|n| n.ends_with("evil.example")));
+    assert!(names.count() > 10, "some of them are named");
+    assert!(lines.iter().any(|l| l["count"].as_u64() > Some(1000)), "the others are counted");
+}
+
+/// R21: there is an end to connections, and to the memory that silent ones take.
+#[test]
+fn silent_connections_are_limited_in_number_and_memory() {
+    let internet = Internet::new();
+    let world = &internet.world;
+    let script = format!(
+        "{}
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+address = names('allowed.test', socket.AF_INET)[0]
+held, refused = [], 0
+for number in range(1100):
+    try:
+        stream = socket.create_connection((address, 9000), 5)
+        stream.sendall(b'x')
+        if not stream.recv(1):
+            raise OSError
+        held.append(stream)
+    except OSError:
+        refused += 1
+open('state', 'w').write(f'{{len(held)}} {{refused}}')
+while not __import__('os').path.exists('enough'):
+    time.sleep(0.05)
+for stream in held:
+    stream.close()
+time.sleep(0.5)
+print(raw(address, 9000, b'again\\n'))
+",
+        include_str!("../data/client.py")
+    );
+    world.write("home/demo/t.py", &script);
+    let mut child = internet
+        .cellblock("run --rm --name many --image host --no-default-allow --allow allowed.test:9000 -- python3 t.py")
+        .start();
+    world.wait("the connections", || {
+        world.path("home/demo/state").exists()
+            && !std::fs::read_to_string(world.path("home/demo/state")).unwrap_or_default().is_empty()
+    });
+    let state = std::fs::read_to_string(world.path("home/demo/state")).expect("counts");
+    let pid = network_process(world, "many").expect("the process of the network");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+    world.write("home/demo/enough", "");
+    let mut out = String::new();
+    child.stdout.take().expect("a pipe").read_to_string(&mut out).expect("text");
+    let _ = child.wait();
+    let (held, refused) = state.split_once(' ').expect("two numbers");
+    let limit: u32 = held.parse().expect("a number");
+    assert!((900..=1024).contains(&limit), "{state}");
+    assert!(refused.parse::<u32>().expect("a number") >= 76, "{state}");
+    assert_eq!(out, "b'again\\n'\n", "there is room again once they have ended");
+    let rss = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("a size").trim().trim_end_matches(" kB");
+    assert!(rss.trim().parse::<u32>().expect("a number") < 40 << 10, "{rss} kB");
+    assert!(internet.audit().iter().any(|l| l["why"].as_str().is_some_and(|w| w.starts_with("more than 1024"))));
+}
+
+/// A stalled client does not hold its place for ever, and a dead server is told from a denied one.
+#[test]
+fn a_server_that_is_not_there_is_no_denial() {
+    let internet = Internet::new();
+    let script = "
+print(raw('nowhere.test', 9000, b'x'))
+print(raw('allowed.test', 9001, b'x'))
+";
+    let flags = "--no-default-allow --allow nowhere.test:9000 --allow allowed.test:9001";
+    assert_eq!(internet.python(flags, script), "ConnectionResetError\nConnectionResetError\n");
+    let whys: Vec<String> = internet
+        .audit()
+        .iter()
+        .filter(|l| l["event"] == "connect")
+        .map(|l| format!("{} {}", l["verdict"], l["why"]))
+        .collect();
+    assert!(whys.iter().any(|w| w.contains("allow") && w.contains("cannot resolve")), "{whys:?}");
+    assert!(whys.iter().any(|w| w.contains("allow") && w.contains("does not answer")), "{whys:?}");
+}
+
+/// The kernel takes the cell's interface away with the supervisor; the cell itself too.
+#[test]
+fn a_killed_supervisor_leaves_no_network() {
+    let world = World::new();
+    let mut child = world.cellblock("run --rm --image host --name gone -- sh -c 'echo up; sleep 100'").start();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+    let pid = network_process(&world, "gone").expect("the process of the network");
+    child.kill().expect("killed");
+    let _ = child.wait();
+    world.wait("the end of the network", || !Path::new(&format!("/proc/{pid}")).exists());
+    world.wait("nothing left", || world.cellblock("status").run().code() == Some(0) && world.leftovers().is_empty());
+}
