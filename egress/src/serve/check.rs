@@ -44,7 +44,7 @@ async fn look_up(socket: std::net::UdpSocket) -> io::Result<()> {
     let mut buffer = vec![0u8; 512];
     let length = socket.recv(&mut buffer).await?;
     let answer = Message::from_vec(buffer.get(..length).unwrap_or_default()).map_err(|_| wrong("no answer of DNS"))?;
-    let made_up = |data: &RData| matches!(data, RData::A(a) if table::is_made_up(a.0.into()));
+    let made_up = |data: &RData| matches!(data, RData::A(a) if table::is_made_up(a.0));
     // Where every name is allowed it is known too; never by an address of somebody.
     let fine = match answer.metadata.response_code {
         ResponseCode::NXDomain => answer.answers.is_empty(),
