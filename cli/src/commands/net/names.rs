@@ -115,7 +115,7 @@ fn is_random(label: &str) -> bool {
         return false;
     }
     label.split(['-', '_']).filter(|part| part.len() >= SHORTEST).any(|part| {
-        let share = |what: fn(&u8) -> bool| part.bytes().filter(|b| what(b)).count() * 100 / part.len();
+        let share = |what: fn(&u8) -> bool| part.bytes().filter(what).count() * 100 / part.len();
         let digits = share(u8::is_ascii_digit);
         let vowels = share(|b| b"aeiouy".contains(b));
         // English has some 40 % vowels; base32 and base64 have 16 to 20, and hexadecimal a third digits and more.
