@@ -42,6 +42,8 @@ pub struct Cell {
     pub mounts: Vec<Mount>,
     /// What the network namespace is.
     pub network: Network,
+    /// What it may reach in the mode `names`, and what may reach it.
+    pub reach: Reach,
     /// Resource limits.
     pub limits: Limits,
     /// Whether the command gets a pseudo-terminal of its own.
@@ -228,8 +230,48 @@ pub enum Network {
     /// A namespace of its own with nothing but a loopback device.
     #[default]
     None,
+    /// A namespace of its own from which only what [`Reach`] allows can be reached, by name.
+    Names,
     /// The host's namespace: no separation at all.
     Host,
+}
+
+/// What a cell may reach by name, and which ports of the host lead into it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reach {
+    /// What it may reach. Nothing, if nothing is said.
+    pub allow: Vec<Said>,
+    /// What it may not, whatever is allowed.
+    pub deny: Vec<Said>,
+    /// Published ports.
+    pub publish: Vec<Publish>,
+}
+
+/// A rule as it was written, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Said {
+    /// The rule, in the language of the crate `egress`.
+    pub rule: String,
+    /// Where it was written, for people: `--allow`, `config.yaml:12`.
+    pub origin: String,
+}
+
+/// A port of the host that leads into the cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    /// Where the host listens.
+    pub host: std::net::SocketAddr,
+    /// The port inside.
+    pub port: u16,
+}
+
+impl std::fmt::Display for Publish {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
 }
 
 /// Resource limits; `None` means unlimited.

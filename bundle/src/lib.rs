@@ -8,4 +8,6 @@ pub mod policy;
 pub mod seccomp;
 pub mod spec;
 
-pub use cell::{Cell, Extent, IdScheme, Ids, Limits, Mount, Network, Overlay, Profile, Project, RootFs, User};
+pub use cell::{
+    Cell, Extent, IdScheme, Ids, Limits, Mount, Network, Overlay, Profile, Project, Publish, Reach, RootFs, Said, User,
+};

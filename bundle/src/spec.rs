@@ -259,7 +259,9 @@ fn kernel_mounts(cell: &Cell) -> Vec<Value> {
         pts.push("gid=5");
     }
     let sys = match cell.network {
-        Network::None => json!({ "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"] }),
+        Network::None | Network::Names => {
+            json!({ "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"] })
+        }
         // sysfs belongs to a network namespace and can only be mounted by its owner; `rro` covers the mounts below it too.
         Network::Host => {
             json!({ "type": "none", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "rro"] })

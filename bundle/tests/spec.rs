@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use cellblock_bundle::spec::{SpecError, run_form, run_spec, spec, spec_over_folder};
-use cellblock_bundle::{Cell, Extent, IdScheme, Ids, Limits, Mount, Network, Overlay, Profile, RootFs, User, policy};
+use cellblock_bundle::{
+    Cell, Extent, IdScheme, Ids, Limits, Mount, Network, Overlay, Profile, Reach, RootFs, User, policy,
+};
 use serde_json::Value;
 
 fn cell() -> Cell {
@@ -38,6 +40,7 @@ fn cell() -> Cell {
             Mount::Tmpfs { target: "/scratch".into(), size: Some(1 << 20), mode: 0o1777 },
         ],
         network: Network::None,
+        reach: Reach::default(),
         limits: Limits { memory: Some(1 << 30), cpus: Some(1500), pids: Some(100), best_effort: false },
         terminal: false,
         init: true,
@@ -60,7 +63,7 @@ fn root() -> RootFs {
 fn cells() -> Vec<Cell> {
     let mut all = Vec::new();
     for profile in [Profile::Default, Profile::Strict] {
-        for network in [Network::None, Network::Host] {
+        for network in [Network::None, Network::Names, Network::Host] {
             for uid in [0, 1000] {
                 for (terminal, read_only) in [(false, false), (true, true)] {
                     let mut cell = Cell { profile, network, terminal, read_only, ..cell() };
@@ -105,7 +108,7 @@ fn no_namespace_is_the_hosts_unless_said() {
         for kind in ["user", "pid", "mount", "ipc", "uts", "cgroup"] {
             assert!(types.contains(&kind), "{kind}");
         }
-        assert_eq!(types.contains(&"network"), cell.network == Network::None);
+        assert_eq!(types.contains(&"network"), cell.network != Network::Host);
         assert!(
             document["linux"]["namespaces"].as_array().expect("list").iter().all(|n| n["path"].is_null()),
             "none is joined by path"

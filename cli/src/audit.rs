@@ -3,7 +3,7 @@
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 
-use cellblock_bundle::{Cell, IdScheme, Mount, Network};
+use cellblock_bundle::{Cell, IdScheme, Mount, Network, Reach, Said};
 use sha2::{Digest, Sha256};
 
 use crate::args::values::word;
@@ -37,6 +37,7 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
     reads.retain(|r| !r.is_empty() && r != "nothing");
     let network = match cell.network {
         Network::None => "none".to_owned(),
+        Network::Names => by_name(&cell.reach),
         Network::Host => {
             "THE HOST'S, not separated: it reaches everything you reach, services on localhost included".to_owned()
         }
@@ -53,6 +54,30 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
         ("user", format!("{} ({}){ids}", cell.user.name, cell.user.uid)),
         ("command", cell.command.join(" ")),
     ]
+}
+
+/// What can be reached, in a line.
+fn by_name(reach: &Reach) -> String {
+    /// More than that are counted.
+    const SHOWN: usize = 6;
+    let few = |list: &[Said]| {
+        let words: Vec<&str> = list.iter().take(SHOWN).map(|said| said.rule.as_str()).collect();
+        let more = list.len().saturating_sub(SHOWN);
+        words.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
+    };
+    let mut text = if reach.allow.is_empty() {
+        "nothing can be reached".to_owned()
+    } else {
+        format!("only what is allowed by name: {}", few(&reach.allow))
+    };
+    if !reach.deny.is_empty() {
+        text += &format!("; never: {}", few(&reach.deny));
+    }
+    if !reach.publish.is_empty() {
+        let ports: Vec<String> = reach.publish.iter().map(ToString::to_string).collect();
+        text += &format!("; published: {}", ports.join(", "));
+    }
+    text
 }
 
 /// Asks, unless told not to, there is nobody to ask, or the same exposure was approved before.
@@ -90,12 +115,14 @@ fn remember(approvals: &PathBuf, approval: &PathBuf) {
 fn exposure(cell: &Cell) -> String {
     let names: Vec<&String> = cell.env.keys().collect();
     let mounts = serde_json::to_string(&cell.mounts).unwrap_or_default();
+    let reach: Vec<&str> = cell.reach.allow.iter().map(|said| said.rule.as_str()).collect();
     let text = format!(
-        "{}\n{}\n{}\n{:?}\n{mounts}\n{names:?}",
+        "{}\n{}\n{}\n{:?}\n{mounts}\n{names:?}\n{reach:?}\n{:?}",
         cell.image,
         word(cell.profile),
         word(cell.network),
-        cell.ids.scheme
+        cell.ids.scheme,
+        cell.reach.publish
     );
     Sha256::digest(text).iter().take(16).map(|b| format!("{b:02x}")).collect()
 }

@@ -7,7 +7,7 @@ use cellblock_bundle::spec::SpecError;
 use cellblock_runtime::outer::OuterError;
 use cellblock_runtime::state::StateError;
 use cellblock_runtime::supervisor::RuntimeError;
-use cellblock_runtime::{BuildError, IdMapError, exit};
+use cellblock_runtime::{BuildError, IdMapError, NetworkError, exit};
 
 use crate::commands::net::saved::SavedError;
 use crate::config::ConfigError;
@@ -175,6 +175,15 @@ fn runtime_hint(error: &RuntimeError) -> Vec<String> {
         }
         RuntimeError::State(StateError::Io { source, .. }) if is_full(source) => MAKE_ROOM.into(),
         RuntimeError::Build(BuildError::Container(_)) => "`cellblock doctor` says what this host lacks".into(),
+        RuntimeError::Network(NetworkError::NoVeth(_)) => {
+            "`--net none` starts it without a network; `cellblock doctor` says what this host lacks".into()
+        }
+        RuntimeError::Network(NetworkError::NoCapture(_)) => {
+            "list the ports in the rules (HOST:PORT), or install nftables".into()
+        }
+        RuntimeError::Network(NetworkError::Publish(text)) if text.contains("in use") => {
+            "another program has that port: publish another one, such as -p 8081:80".into()
+        }
         RuntimeError::Limit(_) => {
             "`--limits=best-effort` goes on without the limit; `cellblock doctor` says what would mend it".into()
         }

@@ -27,6 +27,32 @@ pub enum Class {
     Unusable,
 }
 
+impl Class {
+    /// For people, as the rest of "it is …".
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Public => "a public address",
+            Self::Private => "a private address",
+            Self::LinkLocal => "a link-local address",
+            Self::Metadata => "a cloud's metadata service",
+            Self::ThisHost => "this machine",
+            Self::Embedded => "an IPv4 address in the form of an IPv6 one",
+            Self::Unusable => "nobody's address",
+        }
+    }
+
+    /// The word that opens it in a rule, if there is one.
+    #[must_use]
+    pub fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Private | Self::LinkLocal => Some("private"),
+            Self::Metadata => Some("metadata"),
+            _ => None,
+        }
+    }
+}
+
 /// Metadata services by address: AWS, GCP, Azure, OpenStack and others share the first; AWS over IPv6; Alibaba; Oracle's older one; AWS's
 /// task endpoint.
 const METADATA: &[IpAddr] = &[

@@ -49,11 +49,14 @@ pub struct Answer {
     pub packet: Vec<u8>,
     /// What happened.
     pub outcome: Outcome,
+    /// The type asked for, such as `AAAA`.
+    pub kind: Option<String>,
 }
 
-/// Answers the packet `query`; `None` where nobody expects an answer: it is no question at all.
+/// Answers the packet `query`; `None` where nobody expects an answer: it is no question at all. Without `v6` in the cell names have no
+/// IPv6 address.
 #[must_use]
-pub fn answer(query: &[u8], policy: &Policy, table: &mut Table) -> Option<Answer> {
+pub fn answer(query: &[u8], policy: &Policy, table: &mut Table, v6: bool) -> Option<Answer> {
     let message = Message::from_vec(query).ok()?;
     if message.metadata.message_type != MessageType::Query {
         return None;
@@ -65,7 +68,7 @@ pub fn answer(query: &[u8], policy: &Policy, table: &mut Table) -> Option<Answer
     let outcome = match message.queries.as_slice() {
         [question] if message.metadata.op_code == OpCode::Query && question.query_class() == DNSClass::IN => {
             reply.add_query(question.clone());
-            let outcome = decide(question, policy, table, &mut reply);
+            let outcome = decide(question, policy, (table, v6), &mut reply);
             prohibited = matches!(outcome, Outcome::Unknown(_));
             outcome
         }
@@ -84,13 +87,15 @@ pub fn answer(query: &[u8], policy: &Policy, table: &mut Table) -> Option<Answer
         }
         reply.set_edns(edns);
     }
-    Some(Answer { packet: reply.to_vec().ok()?, outcome })
+    let kind = message.queries.first().map(|question| question.query_type().to_string());
+    Some(Answer { packet: reply.to_vec().ok()?, outcome, kind })
 }
 
-fn decide(question: &Query, policy: &Policy, table: &mut Table, reply: &mut Message) -> Outcome {
+fn decide(question: &Query, policy: &Policy, (table, has_v6): (&mut Table, bool), reply: &mut Message) -> Outcome {
     let asked = question.name();
     let kind = question.query_type();
     let text = asked.to_ascii();
+    let text = text.strip_suffix('.').unwrap_or(&text).to_owned();
     if kind == RecordType::PTR {
         let known = reverse(&text).and_then(|address| table.name(address)).cloned();
         if let Some((name, wire)) = known.and_then(|n| Some((n.clone(), WireName::from_ascii(n.as_str()).ok()?))) {
@@ -113,7 +118,7 @@ fn decide(question: &Query, policy: &Policy, table: &mut Table, reply: &mut Mess
     };
     let data = match kind {
         RecordType::A => RData::A(A(v4)),
-        RecordType::AAAA => RData::AAAA(AAAA(v6)),
+        RecordType::AAAA if has_v6 => RData::AAAA(AAAA(v6)),
         _ => return Outcome::Empty(name),
     };
     reply.add_answer(Record::from_rdata(asked.clone(), TTL, data));

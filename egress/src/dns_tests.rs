@@ -22,7 +22,7 @@ fn question(name: &str, kind: RecordType, edns: bool) -> Vec<u8> {
 }
 
 fn ask(table: &mut Table, name: &str, kind: RecordType) -> (Message, Outcome) {
-    let answer = answer(&question(name, kind, true), &policy(), table).expect("an answer");
+    let answer = answer(&question(name, kind, true), &policy(), table, true).expect("an answer");
     (Message::from_vec(&answer.packet).expect("a packet"), answer.outcome)
 }
 
@@ -98,11 +98,11 @@ fn made_up_addresses_have_their_names_back() {
 fn what_is_no_question_has_no_answer() {
     let mut table = Table::default();
     let policy = policy();
-    assert_eq!(answer(b"", &policy, &mut table), None);
-    assert_eq!(answer(&[0; 11], &policy, &mut table), None);
+    assert_eq!(answer(b"", &policy, &mut table, true), None);
+    assert_eq!(answer(&[0; 11], &policy, &mut table, true), None);
     let mut response = question("allowed.test.", RecordType::A, false);
     response[2] |= 0x80;
-    assert_eq!(answer(&response, &policy, &mut table), None, "an answer to nobody's question");
+    assert_eq!(answer(&response, &policy, &mut table, true), None, "an answer to nobody's question");
     let mut two = Message::new(1, MessageType::Query, OpCode::Query);
     for _ in 0..2 {
         two.add_query(Query::query(WireName::from_ascii("allowed.test.").expect("a name"), RecordType::A));
@@ -114,7 +114,7 @@ fn what_is_no_question_has_no_answer() {
     let mut update = Message::new(1, MessageType::Query, OpCode::Update);
     update.add_query(Query::query(WireName::from_ascii("allowed.test.").expect("a name"), RecordType::SOA));
     for odd in [two, other, update, Message::new(1, MessageType::Query, OpCode::Query)] {
-        let found = answer(&odd.to_vec().expect("a packet"), &policy, &mut table).expect("an answer");
+        let found = answer(&odd.to_vec().expect("a packet"), &policy, &mut table, true).expect("an answer");
         assert_eq!(found.outcome, Outcome::Odd);
         let reply = Message::from_vec(&found.packet).expect("a packet");
         assert_eq!(reply.metadata.response_code, ResponseCode::NotImp);
@@ -131,12 +131,13 @@ fn damaged_packets_are_harmless() {
         for value in 0..=255 {
             let mut packet = good.clone();
             packet[at] = value;
-            if let Some(Answer { outcome: Outcome::Known(name), .. }) = answer(&packet, &policy, &mut Table::default())
+            if let Some(Answer { outcome: Outcome::Known(name), .. }) =
+                answer(&packet, &policy, &mut Table::default(), true)
             {
                 assert_eq!(name.as_str(), "allowed.test");
             }
         }
-        let _ = answer(&good[..at], &policy, &mut Table::default());
+        let _ = answer(&good[..at], &policy, &mut Table::default(), true);
     }
 }
 
@@ -145,7 +146,7 @@ fn names_in_the_audit_have_no_control_characters() {
     let mut packet = question("allowed.test.", RecordType::A, false);
     packet[14] = 0x1b;
     packet[15] = b'\n';
-    let found = answer(&packet, &policy(), &mut Table::default()).expect("an answer");
+    let found = answer(&packet, &policy(), &mut Table::default(), true).expect("an answer");
     let Outcome::Unknown(text) = found.outcome else { panic!("unknown: {:?}", found.outcome) };
     assert!(!text.chars().any(char::is_control), "{text:?}");
 }

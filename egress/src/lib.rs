@@ -1,7 +1,8 @@
 //! What a cell may reach, by name. Knows names, addresses, packets and policies, and no containers.
 //!
 //! The order of reading: [`name`] and [`address`] (what there is) → [`policy`] (what may be reached) → [`table`] (the made-up addresses by which
-//! the cell knows names) → [`dns`] (its resolver), [`tls`] (the name in a client's first bytes).
+//! the cell knows names) → [`dns`] (its resolver), [`tls`] (the name in a client's first bytes), [`http`]
+//! (every request of a plain connection).
 //!
 //! Whatever arrives from a cell is hostile. Everything that parses it takes bytes and does no input or output.
 
@@ -9,7 +10,10 @@ pub mod address;
 pub mod audit;
 pub mod control;
 pub mod dns;
+pub mod gateway;
+pub mod http;
 pub mod name;
 pub mod policy;
+pub mod serve;
 pub mod table;
 pub mod tls;

@@ -110,6 +110,8 @@ pub enum Pattern {
     Exact(Name),
     /// `*.example.com`: all names below it, at any depth, but not `example.com` itself.
     Below(Name),
+    /// `**`: every name.
+    Any,
 }
 
 impl Pattern {
@@ -119,6 +121,7 @@ impl Pattern {
         match self {
             Self::Exact(own) => own == name,
             Self::Below(parent) => name.is_below(parent),
+            Self::Any => true,
         }
     }
 }
@@ -133,7 +136,7 @@ pub enum PatternError {
     #[error("a `*` stands for whole labels, and only at the front: *.example.com")]
     Star,
     /// `*` or `*.com`: a rule for half of the internet is more likely a slip.
-    #[error("`*.` needs at least two labels after it; to allow every name use the mode `bridge`")]
+    #[error("`*.` needs at least two labels after it; every name at all is written `**`")]
     TooWide,
 }
 
@@ -141,6 +144,9 @@ impl FromStr for Pattern {
     type Err = PatternError;
 
     fn from_str(text: &str) -> Result<Self, PatternError> {
+        if text == "**" {
+            return Ok(Self::Any);
+        }
         let Some(rest) = text.strip_prefix("*.") else {
             if text.contains('*') {
                 return Err(if text == "*" { PatternError::TooWide } else { PatternError::Star });
@@ -174,6 +180,7 @@ impl fmt::Display for Pattern {
         match self {
             Self::Exact(name) => write!(f, "{name}"),
             Self::Below(name) => write!(f, "*.{name}"),
+            Self::Any => f.write_str("**"),
         }
     }
 }

@@ -40,6 +40,18 @@ impl Table {
         Some(((FIRST_V4 + place).into(), (FIRST_V6 + u128::from(place)).into()))
     }
 
+    /// How many names have an address.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether no name has.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
     /// The name that has `address`.
     #[must_use]
     pub fn name(&self, address: IpAddr) -> Option<&Name> {

@@ -88,6 +88,7 @@ pub(crate) struct Builder {
 
 /// Messages of the builder: a byte for the kind, then text.
 const READY: u8 = b'u';
+const NETWORK: u8 = b'w';
 const CREATED: u8 = b'c';
 const FAILED_UNSHARE: u8 = b'n';
 const FAILED: u8 = b'e';
@@ -141,6 +142,14 @@ impl Builder {
             }
         }
         Ok(())
+    }
+
+    /// Waits for its network namespace, the CELL's.
+    pub(crate) fn network(&mut self) -> Result<(), BuildError> {
+        match self.read()? {
+            (NETWORK, _) => Ok(()),
+            (_, text) => Err(BuildError::Container(text)),
+        }
     }
 
     /// Lets it mount `root` and create the cell; returns the process id of the cell's init. The builder then ends.
@@ -234,6 +243,9 @@ fn child(order: Order<'_>, supervisor: (OwnedFd, OwnedFd), mut from: std::fs::Fi
         };
         tell(&mut to, FAILED, &format!("cannot make a network namespace: {why}"));
         exit_now(crate::exit::OURS);
+    }
+    if order.network {
+        tell(&mut to, NETWORK, "");
     }
     let Ok(root) = receive_root(&mut from) else { exit_now(crate::exit::OURS) };
     match mount_root(&order, &root).and_then(|()| create(&order, supervisor)) {

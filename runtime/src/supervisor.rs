@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::builder::{BuildError, Builder, Order};
 use crate::cgroup::Cgroup;
 use crate::cleanup;
+use crate::network::{self, Egress};
 use crate::outer;
 use crate::report::Stage;
 use crate::root::Plan;
@@ -84,6 +85,9 @@ pub enum RuntimeError {
     /// The seccomp filter could not be loaded inside.
     #[error("the seccomp filter could not be loaded inside the cell: {0}")]
     Seccomp(io::Error),
+    /// The cell has no network, and was to have one.
+    #[error(transparent)]
+    Network(#[from] crate::NetworkError),
     /// The command could not be executed.
     #[error("{program}: {source}")]
     Exec {
@@ -200,6 +204,13 @@ fn run(
         cgroup_procs: cgroup.as_ref().map(Cgroup::procs).transpose()?.unwrap_or_default(),
     };
     let mut builder = Builder::start(order, theirs, &alone)?;
+    let mut egress = match cell.network {
+        Network::Names => {
+            let settings = network::settings(cell, &start.dirs)?;
+            Some(Egress::start(settings, start.dirs.network_socket(&cell.name), &alone)?)
+        }
+        Network::None | Network::Host => None,
+    };
     // While it makes the namespaces.
     make_layer(start)?;
     prepare().map_err(|source| StateError::Io {
@@ -213,9 +224,19 @@ fn run(
     let control =
         crate::control::listen(&claim.dir.join("control.sock")).map_err(os("cannot make the control socket"))?;
     builder.map(&cell.ids)?;
+    if cell.network != Network::Host {
+        builder.network()?;
+    }
+    if let Some(egress) = &mut egress {
+        egress.join(builder.pid())?;
+    }
     let plan = write_bundle(start, &stage, builder.pid())?;
     protect_self()?;
     let init = builder.create(&plan)?;
+    // Nothing of the cell runs before its network is there.
+    if let Some(egress) = &mut egress {
+        egress.ready()?;
+    }
     stdio.connect().map_err(os("cannot get the cell's terminal"))?;
     let running = Running::of(init.as_raw_nonzero().get()).map_err(os("cannot look at the cell's process"))?;
     state::write_json(&claim.dir.join("running.json"), &running)?;

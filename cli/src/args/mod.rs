@@ -15,7 +15,10 @@ use std::path::PathBuf;
 use cellblock_bundle::cell::{Network, Profile};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use values::{Choice, Cpus, EnvEntry, Label, LimitMode, MountSpec, Pids, Size, TmpfsSpec, Tty, UserSpec, Userns};
+use values::{
+    Choice, Cpus, EnvEntry, Label, LimitMode, MountSpec, Pids, PublishSpec, RuleSpec, Size, TmpfsSpec, Tty, UserSpec,
+    Userns,
+};
 pub(crate) use words::Words;
 
 /// Everything a person typed that says which cell is meant.
@@ -91,17 +94,33 @@ pub(crate) struct CellFlags {
     pub(crate) no_init: bool,
 
     /// Bind mount a host path: SOURCE:TARGET[:ro|rw], or SOURCE[:ro|rw] for the same path inside
-    #[arg(short, long, value_name = "SOURCE:TARGET[:OPTIONS]", help_heading = "Files and network")]
+    #[arg(short, long, value_name = "SOURCE:TARGET[:OPTIONS]", help_heading = "Files")]
     pub(crate) volume: Vec<MountSpec>,
     /// Mount an empty file system in memory
-    #[arg(long, value_name = "TARGET[:OPTIONS]", help_heading = "Files and network")]
+    #[arg(long, value_name = "TARGET[:OPTIONS]", help_heading = "Files")]
     pub(crate) tmpfs: Vec<TmpfsSpec>,
-    /// Connect to a network: none, or host for the host's own
-    #[arg(long, visible_alias = "net", value_name = "MODE", value_parser = choice::<Network>(), help_heading = "Files and network")]
-    pub(crate) network: Option<Network>,
     /// Lay the cell's user ids over the host's in this way
-    #[arg(long, value_name = "MODE", value_parser = choice::<Userns>(), help_heading = "Files and network")]
+    #[arg(long, value_name = "MODE", value_parser = choice::<Userns>(), help_heading = "Files")]
     pub(crate) userns: Option<Userns>,
+
+    /// Connect the cell: names for what is allowed by name (the default), none, or host for the host's own network
+    #[arg(long, visible_alias = "net", value_name = "MODE", value_parser = choice::<Network>(), help_heading = "Network")]
+    pub(crate) network: Option<Network>,
+    /// Let the cell reach this: HOST[:PORTS], *.DOMAIN, ADDRESS/BITS, host:PORT for a service of this machine, or @SET
+    #[arg(long, value_name = "RULE", help_heading = "Network")]
+    pub(crate) allow: Vec<RuleSpec>,
+    /// Let the cell reach what a file says, a domain or rule in each line
+    #[arg(long, value_name = "FILE", help_heading = "Network")]
+    pub(crate) allow_file: Vec<PathBuf>,
+    /// Forget what the configuration and the built-in list (@dev) allow
+    #[arg(long, help_heading = "Network")]
+    pub(crate) no_default_allow: bool,
+    /// Never let the cell reach this, whatever is allowed
+    #[arg(long, value_name = "RULE", help_heading = "Network")]
+    pub(crate) deny: Vec<RuleSpec>,
+    /// Publish a port of the cell on the host, on 127.0.0.1 unless an address is given
+    #[arg(short, long, value_name = "[ADDRESS:]HOSTPORT:PORT", help_heading = "Network")]
+    pub(crate) publish: Vec<PublishSpec>,
 
     /// Limit memory, such as 512m or 2g; swap is not added on top
     #[arg(short, long, value_name = "SIZE", help_heading = "Limits")]

@@ -4,6 +4,7 @@
 //! All of it is pure: nothing is expanded and no file is looked at here.
 
 mod mounts;
+mod reach;
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,6 +12,7 @@ use std::str::FromStr;
 use cellblock_bundle::cell::{MAX_NAME, Network, Profile};
 
 pub(crate) use mounts::{MountSpec, TmpfsSpec, inside_path};
+pub(crate) use reach::{PublishSpec, RuleSpec};
 
 /// Why a single value cannot be understood. The text completes "invalid value 'X' for 'KEY': …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +85,23 @@ pub(crate) enum ValueError {
         /// The one closest to what was written.
         near: Option<String>,
     },
+    /// Not a rule of the network; the language's own words.
+    #[error("{0}")]
+    Rule(String),
+    /// A set of rules that does not exist.
+    #[error("there is no such set{}; the sets are @{known}", did_you_mean(.near.as_deref()))]
+    Set {
+        /// Those there are.
+        known: String,
+        /// The one closest to what was written.
+        near: Option<String>,
+    },
+    /// Not a published port.
+    #[error("a published port is [ADDRESS:]HOSTPORT:PORT, or PORT for the same on both sides")]
+    Publish,
+    /// A protocol that is not passed on.
+    #[error("only TCP ports can be published")]
+    PublishProtocol,
     /// Not an address of a mirror.
     #[error("a mirror is an address that begins with https:// or http://")]
     Url,
@@ -137,7 +156,7 @@ macro_rules! choice {
     };
 }
 
-choice!(Network { "none" => Network::None, "host" => Network::Host });
+choice!(Network { "names" => Network::Names, "none" => Network::None, "host" => Network::Host });
 choice!(Profile { "default" => Profile::Default, "strict" => Profile::Strict });
 choice!(Userns { "auto" => Userns::Auto, "keep-id" => Userns::KeepId, "single" => Userns::Single });
 choice!(LimitMode { "enforce" => LimitMode::Enforce, "best-effort" => LimitMode::BestEffort });

@@ -35,7 +35,8 @@ enum Command {
 const TEMPLATE: &str = "# cellblock configuration; `cellblock config schema` says what may stand here.
 defaults:
   image: auto
-  network: none
+  network: names
+#  allow: ['@dev', '*.example.com:443']
 #  env: [MIX_ENV=dev, DATABASE_URL]
 #projects:
 #  web:

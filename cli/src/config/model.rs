@@ -12,7 +12,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 use super::problem::Place;
-use crate::args::values::{Choice, Cpus, EnvEntry, LimitMode, MountSpec, Pids, Size, UserSpec, Userns};
+use crate::args::values::{
+    Choice, Cpus, EnvEntry, LimitMode, MountSpec, Pids, PublishSpec, RuleSpec, Size, UserSpec, Userns,
+};
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,10 +76,26 @@ pub(crate) struct Settings {
     #[schemars(default, schema_with = "words::<Profile>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) profile: Option<Located<Profile>>,
-    /// The network: none, or host for the host's own.
+    /// The network: names for what is allowed by name (the default), none, or host for the host's own.
     #[schemars(default, schema_with = "words::<Network>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) network: Option<Located<Network>>,
+    /// What the cell may reach: HOST[:PORTS], *.DOMAIN, ADDRESS/BITS, host:PORT, or @SET. Replaces the built-in list, @dev; an empty list is nothing.
+    #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) allow: Option<Vec<Located<RuleSpec>>>,
+    /// A file with more of it, a domain or rule in each line, outside the project. `~` and `$VARIABLE` are expanded.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) allow_file: Option<Located<String>>,
+    /// What the cell may never reach, whatever is allowed.
+    #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) deny: Vec<Located<RuleSpec>>,
+    /// Ports of the cell on the host: [ADDRESS:]HOSTPORT:PORT, on 127.0.0.1 unless an address is given.
+    #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) publish: Vec<Located<PublishSpec>>,
     /// Variables: NAME=VALUE sets one, NAME passes the host's value on.
     #[schemars(with = "Option<Vec<String>>")]
     #[serde(skip_serializing_if = "Vec::is_empty")]

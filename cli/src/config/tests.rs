@@ -32,6 +32,10 @@ defaults:
   init: false
   userns: keep-id
   alpine_mirror: https://mirror.example/alpine/
+  allow: ['@dev', 'example.com:22']
+  allow_file: ~/allowed
+  deny: ['*.example.net']
+  publish: ['8080:80']
 projects:
   web:
     path: ~/work/web
@@ -58,6 +62,11 @@ fn every_key_is_read() {
     assert_eq!(d.limits.as_ref().unwrap().value, LimitMode::BestEffort);
     assert_eq!(d.labels["team"].value, "core");
     assert!(d.read_only.as_ref().unwrap().value);
+    let allow: Vec<String> = d.allow.iter().flatten().map(|rule| rule.value.to_string()).collect();
+    assert_eq!(allow, ["@dev", "example.com:22"]);
+    assert_eq!(d.allow_file.as_ref().unwrap().value, "~/allowed");
+    assert_eq!(d.deny[0].value.to_string(), "*.example.net");
+    assert_eq!(d.publish[0].value.0.to_string(), "127.0.0.1:8080:80");
     assert_eq!(d.user.as_ref().unwrap().value, UserSpec::Ids { uid: 1000, gid: Some(100) });
     assert_eq!(d.shell.as_ref().unwrap().value, Path::new("/bin/zsh"));
     assert_eq!(d.workdir.as_ref().unwrap().value, Path::new("/src"));
@@ -67,7 +76,7 @@ fn every_key_is_read() {
     assert_eq!(d.alpine_mirror.as_ref().unwrap().value, "https://mirror.example/alpine");
     let web = &config.projects["web"];
     assert_eq!(web.path.value, "~/work/web");
-    assert_eq!(web.at.line, 21);
+    assert_eq!(web.at.line, 25);
     assert_eq!(web.settings.network.as_ref().unwrap().value, Network::None);
     assert_eq!(web.settings.mounts[0].value.target.as_deref(), Some(Path::new("/cache")));
 }
@@ -121,7 +130,7 @@ fn mistakes_are_told_with_their_line() {
         ),
         (
             "defaults:\n  network: hots\n",
-            "c.yaml:2:12: invalid value \"hots\" for `network`: it is one of none, host; did you mean \"host\"?",
+            "c.yaml:2:12: invalid value \"hots\" for `network`: it is one of names, none, host; did you mean \"host\"?",
         ),
         (
             "defaults:\n  memory: 2x\n",

@@ -158,6 +158,38 @@ pub(crate) enum ResolveError {
         /// What is wrong with it.
         error: ValueError,
     },
+    /// A flag about names where there are none.
+    #[error("{flag} has no meaning with the network `{mode}`")]
+    NeedsNames {
+        /// The flag.
+        flag: &'static str,
+        /// The network's mode.
+        mode: &'static str,
+    },
+    /// A list of what a cell may reach, at a path that depends on where one stands.
+    #[error("{origin}: the path {text:?} must be absolute, or begin with ~ or a variable")]
+    RelativeFilter {
+        /// Where it stands.
+        origin: Origin,
+        /// As written.
+        text: String,
+    },
+    /// A list of what a cell may reach, where the cell can write it.
+    #[error("{origin}: {path} lies in the project: the cell could write itself what it may reach", path = .path.display())]
+    FilterInProject {
+        /// Where it stands.
+        origin: Origin,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line of such a list that is none.
+    #[error("{path}: {error}", path = .path.display())]
+    Filter {
+        /// The file.
+        path: PathBuf,
+        /// Which line, and why.
+        error: cellblock_egress::policy::filter::FilterError,
+    },
     /// A terminal for a cell that nobody looks at.
     #[error("--tty=always cannot be used with --detach: there is no terminal to stand behind it")]
     TerminalInBackground,
@@ -176,6 +208,7 @@ impl ResolveError {
             Self::Source { path, source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 format!("a mount's source must exist; for a new folder: mkdir -p {}", path.display())
             }
+            Self::NeedsNames { .. } => "it belongs to `--net names`, which is the default".to_owned(),
             Self::LeadsOut { path, .. } => format!("if you mean it, write {} in full", path.display()),
             Self::NoPlace { place, .. } => format!(
                 "create {} on the host first: a folder for a folder, a file for a file, no link",

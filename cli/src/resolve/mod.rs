@@ -14,6 +14,7 @@ mod layers;
 mod mounts;
 mod names;
 mod origin;
+mod reach;
 
 use std::collections::BTreeMap;
 #[cfg(test)]
@@ -142,6 +143,17 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         environment::Asked { flags, layers, host: inputs.host, files: inputs.files, image, user: &user.1, name: &name };
     let environment = environment::environment(asked)?;
     explain.0.extend(environment.explained);
+    let network = inputs.network(layers, &mut explain)?;
+    let asked =
+        reach::Asked { flags, layers, network, project: inputs.project, host: inputs.host, files: inputs.files };
+    let reach = reach::reach(asked)?;
+    for (key, list) in [("allow", &reach.allow), ("deny", &reach.deny)] {
+        explain.0.extend(list.iter().map(|said| Explained {
+            key: key.to_owned(),
+            value: said.rule.clone(),
+            origin: Origin::Written(said.origin.clone()),
+        }));
+    }
     let cell = Cell {
         project: inputs.project.map(ProjectFacts::to_project),
         image: image.name.clone(),
@@ -152,7 +164,8 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         env: environment.variables,
         workdir,
         mounts: placed.into_iter().map(|placed| placed.mount).collect(),
-        network: inputs.network(layers, &mut explain)?,
+        network,
+        reach,
         limits: inputs.limits(layers, &mut explain)?,
         terminal: inputs.terminal(&mut explain)?,
         init: inputs.init(layers, &mut explain)?,

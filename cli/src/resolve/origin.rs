@@ -43,6 +43,8 @@ pub(crate) enum Origin {
     Words,
     /// The project that was found.
     Found,
+    /// A place that another crate has put in words.
+    Written(String),
 }
 
 impl fmt::Display for Origin {
@@ -56,6 +58,7 @@ impl fmt::Display for Origin {
             Self::Flag(name) => f.write_str(name),
             Self::Words => f.write_str("the command line"),
             Self::Found => f.write_str("the project"),
+            Self::Written(text) => f.write_str(text),
         }
     }
 }

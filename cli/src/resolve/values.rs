@@ -124,7 +124,7 @@ impl<'a> Inputs<'a> {
             variable: Some(("CELLBLOCK_NETWORK", Network::read)),
             key: |s| &s.network,
         };
-        let said = layers.pick(wanted, Network::None)?;
+        let said = layers.pick(wanted, Network::Names)?;
         explain.add("network", word(said.value), &said.origin);
         Ok(said.value)
     }

@@ -36,6 +36,30 @@ fn typical_command_lines() {
 }
 
 #[test]
+fn what_may_be_reached_is_the_nearest_list_and_what_the_flags_add() {
+    let rules = |world: &World, line: &str| {
+        let cell = world.run(line).cell;
+        let words = |list: &[cellblock_bundle::Said]| list.iter().map(|s| s.rule.clone()).collect::<Vec<_>>().join(" ");
+        format!("{} | {}", words(&cell.reach.allow), words(&cell.reach.deny))
+    };
+    let world = World::new();
+    assert_eq!(rules(&world, "-- true"), "@dev | ");
+    assert_eq!(rules(&world, "--allow a.example:22 --deny b.example -- true"), "@dev a.example:22 | b.example");
+    assert_eq!(rules(&world, "--no-default-allow --allow a.example -- true"), "a.example | ");
+    assert_eq!(rules(&world, "--net none -- true"), " | ");
+    let config = "defaults:\n  allow: [a.example]\n  deny: [x.example]\nprojects:\n  web:\n    path: ~/web\n    allow: []\n    deny: [y.example]\n";
+    let world = World::new().config(config);
+    assert_eq!(rules(&world, "-- true"), " | x.example y.example", "an empty list is nothing; denials add up");
+    assert_eq!(rules(&world, "--no-project -- true"), "a.example | x.example");
+    assert_eq!(rules(&world, "--allow c.example -- true"), "c.example | x.example y.example");
+    let told = World::new().told("--net host --allow a.example -- true");
+    assert!(told.starts_with("--allow has no meaning with the network `host`"), "{told}");
+    let config = "defaults:\n  allow_file: ~/web/allowed\n";
+    let told = World::new().config(config).told("-- true");
+    assert!(told.contains("lies in the project"), "{told}");
+}
+
+#[test]
 fn the_stronger_word_counts() {
     let config = "defaults:\n  profile: strict\n  network: host\n  pids: 10\n  read_only: true\nprojects:\n  site:\n    path: $HOME/web\n    network: none\n    hostname: box\n";
     let world = World::new().config(config).env("CELLBLOCK_PROFILE", "default").env("CELLBLOCK_MEMORY", "1g");
@@ -60,7 +84,7 @@ fn the_stronger_word_counts() {
     assert_eq!(world.run("--profile strict -- true").why("profile"), "strict (--profile)");
     assert_eq!(
         world.env("CELLBLOCK_NETWORK", "bridge").told("-- true"),
-        "invalid value \"bridge\" for $CELLBLOCK_NETWORK: it is one of none, host"
+        "invalid value \"bridge\" for $CELLBLOCK_NETWORK: it is one of names, none, host"
     );
 }
 
@@ -72,9 +96,9 @@ fn a_project_of_the_configuration_is_found_by_its_path_only() {
     world.files.dir("/home/ada");
     assert_eq!(network(&world), Network::Host, "the nearest path counts");
     let named = World::new().config("projects:\n  web: {path: /srv/data, network: host}\n");
-    assert_eq!(network(&named), Network::None, "the name alone does not count");
+    assert_eq!(network(&named), Network::Names, "the name alone does not count");
     let gone = World::new().config("projects:\n  web: {path: /gone, network: host}\n");
-    assert_eq!(network(&gone), Network::None, "a path that is not there is not this folder");
+    assert_eq!(network(&gone), Network::Names, "a path that is not there is not this folder");
     // A worktree elsewhere belongs to its repository's project.
     let mut linked = World::new().config(near);
     let project = linked.project.as_mut().unwrap();

@@ -1,0 +1,125 @@
+//! What a cell may reach: the configuration's list or the built-in one, and what the flags add.
+//!
+//! `allow` of a stronger layer replaces that of a weaker one, so that an empty list is nothing; the flags add to it. What is denied adds up:
+//! no layer can take back what another denies.
+
+use std::path::{Path, PathBuf};
+
+use cellblock_bundle::cell::{Network, Reach, Said};
+use cellblock_egress::policy::filter;
+
+use super::error::ResolveError;
+use super::expand::{config_path, typed_path};
+use super::files::Files;
+use super::host::HostFacts;
+use super::layers::Layers;
+use super::origin::Origin;
+use crate::args::CellFlags;
+use crate::args::values::RuleSpec;
+use crate::project::ProjectFacts;
+
+/// What a cell reaches if nobody said anything: what most work on code needs.
+const DEFAULT: &str = "@dev";
+
+/// Everything that is asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) flags: &'a CellFlags,
+    pub(super) layers: Layers<'a>,
+    pub(super) network: Network,
+    pub(super) project: Option<&'a ProjectFacts>,
+    pub(super) host: &'a HostFacts,
+    pub(super) files: &'a dyn Files,
+}
+
+/// The rules and published ports. None in modes that have no use for them, where typing one is a mistake.
+pub(super) fn reach(asked: Asked<'_>) -> Result<Reach, ResolveError> {
+    let Asked { flags, network, .. } = asked;
+    if network != Network::Names {
+        let typed = [
+            ("--allow", !flags.allow.is_empty()),
+            ("--allow-file", !flags.allow_file.is_empty()),
+            ("--deny", !flags.deny.is_empty()),
+            ("--publish", !flags.publish.is_empty()),
+        ];
+        return match typed.iter().find(|(_, typed)| *typed) {
+            Some((flag, _)) => Err(ResolveError::NeedsNames { flag, mode: crate::args::values::word(network) }),
+            None => Ok(Reach::default()),
+        };
+    }
+    let mut reach = Reach { allow: asked.base()?, ..Reach::default() };
+    reach.allow.extend(flags.allow.iter().map(|rule| said(rule, "--allow")));
+    for file in &flags.allow_file {
+        let text = typed_path(&file.to_string_lossy(), asked.host);
+        let text = text.map_err(|error| ResolveError::Expand {
+            origin: Origin::Flag("--allow-file"),
+            text: file.display().to_string(),
+            error,
+        })?;
+        reach.allow.extend(asked.file(&asked.host.cwd.join(text), &Origin::Flag("--allow-file"))?);
+    }
+    for (settings, origin) in asked.layers.sections() {
+        reach.deny.extend(settings.deny.iter().map(|rule| said(&rule.value, &origin(rule.at).to_string())));
+        reach.publish.extend(settings.publish.iter().map(|port| port.value.0));
+    }
+    reach.deny.extend(flags.deny.iter().map(|rule| said(rule, "--deny")));
+    reach.publish.extend(flags.publish.iter().map(|port| port.0));
+    Ok(reach)
+}
+
+fn said(rule: &RuleSpec, origin: &str) -> Said {
+    Said { rule: rule.to_string(), origin: origin.to_owned() }
+}
+
+impl Asked<'_> {
+    /// The strongest list of the configuration, or the built-in one.
+    fn base(self) -> Result<Vec<Said>, ResolveError> {
+        if self.flags.no_default_allow {
+            return Ok(Vec::new());
+        }
+        let mut found = None;
+        for (settings, origin) in self.layers.sections() {
+            if settings.allow.is_none() && settings.allow_file.is_none() {
+                continue;
+            }
+            let mut list = Vec::new();
+            for rule in settings.allow.iter().flatten() {
+                list.push(said(&rule.value, &origin(rule.at).to_string()));
+            }
+            if let Some(file) = &settings.allow_file {
+                let origin = origin(file.at);
+                list.extend(self.file(&self.configured(&file.value, &origin)?, &origin)?);
+            }
+            found = Some(list);
+        }
+        Ok(found.unwrap_or_else(|| vec![Said { rule: DEFAULT.to_owned(), origin: "default".to_owned() }]))
+    }
+
+    /// A path of the configuration; a relative one is the project's.
+    fn configured(self, text: &str, origin: &Origin) -> Result<PathBuf, ResolveError> {
+        let expanded = config_path(text, self.host).map_err(|error| ResolveError::Expand {
+            origin: origin.clone(),
+            text: text.to_owned(),
+            error,
+        })?;
+        let path = PathBuf::from(expanded);
+        match self.project {
+            // From inside the project the cell itself could write what it may reach.
+            _ if path.is_relative() => {
+                Err(ResolveError::RelativeFilter { origin: origin.clone(), text: text.to_owned() })
+            }
+            Some(project) if path.starts_with(&project.root) => {
+                Err(ResolveError::FilterInProject { origin: origin.clone(), path })
+            }
+            _ => Ok(path),
+        }
+    }
+
+    fn file(self, path: &Path, origin: &Origin) -> Result<Vec<Said>, ResolveError> {
+        let failed = |source| ResolveError::Source { origin: origin.clone(), path: path.to_owned(), source };
+        let text = self.files.read(path).map_err(failed)?;
+        let written = filter::parse(text.as_bytes(), &path.to_string_lossy())
+            .map_err(|error| ResolveError::Filter { path: path.to_owned(), error })?;
+        Ok(written.into_iter().map(|w| Said { rule: w.entry.to_string(), origin: w.origin }).collect())
+    }
+}

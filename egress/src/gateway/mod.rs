@@ -1,0 +1,268 @@
+//! The gateway: an empty network namespace between the cell's and the host's, where the sockets are that a cell's connections end at.
+//!
+//! ```text
+//!  cell                             gateway (no process, only a thread of ours)    host
+//!  lo, eth0 198.18.0.2/32 ──veth──  gw0 198.18.0.1/32                              the egress process owns
+//!  default via 198.18.0.1           every address is local (AnyIP), both families  all the sockets
+//!  resolv.conf: 198.18.0.1          listeners: 53, and each port of the policy
+//! ```
+//!
+//! Nothing in the cell's namespace enforces anything, and no device leads out of the gateway. It is owned by the user namespace of whoever
+//! made it, the parent of the cell's: root of the cell has no power over it. It lives exactly as long as the process that has its
+//! sockets; after that `eth0` is gone from the cell.
+//!
+//! `/32` and `/128` on both ends and a host route to the cell in table `local`: `local` and `main` are one trie while there are no custom
+//! rules, so a connected network would beat `local 0.0.0.0/0`. No address but the gateway's is ever looked for on the cable.
+
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+
+mod capture;
+pub(crate) mod inside;
+mod netlink;
+pub(crate) mod sockets;
+
+use inside::Inside;
+use netlink::{Kind, Netlink};
+
+/// The cell's address. Of a block that is nobody's on the internet (RFC 2544), as the made-up ones ([`crate::table`]).
+pub const CELL: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+/// The gateway's address; the cell's resolver answers here, and everywhere else.
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+/// The cell's IPv6 address, in a unique local prefix of our own (RFC 4193).
+pub const CELL_V6: Ipv6Addr = Ipv6Addr::new(0xfdce, 0x11b1, 0x0cc0, 0xffff, 0, 0, 0, 2);
+/// The gateway's IPv6 address.
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfdce, 0x11b1, 0x0cc0, 0xffff, 0, 0, 0, 1);
+
+/// Most ports with a listener each. More are captured by nf_tables.
+pub const MOST_PORTS: usize = 256;
+
+/// As `lo` has it. 1500 costs a tenth of the throughput.
+const MTU: u32 = 65_520;
+
+/// How connections are caught.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Capture {
+    /// A listener on each of these ports; the kernel refuses the others.
+    Ports(Vec<u16>),
+    /// Every port, by nf_tables.
+    Everything,
+}
+
+/// Why there is no gateway.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// A step failed.
+    #[error("cannot {what}: {source}")]
+    Step {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The kernel has no veth devices, or the person may not make them.
+    #[error("the kernel makes no veth devices: {0}")]
+    NoVeth(io::Error),
+    /// The policy needs `nft`.
+    #[error("the policy opens all ports, or more than {MOST_PORTS}, which needs nf_tables and the program nft: {0}")]
+    NoCapture(io::Error),
+}
+
+fn step<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> GatewayError {
+    move |source| GatewayError::Step { what, source: source.into() }
+}
+
+/// A gateway and its sockets.
+#[derive(Debug)]
+pub struct Gateway {
+    inside: Inside,
+    v6: bool,
+    capture: Capture,
+    /// Answered by the resolver.
+    pub(crate) datagrams: OwnedFd,
+    /// The same over TCP.
+    pub(crate) dns: TcpListener,
+    /// Where the cell's connections arrive.
+    pub(crate) listeners: Vec<TcpListener>,
+}
+
+/// A network namespace for a gateway, not joined to anything yet: made ahead, for it is the slowest part.
+#[derive(Debug)]
+pub struct Space {
+    inside: Inside,
+}
+
+impl Space {
+    /// Makes the namespace, owned by this process's user namespace.
+    ///
+    /// # Errors
+    /// Those of `unshare(2)`.
+    pub fn new() -> Result<Self, GatewayError> {
+        let enter = || cellblock_sys::namespace::unshare(UnshareFlags::NEWNET);
+        let (inside, ()) = Inside::start("gateway", enter).map_err(step("make the gateway's network namespace"))?;
+        Ok(Self { inside })
+    }
+
+    /// Joins it to the network namespace `cell`, which has nothing but loopback yet, and opens its sockets. After that its thread has no
+    /// capability left. The caller has all of them over both namespaces.
+    ///
+    /// # Errors
+    /// See [`GatewayError`].
+    pub fn join(self, cell: &OwnedFd, capture: Capture) -> Result<Gateway, GatewayError> {
+        let cell = cell.try_clone().map_err(step("keep the cell's network namespace"))?;
+        let wanted = capture.clone();
+        let made = self.inside.run(move || {
+            let sockets = join(&cell, &wanted)?;
+            lay_down_capabilities().map_err(step("give up capabilities"))?;
+            Ok(sockets)
+        });
+        let Sockets { v6, datagrams, dns, listeners } = made.map_err(step("reach the gateway"))??;
+        Ok(Gateway { inside: self.inside, v6, capture, datagrams, dns, listeners })
+    }
+}
+
+impl Gateway {
+    /// How connections are caught.
+    #[must_use]
+    pub fn capture(&self) -> &Capture {
+        &self.capture
+    }
+
+    /// Whether the cell has IPv6.
+    #[must_use]
+    pub fn has_v6(&self) -> bool {
+        self.v6
+    }
+
+    /// Opens one more port, for a rule that came later.
+    pub(crate) fn open(&mut self, port: u16) -> io::Result<Option<TcpListener>> {
+        let Capture::Ports(ports) = &mut self.capture else { return Ok(None) };
+        if ports.contains(&port) || port == sockets::DNS {
+            return Ok(None);
+        }
+        if ports.len() >= MOST_PORTS {
+            return Err(io::Error::other(format!("there are {MOST_PORTS} ports already; start the cell anew")));
+        }
+        let v6 = self.v6;
+        let listener = self.inside.run(move || sockets::listener(port, v6, false))??;
+        ports.push(port);
+        Ok(Some(listener))
+    }
+}
+
+struct Sockets {
+    v6: bool,
+    datagrams: OwnedFd,
+    dns: TcpListener,
+    listeners: Vec<TcpListener>,
+}
+
+fn join(cell: &OwnedFd, capture: &Capture) -> Result<Sockets, GatewayError> {
+    let v6 = std::path::Path::new("/proc/thread-self/net/if_inet6").exists();
+    let gateway = File::open("/proc/thread-self/ns/net").map_err(step("open the gateway's network namespace"))?;
+    settle(v6).map_err(step("settle the gateway"))?;
+    plumb_gateway(cell, v6)?;
+    enter(cell).map_err(step("enter the cell's network namespace"))?;
+    plumb_cell(v6).map_err(step("set up the cell's interface"))?;
+    enter(&gateway).map_err(step("enter the gateway's network namespace"))?;
+    let (ports, transparent) = match capture {
+        Capture::Ports(ports) => (ports.as_slice(), false),
+        Capture::Everything => {
+            capture::everything().map_err(GatewayError::NoCapture)?;
+            (&[sockets::CAPTURE][..], true)
+        }
+    };
+    let listeners = ports
+        .iter()
+        .filter(|port| **port != sockets::DNS)
+        .map(|port| sockets::listener(*port, v6, transparent))
+        .collect::<io::Result<_>>()
+        .map_err(step("listen in the gateway"))?;
+    Ok(Sockets {
+        v6,
+        datagrams: sockets::datagrams(sockets::DNS, v6).map_err(step("open the resolver's socket"))?,
+        dns: sockets::listener(sockets::DNS, v6, false).map_err(step("open the resolver's socket"))?,
+        listeners,
+    })
+}
+
+/// What a new namespace may have from the host: forwarding is inherited (`net.core.devconf_inherit_init_net`). Low ports need no
+/// capability, so that the thread can do without.
+fn settle(v6: bool) -> io::Result<()> {
+    let sysctl = |name: &str, value: &str| match std::fs::write(format!("/proc/sys/net/{name}"), value) {
+        // A kernel without this one has nothing to be settled.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    };
+    sysctl("ipv4/ip_forward", "0")?;
+    sysctl("ipv4/icmp_echo_ignore_all", "1")?;
+    sysctl("ipv4/ip_unprivileged_port_start", "0")?;
+    if v6 {
+        sysctl("ipv6/conf/all/forwarding", "0")?;
+        sysctl("ipv6/conf/default/accept_ra", "0")?;
+        sysctl("ipv6/icmp/echo_ignore_all", "1")?;
+    }
+    Ok(())
+}
+
+fn plumb_gateway(cell: &OwnedFd, v6: bool) -> Result<(), GatewayError> {
+    let mut link = Netlink::new().map_err(step("talk to the gateway's network"))?;
+    link.veth("gw0", "eth0", cell.as_fd(), MTU).map_err(GatewayError::NoVeth)?;
+    let mut all = || -> io::Result<()> {
+        let (lo, gw) = (netlink::index("lo")?, netlink::index("gw0")?);
+        link.up(lo)?;
+        link.address(gw, GATEWAY.into())?;
+        if v6 {
+            link.address(gw, GATEWAY_V6.into())?;
+        }
+        link.up(gw)?;
+        link.route(Kind::UnicastFirst, CELL.into(), 32, None, gw)?;
+        link.route(Kind::Local, Ipv4Addr::UNSPECIFIED.into(), 0, None, lo)?;
+        if v6 {
+            link.route(Kind::UnicastFirst, CELL_V6.into(), 128, None, gw)?;
+            link.route(Kind::Local, Ipv6Addr::UNSPECIFIED.into(), 0, None, lo)?;
+        }
+        Ok(())
+    };
+    all().map_err(step("set up the gateway's interface"))
+}
+
+fn plumb_cell(v6: bool) -> io::Result<()> {
+    let mut link = Netlink::new()?;
+    let eth = netlink::index("eth0")?;
+    link.address(eth, CELL.into())?;
+    if v6 {
+        link.address(eth, CELL_V6.into())?;
+    }
+    link.up(eth)?;
+    let mut way = |gateway: IpAddr, any: IpAddr, bits: u8| {
+        link.route(Kind::Unicast, gateway, bits, None, eth)?;
+        link.route(Kind::Unicast, any, 0, Some(gateway), eth)
+    };
+    way(GATEWAY.into(), Ipv4Addr::UNSPECIFIED.into(), 32)?;
+    if v6 {
+        way(GATEWAY_V6.into(), Ipv6Addr::UNSPECIFIED.into(), 128)?;
+    }
+    Ok(())
+}
+
+/// Moves this thread to another network namespace.
+pub(crate) fn enter(space: impl AsFd) -> io::Result<()> {
+    Ok(rustix::thread::move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::Network))?)
+}
+
+/// Takes every capability from this thread, for good.
+///
+/// # Errors
+/// Those of `capset(2)`.
+pub fn lay_down_capabilities() -> io::Result<()> {
+    use rustix::thread::{CapabilitySet, CapabilitySets};
+    rustix::thread::set_no_new_privs(true)?;
+    rustix::thread::clear_ambient_capability_set()?;
+    let none = CapabilitySet::empty();
+    Ok(rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?)
+}

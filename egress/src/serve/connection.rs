@@ -1,0 +1,391 @@
+//! One connection of the cell: what it is about, whether it may be, and to whom it goes on.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, TcpStream};
+
+use super::dial::DialError;
+use super::first::{self, Buffer, Speech};
+use super::{Shared, dial, http, lock, relay, resolver};
+use crate::audit::{Event, Line, Protocol, Verdict as Said};
+use crate::http::denial;
+use crate::name::Name;
+use crate::policy::{Sourced, Verdict, Why};
+
+/// The alert `access_denied` (RFC 8446, section 6.2), fatal, in a record of TLS 1.2: clients show its name.
+const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
+
+/// How long a refused client gets to show what it speaks, so that it can be told in its own language.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// Ports whose clients speak first, and a known protocol.
+const HTTP: u16 = 80;
+const HTTPS: u16 = 443;
+
+/// Takes the connections of one listener.
+pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+    loop {
+        let Ok((client, _)) = listener.accept().await else {
+            // Out of descriptors, most likely: those that end give some back.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let Some(permit) = shared.admit() else {
+            relay::reset(client);
+            continue;
+        };
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            handle(shared, client).await;
+            drop(permit);
+        });
+    }
+}
+
+/// What the cell wants to reach.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    /// The name that a made-up address stands for.
+    Name(Name),
+    /// An address as such.
+    Address(IpAddr),
+}
+
+/// Why a connection ends that is not over.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// It may not be. `form` says how the client is told.
+    Denied { why: String, rule: Option<Box<Sourced>>, form: Form },
+    /// It may be, but cannot: nobody answers.
+    Failed(String),
+    /// It broke, as connections do.
+    Broken,
+}
+
+impl From<io::Error> for Stop {
+    fn from(_: io::Error) -> Self {
+        Self::Broken
+    }
+}
+
+/// How a client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// By what it shows to speak.
+    Look,
+    /// By an alert of TLS.
+    Alert,
+    /// By an answer of HTTP.
+    Answer,
+}
+
+impl Stop {
+    pub(super) fn denied(why: impl Into<String>, form: Form) -> Self {
+        Self::Denied { why: why.into(), rule: None, form }
+    }
+
+    pub(super) fn by_policy(why: Why<'_>, target: &Target, port: u16, form: Form) -> Self {
+        let rule = if let Why::Denied(rule) = &why { Some(Box::new((*rule).clone())) } else { None };
+        let about = match target {
+            Target::Name(name) => name.to_string(),
+            Target::Address(address) => address.to_string(),
+        };
+        let why = match why {
+            Why::Unlisted => format!("no rule allows {about}"),
+            Why::Port => format!("no rule allows port {port} of {about}"),
+            Why::Request => format!("no rule allows this request to {about}"),
+            Why::Denied(rule) => format!("{} denies {about} ({})", rule.rule, rule.origin),
+            Why::Kind(class) => format!("{about} is {}, which the rule does not cover", class.words()),
+            Why::ThisHost => format!("{about} is this machine; its services are allowed as host:PORT"),
+        };
+        Self::Denied { why, rule, form }
+    }
+}
+
+/// A connection under way.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) shared: Arc<Shared>,
+    pub(super) client: TcpStream,
+    pub(super) target: Target,
+    pub(super) port: u16,
+    pub(super) id: u64,
+    /// Bytes that the cell sent and got.
+    pub(super) up: AtomicU64,
+    pub(super) down: AtomicU64,
+    started: Instant,
+}
+
+async fn handle(shared: Arc<Shared>, client: TcpStream) {
+    let _ = client.set_nodelay(true);
+    let Ok(asked) = client.local_addr() else { return };
+    let (address, port) = resolver::plain(asked);
+    let target = lock(&shared.table).name(address).cloned().map_or(Target::Address(address), Target::Name);
+    let id = shared.next_id();
+    let (up, down, started) = (AtomicU64::new(0), AtomicU64::new(0), Instant::now());
+    let connection = Connection { shared, client, target, port, id, up, down, started };
+    let mut changes = connection.shared.changed.subscribe();
+    let stop = tokio::select! {
+        done = connection.run() => done.err(),
+        stop = connection.revoked(&mut changes) => Some(stop),
+    };
+    connection.finish(stop).await;
+}
+
+impl Connection {
+    async fn run(&self) -> Result<(), Stop> {
+        match &self.target {
+            Target::Name(name) => self.named(name).await,
+            Target::Address(address) => self.direct(*address).await,
+        }
+    }
+
+    /// To an address as such.
+    async fn direct(&self, address: IpAddr) -> Result<(), Stop> {
+        let rule = self.decide()?;
+        let (server, address) =
+            dial::connect(&[address], self.port).await.map_err(|e| self.not_dialled(e, Form::Look))?;
+        self.allowed(&rule, address, Protocol::Tcp)?;
+        self.relay(&server).await
+    }
+
+    /// To a name.
+    async fn named(&self, name: &Name) -> Result<(), Stop> {
+        let rule = self.decide()?;
+        match self.port {
+            HTTPS => self.tls(name, &rule).await,
+            HTTP => http::serve(self, name, &rule, Buffer::default(), None).await,
+            _ => self.any(name, &rule).await,
+        }
+    }
+
+    /// What the policy of this moment says.
+    pub(super) fn decide(&self) -> Result<Sourced, Stop> {
+        let policy = self.shared.policy();
+        let denied = |why: Why<'_>| Stop::by_policy(why, &self.target, self.port, Form::Look);
+        match &self.target {
+            Target::Name(name) => {
+                if policy.looks_into(name, self.port) && self.port != HTTP {
+                    let why =
+                        format!("only requests to {name} are allowed, and this cell has no authority to look into TLS");
+                    return Err(Stop::denied(why, Form::Look));
+                }
+                match policy.name(name, self.port) {
+                    Verdict::Allow(rule) => Ok(rule.clone()),
+                    Verdict::Deny(why) => Err(denied(why)),
+                }
+            }
+            Target::Address(address) => {
+                let own = self.shared.dialer.own()?;
+                match policy.address(*address, self.port, &own) {
+                    Verdict::Allow(rule) => Ok(rule.clone()),
+                    Verdict::Deny(why) => Err(denied(why)),
+                }
+            }
+        }
+    }
+
+    /// TLS, unread but for the server's name.
+    async fn tls(&self, name: &Name, rule: &Sourced) -> Result<(), Stop> {
+        let mut buffer = Buffer::default();
+        self.check_server_name(name, &mut buffer).await?;
+        let server = self.dial(name, rule, Protocol::Tls, Form::Alert).await?;
+        relay::write_all(&server, &buffer.0, &self.up).await?;
+        drop(buffer);
+        self.relay(&server).await
+    }
+
+    async fn check_server_name(&self, name: &Name, buffer: &mut Buffer) -> Result<(), Stop> {
+        let said = first::server_name(&self.client, buffer).await.map_err(|why| Stop::denied(why, Form::Alert))?;
+        if said == *name {
+            Ok(())
+        } else {
+            Err(Stop::denied(format!("the TLS hello names {said}, the address is that of {name}"), Form::Alert))
+        }
+    }
+
+    /// Any protocol. The server may speak first, so it is dialled at once; the client's first bytes are looked at when they come.
+    async fn any(&self, name: &Name, rule: &Sourced) -> Result<(), Stop> {
+        let server = self.dial(name, rule, Protocol::Tcp, Form::Look).await?;
+        let mut buffer = Buffer::default();
+        match self.speech(&server, &mut buffer).await? {
+            Speech::Tls => self.check_name_if_any(name, &mut buffer).await?,
+            Speech::Http => return http::serve(self, name, rule, buffer, Some(server)).await,
+            Speech::Other | Speech::More => {}
+        }
+        relay::write_all(&server, &buffer.0, &self.up).await?;
+        drop(buffer);
+        self.relay(&server).await
+    }
+
+    /// Waits for what the client speaks; what the server says meanwhile goes on.
+    async fn speech(&self, server: &TcpStream, buffer: &mut Buffer) -> Result<Speech, Stop> {
+        let (mut answers, mut deadline) = (true, None);
+        loop {
+            let late = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                more = buffer.more(&self.client) => {
+                    let speech = if more? { first::speech(&buffer.0) } else { Speech::Other };
+                    if speech != Speech::More {
+                        return Ok(speech);
+                    }
+                    deadline = deadline.or(Some(tokio::time::Instant::now() + first::PATIENCE));
+                }
+                ready = server.readable(), if answers => {
+                    ready?;
+                    // Not one of the arms: what has been read must be written, whatever comes first.
+                    answers = relay::step(server, &self.client, u64::MAX, &self.down).await?;
+                    if !answers {
+                        relay::end(&self.client)?;
+                    }
+                }
+                // The beginning of a request, and then nothing: it must not be let through in pieces.
+                () = late => return Err(Stop::denied("the first bytes look like a request and do not become one", Form::Look)),
+            }
+        }
+    }
+
+    /// On other ports than 443 a client without a name in its hello is like any other protocol; a wrong one is refused everywhere.
+    async fn check_name_if_any(&self, name: &Name, buffer: &mut Buffer) -> Result<(), Stop> {
+        match self.check_server_name(name, buffer).await {
+            Err(Stop::Denied { why, .. }) if why == crate::tls::HelloError::NoName.to_string() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Dials `name` and writes that it was allowed.
+    pub(super) async fn dial(
+        &self,
+        name: &Name,
+        rule: &Sourced,
+        protocol: Protocol,
+        form: Form,
+    ) -> Result<TcpStream, Stop> {
+        let policy = self.shared.policy();
+        let dialled = self.shared.dialer.name(&policy, rule, name, self.port).await;
+        let (server, address) = dialled.map_err(|error| self.not_dialled(error, form))?;
+        self.allowed(rule, address, protocol)?;
+        Ok(server)
+    }
+
+    fn not_dialled(&self, error: DialError, form: Form) -> Stop {
+        match error {
+            DialError::Filtered(why) => Stop::denied(why, form),
+            DialError::Resolve(error) => Stop::Failed(format!("the host cannot resolve the name: {error}")),
+            DialError::Connect(error) => Stop::Failed(format!("the server does not answer: {error}")),
+        }
+    }
+
+    /// A line about this connection.
+    pub(super) fn line(&self, event: Event, verdict: Said) -> Line {
+        let (name, address) = match &self.target {
+            Target::Name(name) => (Some(name.as_str().to_owned()), None),
+            Target::Address(address) => (None, Some(*address)),
+        };
+        Line { id: Some(self.id), name, address, port: Some(self.port), ..Line::new(event, verdict) }
+    }
+
+    fn allowed(&self, rule: &Sourced, address: IpAddr, protocol: Protocol) -> Result<(), Stop> {
+        let (rule, origin) = (Some(rule.rule.to_string()), Some(rule.origin.clone()));
+        let line = self.line(Event::Connect, Said::Allow);
+        // What cannot be written is not done.
+        Ok(self.shared.write(Line { address: Some(address), protocol: Some(protocol), rule, origin, ..line })?)
+    }
+
+    /// Bytes both ways until both sides have ended.
+    pub(super) async fn relay(&self, server: &TcpStream) -> Result<(), Stop> {
+        let up = relay::pour(&self.client, server, &self.up);
+        let down = relay::pour(server, &self.client, &self.down);
+        match tokio::try_join!(up, down) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                // The other side is to see that it broke, and not an orderly end.
+                let _ = rustix::net::sockopt::set_socket_linger(server, Some(Duration::ZERO));
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Resolves when a change of the rules has made this connection one that may not be.
+    async fn revoked(&self, changes: &mut tokio::sync::watch::Receiver<u64>) -> Stop {
+        loop {
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            if let Err(stop @ Stop::Denied { .. }) = self.decide() {
+                self.shared.cut.fetch_add(1, Ordering::Relaxed);
+                return stop;
+            }
+        }
+    }
+
+    async fn finish(self, stop: Option<Stop>) {
+        let moved = (self.up.load(Ordering::Relaxed), self.down.load(Ordering::Relaxed));
+        match stop {
+            Some(Stop::Denied { why, rule, form }) => {
+                let (rule, origin) = rule.map_or((None, None), |r| (Some(r.rule.to_string()), Some(r.origin)));
+                let line = self.line(Event::Connect, Said::Deny);
+                let _ = self.shared.write(Line { why: Some(why.clone()), rule, origin, ..line });
+                if moved == (0, 0) || form == Form::Answer {
+                    self.refuse(&why, form).await;
+                } else {
+                    relay::reset(self.client);
+                }
+            }
+            Some(Stop::Failed(why)) => {
+                let _ = self.shared.write(Line { why: Some(why), ..self.line(Event::Connect, Said::Allow) });
+                relay::reset(self.client);
+            }
+            ended => {
+                let ms = Some(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+                let line = self.line(Event::End, Said::Allow);
+                let _ = self.shared.write(Line { up: Some(moved.0), down: Some(moved.1), ms, ..line });
+                if ended.is_some() {
+                    relay::reset(self.client);
+                }
+            }
+        }
+    }
+
+    /// Tells the client in a form that it understands.
+    async fn refuse(self, why: &str, form: Form) {
+        let form = match form {
+            Form::Look => {
+                let mut start = [0u8; 16];
+                let seen = tokio::time::timeout(LOOK, self.client.peek(&mut start)).await;
+                let seen = seen.ok().and_then(Result::ok).and_then(|length| start.get(..length));
+                match seen.map(first::speech) {
+                    Some(Speech::Tls) => Form::Alert,
+                    Some(Speech::Http) => Form::Answer,
+                    _ => Form::Look,
+                }
+            }
+            known => known,
+        };
+        match form {
+            Form::Look => relay::reset(self.client),
+            Form::Alert => relay::say_and_end(&self.client, &ACCESS_DENIED).await,
+            Form::Answer => {
+                let about = match &self.target {
+                    Target::Name(name) => name.to_string(),
+                    Target::Address(address) => address.to_string(),
+                };
+                let port = if matches!(self.port, HTTP | HTTPS) { String::new() } else { format!(":{}", self.port) };
+                let hint = format!(
+                    "On the host, `cellblock net allow {about}{port} {}` would allow it.",
+                    self.shared.settings.cell
+                );
+                relay::say_and_end(&self.client, &denial(&format!("cellblock: {why}"), &hint)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! From a name to a connection: the host's own resolver, the filter on what it says, and then exactly those addresses.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+
+use crate::name::Name;
+use crate::policy::{Policy, Sourced, Target, Why};
+
+/// How long an answer of the host's resolver is good. `getaddrinfo(3)` does not tell; it is for bursts of connections.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// Most answers kept.
+const MOST: usize = 1024;
+
+/// How long one address may take to answer, and all of them.
+const ONE: Duration = Duration::from_secs(5);
+const ALL: Duration = Duration::from_secs(20);
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum DialError {
+    /// The name leads nowhere.
+    Resolve(io::Error),
+    /// It leads only where the rule does not go.
+    Filtered(String),
+    /// Nobody answers.
+    Connect(io::Error),
+}
+
+/// The host's resolver and what is known of the host.
+#[derive(Debug, Default)]
+pub(super) struct Dialer {
+    answers: Mutex<HashMap<Name, (Instant, Vec<IpAddr>)>>,
+    own: Mutex<Option<(Instant, Vec<IpAddr>)>>,
+}
+
+impl Dialer {
+    /// Connects to `port` of `name` as `rule` allows it. Returns the address too.
+    pub(super) async fn name(
+        &self,
+        policy: &Policy,
+        rule: &Sourced,
+        name: &Name,
+        port: u16,
+    ) -> Result<(TcpStream, IpAddr), DialError> {
+        if matches!(rule.rule.target, Target::Host) {
+            return connect(&[Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], port).await;
+        }
+        let found = self.resolve(name).await.map_err(DialError::Resolve)?;
+        let own = self.own().map_err(DialError::Resolve)?;
+        let (mut fine, mut why) = (Vec::new(), None);
+        for address in found {
+            match policy.dial(rule, address, port, &own) {
+                Ok(()) => fine.push(address),
+                Err(reason) => why = why.or(Some(format!("{name} leads to {address}, {}", leads(&reason)))),
+            }
+        }
+        if fine.is_empty() {
+            return Err(DialError::Filtered(why.unwrap_or_else(|| format!("{name} has no address"))));
+        }
+        connect(&fine, port).await
+    }
+
+    async fn resolve(&self, name: &Name) -> io::Result<Vec<IpAddr>> {
+        if let Ok(answers) = self.answers.lock()
+            && let Some((when, found)) = answers.get(name)
+            && when.elapsed() < FRESH
+        {
+            return Ok(found.clone());
+        }
+        let mut found: Vec<IpAddr> = Vec::new();
+        for address in tokio::net::lookup_host((name.as_str(), 0)).await?.map(|a| a.ip()) {
+            if !found.contains(&address) {
+                found.push(address);
+            }
+        }
+        if let Ok(mut answers) = self.answers.lock() {
+            if answers.len() >= MOST {
+                answers.clear();
+            }
+            answers.insert(name.clone(), (Instant::now(), found.clone()));
+        }
+        Ok(found)
+    }
+
+    /// The addresses of this machine. Not to know them is an error: the filter would let one through.
+    pub(super) fn own(&self) -> io::Result<Vec<IpAddr>> {
+        let mut own = self.own.lock().map_err(|_| io::ErrorKind::Other)?;
+        if let Some((when, addresses)) = own.as_ref()
+            && when.elapsed() < FRESH
+        {
+            return Ok(addresses.clone());
+        }
+        let addresses: Vec<IpAddr> = nix::ifaddrs::getifaddrs()?
+            .filter_map(|interface| {
+                let address = interface.address?;
+                let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+                v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+            })
+            .collect();
+        *own = Some((Instant::now(), addresses.clone()));
+        Ok(addresses)
+    }
+}
+
+/// The rest of a sentence about an address.
+fn leads(why: &Why<'_>) -> String {
+    match why {
+        Why::Kind(class) => match class.word() {
+            Some(word) => format!("which is {} (the rule would need the word `{word}`)", class.words()),
+            None => format!("which is {}", class.words()),
+        },
+        Why::ThisHost => "which is this machine (services of this machine are allowed as host:PORT)".to_owned(),
+        Why::Denied(rule) => format!("which {} denies", rule.rule),
+        _ => "which no rule allows".to_owned(),
+    }
+}
+
+/// Connects to `port` of the first address that answers.
+pub(super) async fn connect(addresses: &[IpAddr], port: u16) -> Result<(TcpStream, IpAddr), DialError> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    let deadline = tokio::time::Instant::now() + ALL;
+    for address in addresses {
+        let until = deadline.min(tokio::time::Instant::now() + ONE);
+        match tokio::time::timeout_at(until, TcpStream::connect(SocketAddr::new(*address, port))).await {
+            Ok(Ok(stream)) => return Ok((stream, *address)),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(DialError::Connect(last))
+}

@@ -1,0 +1,331 @@
+//! The running network of a cell: everything that arrives in the gateway is decided on here, and what is allowed is dialled from the host.
+//!
+//! One process a cell, started by its supervisor, gone with it. It holds the gateway's sockets; what it needs no more, it has given up
+//! before the first byte of the cell is read.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::audit::{Audit, Event, Line, Protocol, Verdict};
+use crate::dns::{self, Outcome};
+use crate::gateway::inside::Inside;
+use crate::gateway::{self, Capture, Gateway};
+use crate::policy::{Policy, PolicyError, Written};
+use crate::table::Table;
+
+mod connection;
+mod dial;
+mod first;
+mod http;
+mod publish;
+mod relay;
+mod resolver;
+mod rules;
+mod steer;
+
+use dial::Dialer;
+use rules::Rules;
+
+/// What a cell's network is to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The cell's name, for the hints in denials.
+    pub cell: String,
+    /// What it may reach.
+    pub allow: Vec<Written>,
+    /// What it may not, whatever is allowed.
+    pub deny: Vec<Written>,
+    /// Ports of the host that lead into the cell.
+    pub publish: Vec<Publish>,
+    /// Where decisions are written; the folder exists.
+    pub audit: PathBuf,
+    /// Most connections at a time.
+    pub connections: usize,
+}
+
+/// Most connections at a time, unless said otherwise.
+pub const CONNECTIONS: usize = 1024;
+
+/// A published port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    /// Where the host listens.
+    pub host: SocketAddr,
+    /// The port inside.
+    pub port: u16,
+}
+
+impl std::fmt::Display for Publish {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// Why a cell has no network.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The rules are none.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The gateway could not be made.
+    #[error(transparent)]
+    Gateway(#[from] gateway::GatewayError),
+    /// A port of the host cannot be had.
+    #[error("cannot publish {publish}: {source}")]
+    Publish {
+        /// Which.
+        publish: Publish,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Something else.
+    #[error("cannot {what}: {source}")]
+    Step {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+fn step<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> ServeError {
+    move |source| ServeError::Step { what, source: source.into() }
+}
+
+/// A network that is ready to be served. Made in steps, for the first ones can run while the cell is still being made.
+#[derive(Debug)]
+pub struct Network {
+    rules: Rules,
+    settings: Settings,
+    audit: Audit,
+    published: Vec<(StdListener, u16)>,
+    control: Option<StdUnixListener>,
+    space: gateway::Space,
+}
+
+impl Network {
+    /// Does all that needs no cell: reads the rules, takes the published ports, opens the audit, makes the gateway's namespace. `control` is
+    /// where requests come in ([`crate::control`]).
+    ///
+    /// # Errors
+    /// See [`ServeError`].
+    pub fn prepare(settings: Settings, control: Option<StdUnixListener>) -> Result<Self, ServeError> {
+        let space = gateway::Space::new()?;
+        let rules = Rules::new(settings.allow.clone(), settings.deny.clone())?;
+        let audit = Audit::open(&settings.audit).map_err(step("open the audit"))?;
+        let published = settings
+            .publish
+            .iter()
+            .map(|publish| {
+                let listener = StdListener::bind(publish.host)
+                    .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+                    .map_err(|source| ServeError::Publish { publish: *publish, source })?;
+                Ok((listener, publish.port))
+            })
+            .collect::<Result<_, ServeError>>()?;
+        Ok(Self { rules, settings, audit, published, control, space })
+    }
+
+    /// Joins the gateway to the cell's network namespace. After that this thread has no capability left.
+    ///
+    /// # Errors
+    /// See [`ServeError`].
+    pub fn join(self, cell: OwnedFd) -> Result<Ready, ServeError> {
+        let capture = self.rules.policy().ports(gateway::MOST_PORTS).map_or(Capture::Everything, Capture::Ports);
+        let gateway = self.space.join(&cell, capture)?;
+        let inside = if self.published.is_empty() {
+            None
+        } else {
+            let enter = move || gateway::enter(&cell).and_then(|()| gateway::lay_down_capabilities());
+            Some(Inside::start("published", enter).map_err(step("enter the cell's network namespace"))?.0)
+        };
+        gateway::lay_down_capabilities().map_err(step("give up capabilities"))?;
+        let room = raise_descriptor_limit();
+        Ok(Ready {
+            gateway,
+            inside,
+            rules: self.rules,
+            settings: Settings { connections: self.settings.connections.min(room), ..self.settings },
+            audit: self.audit,
+            published: self.published,
+            control: self.control,
+        })
+    }
+}
+
+/// A network that only has to be served.
+#[derive(Debug)]
+pub struct Ready {
+    gateway: Gateway,
+    inside: Option<Inside>,
+    rules: Rules,
+    settings: Settings,
+    audit: Audit,
+    published: Vec<(StdListener, u16)>,
+    control: Option<StdUnixListener>,
+}
+
+/// Descriptors of a connection: two sockets, and two pipes when it is a long transfer.
+const DESCRIPTORS: u64 = 6;
+
+/// Lets this process have as many descriptors as it may; returns for how many connections they are enough.
+fn raise_descriptor_limit() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let have = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    // The listeners and what the process has besides.
+    let room = have.saturating_sub(2 * u64::try_from(gateway::MOST_PORTS).unwrap_or(0)) / DESCRIPTORS;
+    usize::try_from(room).unwrap_or(usize::MAX).max(16)
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    v6: bool,
+    capture: String,
+    rules: Mutex<Rules>,
+    /// Counts changes of the rules, so that connections look again whether they may go on.
+    changed: watch::Sender<u64>,
+    table: Mutex<Table>,
+    audit: Mutex<Audit>,
+    dialer: Dialer,
+    room: Arc<Semaphore>,
+    last_id: AtomicU64,
+    cut: AtomicU64,
+    gateway: Mutex<Gateway>,
+}
+
+/// Nothing panics while it holds a lock, and the process would end if something did.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn policy(&self) -> Arc<Policy> {
+        lock(&self.rules).policy()
+    }
+
+    /// Writes a decision. One that cannot be written must not be carried out.
+    fn write(&self, line: Line) -> io::Result<()> {
+        lock(&self.audit).line(line)
+    }
+
+    fn next_id(&self) -> u64 {
+        self.last_id.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A place among the connections; `None`, told in the audit, when there are too many.
+    fn admit(&self) -> Option<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.room).try_acquire_owned().ok();
+        if permit.is_none() {
+            let why = Some(format!("more than {} connections at a time", self.settings.connections));
+            let _ = self.write(Line { why, ..Line::new(Event::Connect, Verdict::Deny) });
+        }
+        permit
+    }
+
+    /// Answers a packet of the resolver's protocol.
+    fn look_up(&self, query: &[u8]) -> Option<Vec<u8>> {
+        let answer = dns::answer(query, &self.policy(), &mut lock(&self.table), self.v6)?;
+        let (verdict, name, why) = match answer.outcome {
+            Outcome::Known(name) | Outcome::Empty(name) => (Verdict::Allow, Some(name.as_str().to_owned()), None),
+            Outcome::Unknown(text) => (Verdict::Deny, Some(text), Some("no rule allows this name")),
+            Outcome::Full(name) => (Verdict::Deny, Some(name.as_str().to_owned()), Some("too many different names")),
+            Outcome::Odd => (Verdict::Deny, None, Some("not a question of the usual kind")),
+        };
+        let line = Line {
+            name,
+            why: why.map(str::to_owned),
+            protocol: Some(Protocol::Dns),
+            method: answer.kind,
+            ..Line::new(Event::Dns, verdict)
+        };
+        self.write(line).ok()?;
+        Some(answer.packet)
+    }
+}
+
+impl Ready {
+    /// Serves until `done`, which may block, returns.
+    ///
+    /// # Errors
+    /// Those of the runtime's start.
+    pub fn serve(self, done: impl FnOnce()) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            // One connection cannot use more, and many share two well (docs/performance.md).
+            .worker_threads(2)
+            .max_blocking_threads(8)
+            .thread_stack_size(512 << 10)
+            .thread_keep_alive(Duration::from_secs(2))
+            .enable_all()
+            .build()?;
+        let shared = runtime.block_on(async { self.begin() })?;
+        done();
+        lock(&shared.audit).flush()
+        // What still runs ends with the process: nobody waits for it here.
+    }
+
+    fn begin(self) -> io::Result<Arc<Shared>> {
+        let Self { mut gateway, inside, rules, settings, audit, published, control } = self;
+        let listeners = std::mem::take(&mut gateway.listeners);
+        let datagrams = gateway.datagrams.try_clone()?;
+        let dns = TcpListener::from_std(gateway.dns.try_clone()?)?;
+        let capture = match gateway.capture() {
+            Capture::Ports(ports) => format!("a listener on each of {} ports", ports.len()),
+            Capture::Everything => "every port, by nf_tables".to_owned(),
+        };
+        let shared = Arc::new(Shared {
+            room: Arc::new(Semaphore::new(settings.connections)),
+            settings,
+            v6: gateway.has_v6(),
+            capture,
+            rules: Mutex::new(rules),
+            changed: watch::Sender::new(0),
+            table: Mutex::default(),
+            audit: Mutex::new(audit),
+            dialer: Dialer::default(),
+            last_id: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
+            gateway: Mutex::new(gateway),
+        });
+        let why = Some(format!("{}{}", shared.capture, if shared.v6 { "" } else { ", no IPv6" }));
+        shared.write(Line { why, ..Line::new(Event::Start, Verdict::Allow) })?;
+        tokio::spawn(resolver::datagrams(Arc::clone(&shared), datagrams));
+        tokio::spawn(resolver::streams(Arc::clone(&shared), dns));
+        for listener in listeners {
+            tokio::spawn(connection::accept(Arc::clone(&shared), TcpListener::from_std(listener)?));
+        }
+        for (listener, port) in published {
+            let Some(inside) = inside.clone() else { continue };
+            tokio::spawn(publish::serve(Arc::clone(&shared), TcpListener::from_std(listener)?, inside, port));
+        }
+        if let Some(control) = control {
+            control.set_nonblocking(true)?;
+            tokio::spawn(steer::serve(Arc::clone(&shared), tokio::net::UnixListener::from_std(control)?));
+        }
+        tokio::spawn(count(Arc::clone(&shared)));
+        Ok(shared)
+    }
+}
+
+/// Writes the counts of repeated decisions while nothing else makes them be written.
+async fn count(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(crate::audit::WINDOW).await;
+        let _ = lock(&shared.audit).flush();
+    }
+}

@@ -1,0 +1,124 @@
+//! The resolver's sockets: packets from the cell to [`crate::dns`] and back, from the address that was asked.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+
+use super::Shared;
+
+/// Longest query. Over UDP nobody has reason for more; over TCP the length has two bytes.
+const MAX: usize = 4096;
+
+/// Queries answered a second; more are dropped, which resolvers take for a loss and ask again.
+const RATE: u32 = 2000;
+
+/// How long a connection may be silent.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Answers over UDP for as long as the runtime lives.
+pub(super) async fn datagrams(shared: Arc<Shared>, socket: OwnedFd) -> io::Result<()> {
+    let socket = UdpSocket::from_std(socket.into())?;
+    let mut buffer = vec![0u8; MAX];
+    let mut second = (tokio::time::Instant::now(), 0);
+    loop {
+        let received = socket.async_io(Interest::READABLE, || receive(&socket, &mut buffer)).await;
+        // Such as an ICMP error for an answer that nobody wanted any more.
+        let Ok((length, packet)) = received else { continue };
+        if second.0.elapsed() >= Duration::from_secs(1) {
+            second = (tokio::time::Instant::now(), 0);
+        }
+        second.1 += 1;
+        if second.1 > RATE {
+            continue;
+        }
+        if let Some(answer) = shared.look_up(buffer.get(..length).unwrap_or_default()) {
+            // A full socket buffer is a loss like any other.
+            let _ = send(&socket, &packet, &answer);
+        }
+    }
+}
+
+/// Where a packet came from, and the address it was sent to.
+struct Packet {
+    from: SockaddrStorage,
+    asked: Asked,
+}
+
+enum Asked {
+    V4(libc::in_addr),
+    V6(libc::in6_addr),
+}
+
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Packet)> {
+    let mut space = nix::cmsg_space!(libc::in_pktinfo, libc::in6_pktinfo);
+    let mut parts = [io::IoSliceMut::new(buffer)];
+    let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty())?;
+    let asked = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::Ipv4PacketInfo(info) => Some(Asked::V4(info.ipi_addr)),
+        ControlMessageOwned::Ipv6PacketInfo(info) => Some(Asked::V6(info.ipi6_addr)),
+        _ => None,
+    });
+    match (message.address, asked) {
+        (Some(from), Some(asked)) => Ok((message.bytes, Packet { from, asked })),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// The source is the address that was asked: clients drop answers of others. Interface 0: any.
+fn send(socket: &UdpSocket, packet: &Packet, answer: &[u8]) -> io::Result<()> {
+    let parts = [io::IoSlice::new(answer)];
+    let out = |control: ControlMessage<'_>| {
+        sendmsg(socket.as_raw_fd(), &parts, &[control], MsgFlags::MSG_DONTWAIT, Some(&packet.from))
+    };
+    match packet.asked {
+        Asked::V4(address) => out(ControlMessage::Ipv4PacketInfo(&libc::in_pktinfo {
+            ipi_ifindex: 0,
+            ipi_spec_dst: address,
+            ipi_addr: libc::in_addr { s_addr: 0 },
+        }))?,
+        Asked::V6(address) => {
+            out(ControlMessage::Ipv6PacketInfo(&libc::in6_pktinfo { ipi6_addr: address, ipi6_ifindex: 0 }))?
+        }
+    };
+    Ok(())
+}
+
+/// Answers over TCP (RFC 7766): a length of two bytes before each message.
+pub(super) async fn streams(shared: Arc<Shared>, listener: TcpListener) -> io::Result<()> {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let Some(permit) = shared.admit() else { continue };
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            let _ = queries(&shared, stream).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn queries(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
+    let mut buffer = vec![0u8; MAX];
+    loop {
+        let length = usize::from(tokio::time::timeout(IDLE, stream.read_u16()).await??);
+        let room = buffer.get_mut(..length).ok_or(io::ErrorKind::InvalidData)?;
+        tokio::time::timeout(IDLE, stream.read_exact(room)).await??;
+        let Some(answer) = shared.look_up(room) else { return Ok(()) };
+        let length = u16::try_from(answer.len()).map_err(|_| io::ErrorKind::InvalidData)?;
+        tokio::time::timeout(IDLE, stream.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat())).await??;
+    }
+}
+
+/// The address as people and policies know it: one of IPv4 that came through a socket of IPv6 is one of IPv4.
+pub(super) fn plain(address: SocketAddr) -> (IpAddr, u16) {
+    (address.ip().to_canonical(), address.port())
+}

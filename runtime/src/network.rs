@@ -1,0 +1,194 @@
+//! The process that is a cell's network: started by the supervisor, gone with it.
+//!
+//! It makes the gateway's namespace while the builder makes the cell's, joins the two once both are there, gives up its capabilities, and
+//! serves what arrives ([`cellblock_egress::serve`]) from the host's network namespace, which it never left: only its threads do.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cellblock_bundle::Cell;
+use cellblock_bundle::cell::Said;
+use cellblock_egress::gateway::GatewayError;
+use cellblock_egress::policy::{Entry, Written};
+use cellblock_egress::serve::{self, Network, Ready, ServeError, Settings};
+use cellblock_sys::process::{Fork, SingleThreaded, exit_now, run_with_only};
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use serde::{Deserialize, Serialize};
+
+use crate::state::{Dirs, StateError};
+
+/// Why a cell has no network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "text", rename_all = "kebab-case")]
+pub enum NetworkError {
+    /// A rule is none.
+    #[error("{0}")]
+    Rule(String),
+    /// The kernel has no veth devices.
+    #[error("{0}")]
+    NoVeth(String),
+    /// All ports are to be caught, which needs nf_tables.
+    #[error("{0}")]
+    NoCapture(String),
+    /// A port of the host is taken, or too low.
+    #[error("{0}")]
+    Publish(String),
+    /// Anything else.
+    #[error("the cell's network could not be made: {0}")]
+    Other(String),
+    /// The process died without a word.
+    #[error("the process of the cell's network ended unexpectedly")]
+    Gone,
+}
+
+impl From<ServeError> for NetworkError {
+    fn from(error: ServeError) -> Self {
+        let text = error.to_string();
+        match error {
+            ServeError::Policy(_) => Self::Rule(text),
+            ServeError::Gateway(GatewayError::NoVeth(_)) => Self::NoVeth(text),
+            ServeError::Gateway(GatewayError::NoCapture(_)) => Self::NoCapture(text),
+            ServeError::Publish { .. } => Self::Publish(text),
+            ServeError::Gateway(_) | ServeError::Step { .. } => Self::Other(text),
+        }
+    }
+}
+
+fn other(what: &str) -> impl FnOnce(io::Error) -> NetworkError {
+    move |error| NetworkError::Other(format!("{what}: {error}"))
+}
+
+/// The network of a cell: its rules from text to data, its files in place. Errors in rules come from here, before anything is started.
+pub(crate) fn settings(cell: &Cell, dirs: &Dirs) -> Result<Settings, NetworkError> {
+    let written = |all: &[Said]| {
+        all.iter()
+            .map(|said| {
+                let entry = said.rule.parse::<Entry>();
+                let entry = entry.map_err(|e| NetworkError::Rule(format!("{}: {e}", said.origin)))?;
+                Ok::<_, NetworkError>(Written { entry, origin: said.origin.clone() })
+            })
+            .collect::<Result<Vec<_>, _>>()
+    };
+    Ok(Settings {
+        cell: cell.name.clone(),
+        allow: written(&cell.reach.allow)?,
+        deny: written(&cell.reach.deny)?,
+        publish: cell.reach.publish.iter().map(|p| serve::Publish { host: p.host, port: p.port }).collect(),
+        audit: dirs.audit(&cell.name),
+        connections: serve::CONNECTIONS,
+    })
+}
+
+/// The running process.
+#[derive(Debug)]
+pub(crate) struct Egress {
+    /// By its process id somebody else could be meant once it has been collected.
+    pidfd: OwnedFd,
+    line: BufReader<UnixStream>,
+}
+
+impl Egress {
+    /// Forks the process, which begins at once with what needs no cell. `control` is where requests to it come in.
+    pub(crate) fn start(settings: Settings, control: PathBuf, alone: &SingleThreaded) -> Result<Self, NetworkError> {
+        if let Some(folder) = settings.audit.parent() {
+            crate::state::make_dir(folder).map_err(|e: StateError| NetworkError::Other(e.to_string()))?;
+        }
+        let control = UnixListener::bind(control).map_err(other("cannot make the network's socket"))?;
+        let (ours, theirs) = UnixStream::pair().map_err(other("cannot make a socket"))?;
+        match alone.fork().map_err(other("cannot start a process"))? {
+            Fork::Child => {
+                let (line, socket) = (&theirs, &control);
+                run_with_only(&[line.as_fd(), socket.as_fd()], || child(settings, socket, line))
+            }
+            Fork::Parent(pid) => {
+                let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty());
+                let pidfd = pidfd.map_err(|e| other("cannot watch a process")(e.into()))?;
+                Ok(Self { pidfd, line: BufReader::new(ours) })
+            }
+        }
+    }
+
+    /// Lets it join its gateway to the network namespace of the builder, which has made one.
+    pub(crate) fn join(&mut self, builder: Pid) -> Result<(), NetworkError> {
+        // One that has failed already reads no more: why, is in its answer.
+        let _ = writeln!(self.line.get_mut(), "{}", builder.as_raw_nonzero());
+        Ok(())
+    }
+
+    /// Waits until it serves.
+    pub(crate) fn ready(&mut self) -> Result<(), NetworkError> {
+        let mut answer = String::new();
+        self.line.read_line(&mut answer).map_err(|_| NetworkError::Gone)?;
+        serde_json::from_str::<Result<(), NetworkError>>(&answer).unwrap_or(Err(NetworkError::Gone))
+    }
+}
+
+/// How long it may take to write what it has counted, once there is nothing more to do.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+impl Drop for Egress {
+    /// Ends it. That it is really gone the supervisor sees to, as with all its children.
+    fn drop(&mut self) {
+        let _ = self.line.get_mut().shutdown(std::net::Shutdown::Both);
+        let limit = rustix::time::Timespec { tv_sec: 0, tv_nsec: i64::try_from(FAREWELL.as_nanos()).unwrap_or(0) };
+        let _ = rustix::event::poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&limit));
+    }
+}
+
+/// The life of the process.
+fn child(settings: Settings, control: &UnixListener, line: &UnixStream) -> ! {
+    let _ = rustix::thread::set_name(c"cellblock-net");
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    let code = match make(settings, control, line) {
+        Ok(ready) => {
+            tell(line, &Ok(()));
+            let done = ready.serve(|| wait_for_the_end(line));
+            i32::from(done.is_err())
+        }
+        Err(error) => {
+            tell(line, &Err(error));
+            crate::exit::OURS
+        }
+    };
+    exit_now(code)
+}
+
+fn make(settings: Settings, control: &UnixListener, line: &UnixStream) -> Result<Ready, NetworkError> {
+    take_no_streams().map_err(other("cannot let go of the standard streams"))?;
+    let control = control.try_clone().map_err(other("cannot keep the network's socket"))?;
+    let network = Network::prepare(settings, Some(control))?;
+    let mut builder = String::new();
+    BufReader::new(line).read_line(&mut builder).map_err(other("nobody told of the cell"))?;
+    let builder: i32 = builder.trim_end().parse().map_err(|_| NetworkError::Gone)?;
+    // Its process id is the supervisor's child and not collected: nobody else can have it.
+    let cell = std::fs::File::open(format!("/proc/{builder}/ns/net"))
+        .map_err(other("cannot open the cell's network namespace"))?;
+    let ready = network.join(OwnedFd::from(cell))?;
+    // Parses what the cell sends: nobody without privilege is to look into it.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(|e| other("cannot protect the network's process")(e.into()))?;
+    Ok(ready)
+}
+
+/// Whoever waits for the end of the cell's output must not wait for this process.
+fn take_no_streams() -> io::Result<()> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    Ok(rustix::stdio::dup2_stderr(&null)?)
+}
+
+fn tell(mut line: &UnixStream, answer: &Result<(), NetworkError>) {
+    let text = serde_json::to_string(answer).unwrap_or_default();
+    let _ = writeln!(line, "{text}");
+}
+
+/// Returns when the supervisor has closed its end, or is gone.
+fn wait_for_the_end(mut line: &UnixStream) {
+    let mut byte = [0u8];
+    while io::Read::read(&mut line, &mut byte).is_ok_and(|got| got > 0) {}
+}
