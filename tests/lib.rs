@@ -88,6 +88,7 @@ impl World {
         ];
         env.push(("XDG_RUNTIME_DIR", path("run")));
         env.push(("XDG_DATA_HOME", path("home/.local/share")));
+        env.push(("XDG_STATE_HOME", path("home/.local/state")));
         env
     }
 

@@ -4,7 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::time::SystemTime;
 
 use cellblock_egress::audit::{Event, Line, Verdict};
-use cellblock_egress::policy::Entry;
+use cellblock_egress::control::{Show, Shown};
+use cellblock_egress::name::Pattern;
+use cellblock_egress::policy::{self, Entry, Policy, Ports, Rule, Target, Why, Written};
 
 use super::names::{oddity, rule_for};
 
@@ -93,11 +95,45 @@ impl Questions {
         self.waiting.len().saturating_sub(1)
     }
 
+    /// Drops what would be asked now: an answer would change nothing.
+    pub(super) fn drop_current(&mut self) {
+        self.waiting.pop_front();
+    }
+
     /// The person has answered what is asked now.
     pub(super) fn answer(&mut self, answer: Answer) -> Option<Question> {
         let question = self.waiting.pop_front()?;
         self.answered.insert(question.rule.clone(), (answer, SystemTime::now()));
         Some(question)
+    }
+}
+
+/// Whether `rule` would change nothing of what is in force: it is allowed already, and was refused for another reason (a wrong name in the TLS
+/// hello, a private address behind the name); or another rule denies it.
+pub(super) fn is_pointless(rule: &Entry, show: &Show) -> bool {
+    let written = |rules: &[Shown]| {
+        let entry = |s: &Shown| Some(Written { entry: s.rule.parse().ok()?, origin: s.origin.clone() });
+        rules.iter().filter_map(entry).collect::<Vec<_>>()
+    };
+    let text = rule.to_string();
+    if show.allow.iter().any(|s| s.rule == text) {
+        return true;
+    }
+    let Ok(policy) = Policy::new(&written(&show.allow), &written(&show.deny)) else { return false };
+    match rule {
+        Entry::Rule(Rule { target: Target::Names(Pattern::Exact(name)), listed, http: None, private, .. }) => {
+            let ports = match listed {
+                Some(Ports::List(ports)) => ports.iter().map(|range| *range.start()).collect(),
+                // A look-up: whichever ports are open, the name is known then.
+                _ if policy.knows(name) => return true,
+                _ => vec![80, 443],
+            };
+            ports.iter().all(|port| match policy.name(name, *port) {
+                policy::Verdict::Allow(_) => !private,
+                policy::Verdict::Deny(why) => matches!(why, Why::Denied(_)),
+            })
+        }
+        _ => false,
     }
 }
 
@@ -173,6 +209,27 @@ mod tests {
         assert_eq!(questions.current(), None);
         questions.hear(&denied("example.com", Some(443)));
         assert!(questions.current().is_some());
+    }
+
+    #[test]
+    fn what_is_allowed_or_denied_by_a_rule_already_is_not_asked() {
+        let shown = |rule: &str| Shown { rule: rule.into(), origin: String::new(), seconds: None };
+        let show = Show {
+            allow: vec![shown("*.example.com"), shown("GET https://a.org/x")],
+            deny: vec![shown("evil.com"), shown("ports.com:22")],
+            ..Show::default()
+        };
+        let pointless = |rule: &str| is_pointless(&rule.parse().expect("a rule"), &show);
+        for rule in
+            ["a.example.com:443", "a.example.com", "evil.com:443", "evil.com", "ports.com:22", "GET https://a.org/x"]
+        {
+            assert!(pointless(rule), "{rule}");
+        }
+        for rule in
+            ["a.example.com:22", "example.com:443", "ports.com:443", "GET https://a.org/y", "a.example.com:443 private"]
+        {
+            assert!(!pointless(rule), "{rule}");
+        }
     }
 
     #[test]

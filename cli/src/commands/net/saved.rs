@@ -13,6 +13,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use cellblock_bundle::{Reach, Said};
 use cellblock_egress::policy::{Entry, Policy, PolicyError, RuleError, Written};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
@@ -73,9 +74,18 @@ pub(crate) enum Kept {
     Turned,
 }
 
+impl Saved {
+    /// Adds them to what a cell is started with. What denies always counts; what allows only with `allow`.
+    pub(crate) fn add_to(self, reach: &mut Reach, allow: bool) {
+        let said = |written: Written| Said { rule: written.entry.to_string(), origin: written.origin };
+        if allow {
+            reach.allow.extend(self.allow.into_iter().map(said));
+        }
+        reach.deny.extend(self.deny.into_iter().map(said));
+    }
+}
+
 /// Reads the rules of the file at `path`, each with `FILE:LINE` as its origin. No file is no rules.
-///
-/// Who starts a cell gives these to its policy, together with the configuration's.
 pub(crate) fn saved_rules(path: &Path) -> Result<Saved, SavedError> {
     let mut saved = Saved::default();
     for (number, line) in read(path)?.lines().enumerate() {

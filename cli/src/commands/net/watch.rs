@@ -3,12 +3,13 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use cellblock_egress::control::{Reply, Request};
 use cellblock_runtime::state::{self, Found};
 use rustix::process::Signal;
 
 use super::keys::{Keys, Typed};
 use super::pause::{Pause, Woken};
-use super::questions::{Answer, Question, Questions};
+use super::questions::{Answer, Question, Questions, is_pointless};
 use super::read::{Entry, Tail};
 use super::saved::Kind;
 use super::steer::{Change, keep, send};
@@ -52,8 +53,15 @@ pub(super) fn run(args: &Args, host: &HostFacts) -> Result<i32, CliError> {
     // Signals first: one that came between the two would leave the terminal changed.
     let pause = Pause::new(true)?;
     let keys = Keys::enter()?;
-    let mut session =
-        Session { host, found: &found, keys, style: Style::stdout(), questions: Questions::default(), asked: None };
+    let mut session = Session {
+        host,
+        found: &found,
+        keys,
+        style: Style::stdout(),
+        questions: Questions::default(),
+        asked: None,
+        erase: "",
+    };
     session.print(&format!("Watching the cell {}; q ends it.", found.record.cell.name));
     session.watch(tail, &pause)
 }
@@ -68,6 +76,8 @@ struct Session<'a> {
     questions: Questions,
     /// Since when the question stands at the bottom of the screen.
     asked: Option<Instant>,
+    /// What takes it off.
+    erase: &'static str,
 }
 
 impl Session<'_> {
@@ -127,24 +137,37 @@ impl Session<'_> {
 
     /// Shows the question that is next, if it does not stand there already.
     fn ask(&mut self) {
-        let (Some(question), None) = (self.questions.current(), self.asked) else { return };
+        if self.asked.is_some() {
+            return;
+        }
+        self.drop_pointless();
+        let Some(question) = self.questions.current() else { return };
         let columns = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).map_or(80, |s| usize::from(s.ws_col));
         let others = self.questions.others();
         let (head, choices) = prompt(question, others, self.found.record.cell.project.is_some(), columns);
-        // Only one line of the screen can be taken back; what does not fit into it stays.
-        if head.chars().count() + choices.chars().count() + 1 < columns {
-            out(&format!("{} {choices}", self.style.bold(&head)));
-        } else {
-            out(&format!("{}\n{choices}", self.style.bold(&head)));
-        }
+        // What is broken over lines by the terminal is not taken back, and stays.
+        let fits = |text: &str| text.chars().count() < columns;
+        let one = fits(&format!("{head} {choices}"));
+        out(&format!("{}{}{choices}", self.style.bold(&head), if one { " " } else { "\n" }));
+        self.erase = if !one && fits(&head) { "\r\x1b[K\x1b[A\x1b[K" } else { "\r\x1b[K" };
         self.keys.flush();
         self.asked = Some(Instant::now());
+    }
+
+    /// Goes on to a question whose answer would change something.
+    fn drop_pointless(&mut self) {
+        while let Some(question) = self.questions.current() {
+            match which::ask_cell(self.found, &Request::Show, self.host) {
+                Ok(Reply::Show(show)) if is_pointless(&question.entry, &show) => self.questions.drop_current(),
+                _ => return,
+            }
+        }
     }
 
     /// Takes the question off the screen; it comes back.
     fn hide(&mut self) {
         if self.asked.take().is_some() {
-            out("\r\x1b[K");
+            out(self.erase);
         }
     }
 

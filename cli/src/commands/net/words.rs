@@ -66,9 +66,10 @@ fn subject(line: &Line) -> String {
             format!("{}{behind}{protocol}", place(line))
         }
         Event::Request => {
-            let scheme = if line.protocol == Some(Protocol::Http) { "http" } else { "https" };
+            let (scheme, usual) = if line.protocol == Some(Protocol::Http) { ("http", 80) } else { ("https", 443) };
             let method = line.method.as_deref().unwrap_or("?");
-            format!("{method} {scheme}://{}{}", place(line), line.path.as_deref().unwrap_or(""))
+            let place = place(&Line { port: line.port.filter(|port| *port != usual), ..line.clone() });
+            format!("{method} {scheme}://{place}{}", line.path.as_deref().unwrap_or(""))
         }
         Event::End => {
             let bytes = |n: Option<u64>| indicatif::HumanBytes(n.unwrap_or(0)).to_string();

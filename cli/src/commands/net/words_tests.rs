@@ -40,7 +40,7 @@ fn each_event_has_its_words() {
         port: Some(80),
         ..Line { name: connect.name.clone(), ..base(Event::Request, Verdict::Allow) }
     };
-    assert!(text(&request).ends_with("GET http://example.com:80/a"));
+    assert!(text(&request).ends_with("GET http://example.com/a"));
     let end = Line { event: Event::End, up: Some(2048), down: Some(1), ms: Some(1234), rule: None, ..connect };
     assert!(text(&end).ends_with("example.com:443 ended: 2.00 KiB up, 1 B down, 1.234 s"), "{}", text(&end));
     let policy =

@@ -23,8 +23,8 @@ pub(super) struct Uses {
     pub(super) metadata: bool,
     /// Bytes that went out and came in.
     pub(super) bytes: (u64, u64),
-    /// A rule that decided.
-    pub(super) rule: Option<String>,
+    /// What the network said about it, in words.
+    pub(super) why: Option<String>,
 }
 
 impl Uses {
@@ -34,8 +34,9 @@ impl Uses {
         let class = line.address.map(classify);
         self.private |= matches!(class, Some(Class::Private | Class::LinkLocal));
         self.metadata |= class == Some(Class::Metadata);
-        if self.rule.is_none() {
-            self.rule.clone_from(&line.rule);
+        // Such as a server that does not answer, or a private address: what a rule for the name alone would not change.
+        if line.why.is_some() {
+            self.why.clone_from(&line.why);
         }
     }
 }
@@ -127,14 +128,22 @@ impl Seen {
         if is_host_name(&name) {
             return self.host.add(line);
         }
+        let request = line.event == Event::Request;
         if let Some(rule) = line.rule.as_deref().and_then(|rule| request_rule(rule, &name)) {
-            *self.requests.entry(rule).or_default() += line.count.unwrap_or(1);
+            *self.requests.entry(rule).or_default() += u64::from(request);
             return;
         }
-        self.used.entry(name).or_default().add(line);
+        // The connection of a request has a line of its own.
+        if !request {
+            self.used.entry(name).or_default().add(line);
+        }
     }
 
     fn refused(&mut self, line: &Line, name: Option<Name>) {
+        // How many there were of what was not even told apart.
+        if line.name.is_none() && line.address.is_none() {
+            return;
+        }
         let Some(entry) = rule_for(line) else {
             *self.never.entry(place(line)).or_default() += line.count.unwrap_or(1);
             return;

@@ -111,14 +111,14 @@ fn of_name(name: &Name, uses: &Uses) -> Proposed {
     rule += if uses.private { " private" } else { "" };
     rule += if uses.metadata { " metadata" } else { "" };
     let (up, down) = uses.bytes;
-    let note = (up + down > 0).then(|| format!("{} up, {} down", HumanBytes(up), HumanBytes(down)));
+    let bytes = (up + down > 0).then(|| format!("{} up, {} down", HumanBytes(up), HumanBytes(down)));
+    let note = bytes.or_else(|| uses.why.clone());
     Proposed { rule, times: uses.times, note }
 }
 
-/// With the rule that refused it, which a rule that allows would not change.
+/// With the reason, unless it is that there was no rule.
 fn refused(proposed: Proposed, uses: &Uses) -> Proposed {
-    let note = uses.rule.as_ref().map(|rule| format!("refused by the rule {rule}"));
-    Proposed { note, ..proposed }
+    Proposed { note: uses.why.clone().filter(|why| !why.starts_with("no rule ")), ..proposed }
 }
 
 fn ports(uses: &Uses) -> String {

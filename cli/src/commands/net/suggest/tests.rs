@@ -48,6 +48,8 @@ fn what_was_used_is_narrowed_to_name_and_ports() {
         used("host.docker.internal", 3000),
         request.clone(),
         request,
+        // The connection of a plain request, and the request itself, are one use.
+        line(Event::Request, Verdict::Allow, "github.com", Some(443)),
     ]);
     assert_eq!(
         rules,
@@ -64,14 +66,17 @@ fn what_was_refused_is_a_comment_with_its_number() {
         refused.clone(),
         Line { count: Some(9), ..refused },
         line(Event::Connect, Verdict::Deny, "ports.example.com", Some(8443)),
-        Line { rule: Some("tracker.example".into()), ..line(Event::Dns, Verdict::Deny, "tracker.example", None) },
+        Line {
+            why: Some("tracker.example denies it".into()),
+            ..line(Event::Dns, Verdict::Deny, "tracker.example", None)
+        },
     ]);
     assert!(rules.is_empty(), "{text}");
     for part in [
         "# example.com ",
         "10 times",
         "# ports.example.com:8443",
-        "refused by the rule tracker.example",
+        "once, tracker.example denies it",
         "Nothing was used",
     ] {
         assert!(text.contains(part), "{part}: {text}");
