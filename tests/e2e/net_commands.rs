@@ -401,8 +401,8 @@ fn the_terminal_is_given_back_on_every_way_out() {
     let settings = |how: &str| {
         tmux.pause();
         tmux.line("clear");
-        tmux.line(&format!("[ \"$B\" = \"$(stty -g)\" ] && echo same-after-{how}"));
-        tmux.see(&format!("\nsame-after-{how}"));
+        tmux.line(&format!("[ \"$B\" = \"$(stty -g)\" ] && echo same-$((1+1))-{how}"));
+        tmux.see(&format!("same-2-{how}"));
         tmux.line("clear");
         tmux.pause();
     };
