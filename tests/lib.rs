@@ -1,5 +1,6 @@
 //! A world of its own for each end-to-end test: a home, a project, the `cellblock` command, and nothing shared with other tests.
 
+pub mod internet;
 pub mod tracer;
 
 use std::ffi::OsStr;
@@ -352,7 +353,7 @@ pub fn subordinate(file: &str) -> Option<u32> {
 }
 
 /// Splits at blanks, but not inside `'…'`.
-fn words(line: &str) -> Vec<String> {
+pub(crate) fn words(line: &str) -> Vec<String> {
     let mut all = Vec::new();
     for (index, part) in line.split('\'').enumerate() {
         if index % 2 == 1 {

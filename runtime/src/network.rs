@@ -3,7 +3,8 @@
 //! It makes the gateway's namespace while the builder makes the cell's, joins the two once both are there, gives up its capabilities, and
 //! serves what arrives ([`cellblock_egress::serve`]) from the host's network namespace, which it never left: only its threads do.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -16,6 +17,9 @@ use cellblock_egress::policy::{Entry, Written};
 use cellblock_egress::serve::{self, Network, Ready, ServeError, Settings};
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now, run_with_only};
 use rustix::event::{PollFd, PollFlags};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +41,9 @@ pub enum NetworkError {
     /// A port of the host is taken, or too low.
     #[error("{0}")]
     Publish(String),
+    /// There is no room for its files.
+    #[error("{0}")]
+    NoSpace(String),
     /// Anything else.
     #[error("the cell's network could not be made: {0}")]
     Other(String),
@@ -59,7 +66,13 @@ impl From<ServeError> for NetworkError {
 }
 
 fn other(what: &str) -> impl FnOnce(io::Error) -> NetworkError {
-    move |error| NetworkError::Other(format!("{what}: {error}"))
+    move |error| {
+        let text = format!("{what}: {error}");
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => NetworkError::NoSpace(text),
+            _ => NetworkError::Other(text),
+        }
+    }
 }
 
 /// The network of a cell: its rules from text to data, its files in place. Errors in rules come from here, before anything is started.
@@ -112,10 +125,16 @@ impl Egress {
         }
     }
 
-    /// Lets it join its gateway to the network namespace of the builder, which has made one.
+    /// Lets it join its gateway to the network namespace of the builder, which has made one and ends soon: hence a descriptor and no path.
     pub(crate) fn join(&mut self, builder: Pid) -> Result<(), NetworkError> {
+        let space = std::fs::File::open(format!("/proc/{}/ns/net", builder.as_raw_nonzero()))
+            .map_err(other("cannot open the cell's network namespace"))?;
+        let mut space_for_one = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space_for_one);
+        let fds = [space.as_fd()];
+        control.push(SendAncillaryMessage::ScmRights(&fds));
         // One that has failed already reads no more: why, is in its answer.
-        let _ = writeln!(self.line.get_mut(), "{}", builder.as_raw_nonzero());
+        let _ = rustix::net::sendmsg(self.line.get_ref(), &[IoSlice::new(b"n")], &mut control, SendFlags::NOSIGNAL);
         Ok(())
     }
 
@@ -161,17 +180,27 @@ fn make(settings: Settings, control: &UnixListener, line: &UnixStream) -> Result
     take_no_streams().map_err(other("cannot let go of the standard streams"))?;
     let control = control.try_clone().map_err(other("cannot keep the network's socket"))?;
     let network = Network::prepare(settings, Some(control))?;
-    let mut builder = String::new();
-    BufReader::new(line).read_line(&mut builder).map_err(other("nobody told of the cell"))?;
-    let builder: i32 = builder.trim_end().parse().map_err(|_| NetworkError::Gone)?;
-    // Its process id is the supervisor's child and not collected: nobody else can have it.
-    let cell = std::fs::File::open(format!("/proc/{builder}/ns/net"))
-        .map_err(other("cannot open the cell's network namespace"))?;
-    let ready = network.join(OwnedFd::from(cell))?;
+    let ready = network.join(receive(line)?)?;
     // Parses what the cell sends: nobody without privilege is to look into it.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(|e| other("cannot protect the network's process")(e.into()))?;
     Ok(ready)
+}
+
+/// The cell's network namespace.
+fn receive(line: &UnixStream) -> Result<OwnedFd, NetworkError> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0u8];
+    let received = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(line, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)
+    });
+    received.map_err(|e| other("nobody told of the cell")(e.into()))?;
+    let fds = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    fds.ok_or(NetworkError::Gone)
 }
 
 /// Whoever waits for the end of the cell's output must not wait for this process.

@@ -207,7 +207,10 @@ fn compare(test: &str, image: &str, flags: &[&str], runtimes: &[Runtime]) {
         world.load_alpine();
     }
     let base = ["--image", image, "--name", "cell"];
-    let own = sight(&call(&world, &[&["run", "--rm", "--no-init"], &base[..], flags_of_run(flags)].concat()));
+    let own = sight(&call(
+        &world,
+        &[&["run", "--rm", "--no-init", "--net", "none"], &base[..], flags_of_run(flags)].concat(),
+    ));
     let mut problems = Vec::new();
     for (number, runtime) in runtimes.iter().enumerate() {
         let Some(program) = runtime.program() else {
@@ -320,7 +323,7 @@ fn the_comparison_notices_what_a_runtime_leaves_out() {
         return;
     };
     let flags = ["--image", "host", "--name", "cell"];
-    let own = sight(&call(&world, &[&["run", "--rm", "--no-init"], &flags[..]].concat()));
+    let own = sight(&call(&world, &[&["run", "--rm", "--no-init", "--net", "none"], &flags[..]].concat()));
     let dir = world.path("home/b");
     let _ = call(&world, &[&["bundle", "-o", dir.to_str().expect("utf-8")], &flags[..]].concat());
     change(&dir.join("config.json"), |spec| {
@@ -372,7 +375,7 @@ fn a_flattened_root_looks_the_same_in_podman() {
     };
     world.load_alpine();
     let flags = ["--image", "alpine", "--name", "cell"];
-    let own = sight(&call(&world, &[&["run", "--rm", "--no-init"], &flags[..]].concat()));
+    let own = sight(&call(&world, &[&["run", "--rm", "--no-init", "--net", "none"], &flags[..]].concat()));
     let dir = world.path("home/b");
     let made = call(&world, &[&["bundle", "--flatten", "-o", dir.to_str().expect("utf-8")], &flags[..]].concat());
     assert_eq!(made.code(), Some(0), "{made}");

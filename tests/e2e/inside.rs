@@ -130,7 +130,7 @@ fn certificates_are_in_place_on_the_host_image() {
 }
 
 #[test]
-fn the_network_is_none_or_the_hosts() {
+fn the_network_is_the_cells_own_none_or_the_hosts() {
     let world = World::new();
     let interfaces = |flags: &str| {
         world
@@ -140,7 +140,8 @@ fn the_network_is_none_or_the_hosts() {
             .map(str::to_owned)
             .collect::<Vec<_>>()
     };
-    assert_eq!(interfaces(""), ["lo"]);
+    assert_eq!(interfaces("--net none"), ["lo"]);
+    assert_eq!(interfaces(""), ["lo", "eth0"]);
     // IFF_UP | IFF_LOOPBACK: servers and tests inside find each other at 127.0.0.1.
     assert_eq!(world.cellblock("run -- cat /sys/class/net/lo/flags").ok(), "0x9\n");
     let namespace = |flags: &str| world.cellblock(&format!("run {flags} -- readlink /proc/self/ns/net")).ok();

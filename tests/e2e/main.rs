@@ -12,6 +12,7 @@ mod killed;
 mod lifecycle;
 mod limits;
 mod net_commands;
+mod network;
 mod programs;
 mod security;
 mod streams;

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use cellblock_bundle::{Cell, Extent, IdScheme, Ids};
+use cellblock_bundle::{Cell, Extent, IdScheme, Ids, Network, Reach};
 
 use crate::args::values::Tty;
 use crate::args::{CellFlags, StartFlags, Typed, Words};
@@ -71,7 +71,16 @@ pub(crate) fn run(mut args: Args) -> Result<i32, CliError> {
     let words = Words::Command(args.command.clone());
     let ready = start::plan(&Typed { cell: args.cell.clone(), start: StartFlags::default(), words })?;
     let form = args.form(ready.resolved.cell.read_only);
-    let cell = for_runtimes(ready.resolved.cell, &ready.host);
+    let mut cell = for_runtimes(ready.resolved.cell, &ready.host);
+    if cell.network == Network::Names {
+        if args.cell.network.is_some() {
+            return Err(CliError::plain(
+                "the network `names` is made by cellblock itself, which has no part in a bundle",
+                "without `--net` the bundle has no network; what runs it may add one",
+            ));
+        }
+        (cell.network, cell.reach) = (Network::None, Reach::default());
+    }
     let (root, skeleton) = ready.image.prepare(&cell, &ready.host)?;
     if form != Form::Folder && !root.shared.is_empty() && !cell.ids.rootless() {
         return Err(CliError::plain(

@@ -205,6 +205,8 @@ fn settle(v6: bool) -> io::Result<()> {
         sysctl("ipv6/conf/all/forwarding", "0")?;
         sysctl("ipv6/conf/default/accept_ra", "0")?;
         sysctl("ipv6/icmp/echo_ignore_all", "1")?;
+        // Answers of the resolver come from the address that was asked, which is local by route only.
+        sysctl("ipv6/ip_nonlocal_bind", "1")?;
     }
     Ok(())
 }

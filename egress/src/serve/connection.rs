@@ -59,7 +59,7 @@ pub(super) enum Target {
 #[derive(Debug)]
 pub(super) enum Stop {
     /// It may not be. `form` says how the client is told.
-    Denied { why: String, rule: Option<Box<Sourced>>, form: Form },
+    Denied { why: String, rule: Option<Box<Sourced>>, form: Form, hint: Option<String> },
     /// It may be, but cannot: nobody answers.
     Failed(String),
     /// It broke, as connections do.
@@ -85,7 +85,7 @@ pub(super) enum Form {
 
 impl Stop {
     pub(super) fn denied(why: impl Into<String>, form: Form) -> Self {
-        Self::Denied { why: why.into(), rule: None, form }
+        Self::Denied { why: why.into(), rule: None, form, hint: None }
     }
 
     pub(super) fn by_policy(why: Why<'_>, target: &Target, port: u16, form: Form) -> Self {
@@ -94,6 +94,10 @@ impl Stop {
             Target::Name(name) => name.to_string(),
             Target::Address(address) => address.to_string(),
         };
+        // What a person could add; nothing for what a rule has decided.
+        let web = matches!(port, HTTP | HTTPS) && matches!(target, Target::Name(_));
+        let wanted = if web { about.clone() } else { format!("{about}:{port}") };
+        let hint = matches!(why, Why::Unlisted | Why::Port | Why::Request).then_some(wanted);
         let why = match why {
             Why::Unlisted => format!("no rule allows {about}"),
             Why::Port => format!("no rule allows port {port} of {about}"),
@@ -102,7 +106,7 @@ impl Stop {
             Why::Kind(class) => format!("{about} is {}, which the rule does not cover", class.words()),
             Why::ThisHost => format!("{about} is this machine; its services are allowed as host:PORT"),
         };
-        Self::Denied { why, rule, form }
+        Self::Denied { why, rule, form, hint }
     }
 }
 
@@ -331,12 +335,12 @@ impl Connection {
     async fn finish(self, stop: Option<Stop>) {
         let moved = (self.up.load(Ordering::Relaxed), self.down.load(Ordering::Relaxed));
         match stop {
-            Some(Stop::Denied { why, rule, form }) => {
+            Some(Stop::Denied { why, rule, form, hint }) => {
                 let (rule, origin) = rule.map_or((None, None), |r| (Some(r.rule.to_string()), Some(r.origin)));
                 let line = self.line(Event::Connect, Said::Deny);
                 let _ = self.shared.write(Line { why: Some(why.clone()), rule, origin, ..line });
                 if moved == (0, 0) || form == Form::Answer {
-                    self.refuse(&why, form).await;
+                    self.refuse(&why, hint.as_deref(), form).await;
                 } else {
                     relay::reset(self.client);
                 }
@@ -357,7 +361,7 @@ impl Connection {
     }
 
     /// Tells the client in a form that it understands.
-    async fn refuse(self, why: &str, form: Form) {
+    async fn refuse(self, why: &str, hint: Option<&str>, form: Form) {
         let form = match form {
             Form::Look => {
                 let mut start = [0u8; 16];
@@ -375,15 +379,11 @@ impl Connection {
             Form::Look => relay::reset(self.client),
             Form::Alert => relay::say_and_end(&self.client, &ACCESS_DENIED).await,
             Form::Answer => {
-                let about = match &self.target {
-                    Target::Name(name) => name.to_string(),
-                    Target::Address(address) => address.to_string(),
+                let cell = &self.shared.settings.cell;
+                let hint = match hint {
+                    Some(rule) => format!("On the host, `cellblock net allow {rule} {cell}` would allow it."),
+                    None => format!("On the host, `cellblock net show {cell}` says what is allowed."),
                 };
-                let port = if matches!(self.port, HTTP | HTTPS) { String::new() } else { format!(":{}", self.port) };
-                let hint = format!(
-                    "On the host, `cellblock net allow {about}{port} {}` would allow it.",
-                    self.shared.settings.cell
-                );
                 relay::say_and_end(&self.client, &denial(&format!("cellblock: {why}"), &hint)).await;
             }
         }

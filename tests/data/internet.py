@@ -1,0 +1,127 @@
+"""A small internet in a network namespace of its own: every address is served. What is reached is written down, a line each.
+
+internet.py LOG PEM: waits for the interface `eth0`, sets it up, serves, and says `ready` on standard output.
+"""
+import json, socket, ssl, subprocess, sys, threading, time
+
+log_file = open(sys.argv[1], "a", buffering=1)
+pem = sys.argv[2]
+lock = threading.Lock()
+
+
+def log(*words):
+    with lock:
+        log_file.write(" ".join(str(word) for word in words) + "\n")
+
+
+def ip(*words):
+    subprocess.run(["ip", *words], check=True)
+
+
+def plumb():
+    for _ in range(500):
+        if subprocess.run(["ip", "link", "show", "eth0"], capture_output=True).returncode == 0:
+            break
+        time.sleep(0.01)
+    ip("link", "set", "lo", "up")
+    ip("addr", "add", "172.20.0.2/24", "dev", "eth0")
+    ip("-6", "addr", "add", "fd20::2/64", "dev", "eth0", "nodad")
+    ip("link", "set", "eth0", "up")
+    ip("route", "add", "local", "0.0.0.0/0", "dev", "lo", "table", "local")
+    ip("-6", "route", "add", "local", "::/0", "dev", "lo", "table", "local")
+
+
+def local(connection):
+    return connection.getsockname()[0].removeprefix("::ffff:")
+
+
+def http(connection, scheme):
+    """Answers each request with what was asked, until the client ends."""
+    stream = connection.makefile("rwb")
+    while True:
+        line = stream.readline()
+        if not line:
+            return
+        method, path, _ = line.decode("latin-1").split(" ", 2)
+        headers = {}
+        while (field := stream.readline().rstrip(b"\r\n")):
+            name, value = field.decode("latin-1").split(":", 1)
+            headers[name.lower()] = value.strip()
+        body = stream.read(int(headers.get("content-length", 0)))
+        log(scheme, local(connection), method, headers.get("host"), path)
+        if headers.get("upgrade") == "echo":
+            stream.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+            stream.flush()
+            while (piece := connection.recv(4096)):
+                connection.sendall(piece.upper())
+            return
+        size = int(path.removeprefix("/bytes/")) if path.startswith("/bytes/") else None
+        text = json.dumps({"scheme": scheme, "at": local(connection), "method": method, "path": path, "headers": headers,
+                           "body": len(body)}).encode() if size is None else b"x" * size
+        stream.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(text))
+        if method != "HEAD":
+            stream.write(text)
+        stream.flush()
+
+
+def greet(connection, _):
+    """The server speaks first, as ssh's does."""
+    log("tcp22", local(connection))
+    connection.sendall(b"SSH-2.0-test\r\n")
+    while (piece := connection.recv(4096)):
+        connection.sendall(piece)
+
+
+def echo(connection, _):
+    log("tcp9000", local(connection))
+    while (piece := connection.recv(65536)):
+        connection.sendall(piece)
+
+
+def any_port(connection, _):
+    log("tcp", local(connection), connection.getsockname()[1])
+
+
+def serve(port, talk, word="", tls=None):
+    listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512)
+
+    def one(connection):
+        try:
+            with connection:
+                if tls:
+                    connection = tls.wrap_socket(connection, server_side=True)
+                talk(connection, word)
+        except (OSError, ValueError) as error:
+            log("broken", port, type(error).__name__)
+
+    def loop():
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=one, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=loop, daemon=True).start()
+
+
+def count_packets(port):
+    sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    sock.bind(("::", port))
+    while True:
+        _, sender = sock.recvfrom(65536)
+        log("udp", port)
+
+
+plumb()
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(pem)
+serve(80, http, "http")
+serve(443, http, "https", context)
+serve(8443, http, "https", context)
+serve(8080, http, "http")
+serve(22, greet)
+serve(9000, echo)
+serve(53, any_port)
+serve(5432, any_port)
+for port in (53, 443):
+    threading.Thread(target=count_packets, args=(port,), daemon=True).start()
+print("ready", flush=True)
+time.sleep(600)
