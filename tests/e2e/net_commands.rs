@@ -5,6 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
 
 use cellblock_tests::World;
+use cellblock_tests::internet::Internet;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -465,4 +466,28 @@ fn a_real_cell_is_seen_and_steered() {
     let shown = world.cellblock("net show d").ok();
     assert!(shown.contains(".rules:1"), "{shown}");
     assert_ne!(world.cellblock("exec d -- getent ahostsv4 steered.example").run().code(), Some(0));
+}
+
+#[test]
+fn a_proposal_from_real_use_is_enough_and_no_more() {
+    let internet = Internet::new();
+    let work = "print(get('www.wild.test')[:3], raw('allowed.test', 9000, b'hello\\n')[:5], tls('allowed.test', 'allowed.test')[:12])";
+    let tries = "print(names('other.test'))\ntry:\n    print(get('private.test'))\nexcept OSError as e:\n    print(e)";
+    let flags = "--name first --no-default-allow --allow *.wild.test --allow allowed.test:all --allow private.test";
+    let done = internet.python(flags, &format!("{work}\n{tries}"));
+    assert!(done.contains("200 b'hello' HTTP/1.1 200"), "{done}");
+    let text = internet.cellblock("net suggest first").ok();
+    let rules: Vec<_> = text.lines().filter(|l| !l.starts_with('#') && !l.is_empty()).collect();
+    assert_eq!(rules.len(), 2, "{text}");
+    assert!(rules[0].starts_with("allowed.test:443,9000 ") && rules[1].starts_with("www.wild.test:80 "), "{text}");
+    assert!(text.contains("\n# other.test "), "{text}");
+    let private = text.lines().find(|l| l.starts_with("# private.test:80 ")).expect("a refusal for another reason");
+    assert!(private.contains("private"), "{text}");
+
+    internet.world.write("home/demo.rules", &text);
+    let file = internet.world.path("home/demo.rules");
+    let flags = format!("--name second --no-default-allow --allow-file {}", file.display());
+    let done = internet.python(&flags, &format!("{work}\nprint(names('wild.test'), names('a.b.wild.test'))"));
+    assert!(done.contains("200 b'hello' HTTP/1.1 200"), "what was used is enough: {done}");
+    assert!(done.contains("no name no name"), "and no more than that: {done}");
 }
