@@ -473,7 +473,7 @@ fn a_proposal_from_real_use_is_enough_and_no_more() {
     let internet = Internet::new();
     let work = "print(get('www.wild.test')[:3], raw('allowed.test', 9000, b'hello\\n')[:5], tls('allowed.test', 'allowed.test')[:12])";
     let tries = "print(names('other.test'))\ntry:\n    print(get('private.test'))\nexcept OSError as e:\n    print(e)";
-    let flags = "--name first --no-default-allow --allow *.wild.test --allow allowed.test:all --allow private.test";
+    let flags = "--name first --no-default-allow --allow *.wild.test --allow allowed.test:22,80,443,9000-9010 --allow private.test";
     let done = internet.python(flags, &format!("{work}\n{tries}"));
     assert!(done.contains("200 b'hello' HTTP/1.1 200"), "{done}");
     let text = internet.cellblock("net suggest first").ok();
