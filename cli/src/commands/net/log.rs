@@ -94,25 +94,44 @@ pub(super) fn run(args: &Args, host: &HostFacts) -> Result<i32, CliError> {
         return Err(no_audit(&name));
     }
     let mut printer = Printer::new(args);
-    let mut kept = VecDeque::new();
-    let goes_on = tail.more(|entry| {
-        let Some(text) = printer.text(entry) else { return Ok(true) };
-        let Some(most) = args.lines else { return data_while_read(&text) };
-        kept.push_back(text);
-        if kept.len() > most {
-            kept.pop_front();
-        }
-        Ok(true)
-    })?;
+    let goes_on = match args.lines {
+        None => print(&mut tail, &mut printer)?,
+        Some(most) => data_while_read(&last(&mut tail, &mut printer, most)?)?,
+    };
     printer.tell_unreadable();
-    let all: String = kept.into_iter().collect();
-    if !goes_on || !data_while_read(&all)? || !args.follow {
+    if !goes_on || !args.follow {
         return Ok(0);
     }
     if !tail.is_there() {
         say(&format!("cellblock: nothing is written about the cell {name} yet; waiting"));
     }
     follow(&mut tail, &mut printer)
+}
+
+/// How much text is written at a time.
+const PIECE: usize = 64 << 10;
+
+/// Prints what there is to read; whether anybody still reads what is printed.
+fn print(tail: &mut Tail, printer: &mut Printer) -> Result<bool, CliError> {
+    let mut piece = String::new();
+    let goes_on = tail.more(|entry| {
+        piece.extend(printer.text(entry));
+        Ok(piece.len() < PIECE || data_while_read(&std::mem::take(&mut piece))?)
+    })?;
+    Ok(goes_on && data_while_read(&piece)?)
+}
+
+/// The last lines of what there is to read.
+fn last(tail: &mut Tail, printer: &mut Printer, most: usize) -> Result<String, CliError> {
+    let mut kept = VecDeque::new();
+    tail.more(|entry| {
+        kept.extend(printer.text(entry));
+        if kept.len() > most {
+            kept.pop_front();
+        }
+        Ok(true)
+    })?;
+    Ok(kept.into_iter().collect())
 }
 
 /// That there is nothing to read.
@@ -125,14 +144,12 @@ pub(super) fn no_audit(name: &str) -> CliError {
 
 /// Prints what comes until somebody ends it.
 fn follow(tail: &mut Tail, printer: &mut Printer) -> Result<i32, CliError> {
-    let pause = Pause::new(false)?;
+    let pause = Pause::new();
     loop {
-        match pause.next(false)? {
-            Woken::Signal(signal) => return Ok(128 + signal),
-            Woken::Closed => return Ok(0),
-            Woken::Time | Woken::Input => {}
+        if pause.next(false)? == Woken::Closed {
+            return Ok(0);
         }
-        let goes_on = tail.more(|entry| printer.text(entry).map_or(Ok(true), |text| data_while_read(&text)))?;
+        let goes_on = print(tail, printer)?;
         printer.tell_unreadable();
         if !goes_on {
             return Ok(0);

@@ -26,38 +26,37 @@ pub(super) enum Woken {
     Signal(i32),
 }
 
-/// Signals as data from here on: a terminal has to be given back before they are obeyed.
+/// Somebody who waits.
 #[derive(Debug)]
 pub(super) struct Pause {
-    signals: SignalFd,
+    signals: Option<SignalFd>,
 }
 
 impl Pause {
-    /// `stops`: also those that stop and continue.
-    pub(super) fn new(stops: bool) -> Result<Self, CliError> {
-        let mut wanted = vec![Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
-        if stops {
-            wanted.extend([Signal::TSTP, Signal::CONT]);
-        }
-        let numbers: Vec<i32> = wanted.iter().map(|s| s.as_raw()).collect();
-        let set = SignalSet::of(&numbers);
+    /// Signals do what they always do: they also end a write that nobody reads on.
+    pub(super) fn new() -> Self {
+        Self { signals: None }
+    }
+
+    /// Signals are data from here on: a terminal has to be given back before they are obeyed.
+    pub(super) fn with_signals() -> Result<Self, CliError> {
+        let wanted = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::TSTP, Signal::CONT];
+        let set = SignalSet::of(&wanted.map(Signal::as_raw));
         let failed = |source| CliError::Process { what: "cannot wait for signals", source };
         set.block().map_err(failed)?;
-        Ok(Self { signals: SignalFd::new(&set).map_err(failed)? })
+        Ok(Self { signals: Some(SignalFd::new(&set).map_err(failed)?) })
     }
 
     /// Waits for a moment; with `input` for keys too.
     pub(super) fn next(&self, input: bool) -> Result<Woken, CliError> {
         let stdin = rustix::stdio::stdin();
         let stdout = rustix::stdio::stdout();
-        let mut fds = vec![
-            PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
-            // No event is asked for: an error, such as a pipe without a reader, is always told (poll(2)).
-            PollFd::from_borrowed_fd(stdout, PollFlags::empty()),
-        ];
+        // No event is asked for: an error, such as a pipe without a reader, is always told (poll(2)).
+        let mut fds = vec![PollFd::from_borrowed_fd(stdout, PollFlags::empty())];
         if input {
             fds.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
         }
+        fds.extend(self.signals.iter().map(|signals| PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN)));
         let pause = Timespec::try_from(PAUSE).ok();
         match poll(&mut fds, pause.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -65,12 +64,12 @@ impl Pause {
         }
         let happened: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
         let failed = |source| CliError::Process { what: "cannot read signals", source };
-        if let Some(received) = self.signals.read().map_err(failed)? {
+        if let Some(received) = self.signals.as_ref().map_or(Ok(None), SignalFd::read).map_err(failed)? {
             return Ok(Woken::Signal(received.signal));
         }
-        if happened.get(1).is_some_and(|e| e.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL)) {
+        if happened.first().is_some_and(|e| e.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL)) {
             return Ok(Woken::Closed);
         }
-        Ok(if happened.get(2).is_some_and(|e| !e.is_empty()) { Woken::Input } else { Woken::Time })
+        Ok(if input && happened.get(1).is_some_and(|e| !e.is_empty()) { Woken::Input } else { Woken::Time })
     }
 }

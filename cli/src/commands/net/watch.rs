@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args, host: &HostFacts) -> Result<i32, CliError> {
     let found = which::must_run(args.cell.as_deref(), host)?;
     let tail = Tail::from_end(&place::dirs(host).audit(&found.record.cell.name))?;
     // Signals first: one that came between the two would leave the terminal changed.
-    let pause = Pause::new(true)?;
+    let pause = Pause::with_signals()?;
     let keys = Keys::enter()?;
     let mut session = Session {
         host,
