@@ -17,6 +17,12 @@ impl Style {
         Self(std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none())
     }
 
+    /// None of it.
+    #[cfg(test)]
+    pub(crate) fn plain() -> Self {
+        Self(false)
+    }
+
     fn wrap(self, code: &str, text: &str) -> String {
         if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
@@ -29,6 +35,10 @@ impl Style {
         self.wrap("1;31", text)
     }
 
+    pub(crate) fn green(self, text: &str) -> String {
+        self.wrap("32", text)
+    }
+
     pub(crate) fn cyan(self, text: &str) -> String {
         self.wrap("36", text)
     }
@@ -36,9 +46,15 @@ impl Style {
 
 /// Writes data to standard output. A closed pipe is no error: whoever reads has seen enough.
 pub(crate) fn data(text: &str) -> Result<(), CliError> {
+    data_while_read(text).map(|_| ())
+}
+
+/// The same, and whether anybody still reads: for what would go on without an end.
+pub(crate) fn data_while_read(text: &str) -> Result<bool, CliError> {
     match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(CliError::Output(error)),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(CliError::Output(error)),
     }
 }
 

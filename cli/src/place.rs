@@ -52,6 +52,11 @@ pub(crate) fn config_file(host: &HostFacts) -> PathBuf {
     absolute(host, "XDG_CONFIG_HOME").unwrap_or_else(|| host.home.join(".config")).join("cellblock/config.yaml")
 }
 
+/// The rules that were kept for a project (`net allow --save`): beside the configuration, where no cell and no repository writes.
+pub(crate) fn rules_file(host: &HostFacts, project: &str) -> PathBuf {
+    config_file(host).with_file_name("rules").join(format!("{project}.rules"))
+}
+
 /// The place systemd would give, or a folder in `/tmp` that is checked to be ours when it is used.
 fn runtime(host: &HostFacts) -> PathBuf {
     let usual = PathBuf::from(format!("/run/user/{}", host.uid));

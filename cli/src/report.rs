@@ -9,6 +9,7 @@ use cellblock_runtime::state::StateError;
 use cellblock_runtime::supervisor::RuntimeError;
 use cellblock_runtime::{BuildError, IdMapError, NetworkError, exit};
 
+use crate::commands::net::saved::SavedError;
 use crate::config::ConfigError;
 use crate::images::ImageError;
 use crate::output::{Style, plain, say};
@@ -28,6 +29,8 @@ pub(crate) enum CliError {
     Resolve(#[from] ResolveError),
     #[error(transparent)]
     Image(#[from] ImageError),
+    #[error(transparent)]
+    Saved(#[from] SavedError),
     #[error(transparent)]
     State(#[from] StateError),
     #[error(transparent)]
@@ -118,6 +121,11 @@ fn hint(error: &CliError) -> Vec<String> {
         )),
         CliError::State(StateError::NotRunning(_)) => one("`cellblock status` lists the cells that run"),
         CliError::Image(error) => error.hint().into_iter().collect(),
+        CliError::Saved(SavedError::Io { source, .. }) if is_full(source) => one(MAKE_ROOM),
+        CliError::Saved(SavedError::Io { .. }) => Vec::new(),
+        CliError::Saved(_) => {
+            one("the file holds the rules that `cellblock net allow --save` has kept; mend the line, or remove it")
+        }
         CliError::State(StateError::Io { source, .. }) | CliError::File { source, .. } if is_full(source) => {
             one(MAKE_ROOM)
         }

@@ -11,6 +11,7 @@ mod inside;
 mod killed;
 mod lifecycle;
 mod limits;
+mod net_commands;
 mod network;
 mod network_faults;
 mod programs;

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use cellblock_bundle::Mount;
+use cellblock_bundle::{Mount, Network};
 use cellblock_rootfs::root::skeleton::Entry;
 use cellblock_runtime::state::{self, Claim, StateError};
 use cellblock_runtime::supervisor::{RuntimeError, Start};
@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::args::values::Tty;
 use crate::args::{StartFlags, Typed, Words};
+use crate::commands::net::saved::saved_rules;
 use crate::images::Image;
 use crate::job::{Job, become_job};
 use crate::output::{self, data, json, say};
@@ -58,7 +59,11 @@ pub(crate) fn plan(typed: &Typed) -> Result<Ready, CliError> {
     let inputs = Inputs { typed, config: &config, project: project.as_ref(), host: &host, files: &HostFiles };
     let wanted = resolve::image(inputs)?;
     let (image, note) = Image::find(&wanted, &host)?;
-    let resolved = resolve::resolve(inputs, &wanted, &image.facts())?;
+    let mut resolved = resolve::resolve(inputs, &wanted, &image.facts())?;
+    if let (Network::Names, Some(project)) = (resolved.cell.network, &project) {
+        let saved = saved_rules(&place::rules_file(&host, &project.id))?;
+        saved.add_to(&mut resolved.cell.reach, !typed.cell.no_default_allow);
+    }
     for note in note.iter().chain(&resolved.notes) {
         say(&format!("cellblock: {note}"));
     }

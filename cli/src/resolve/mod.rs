@@ -28,7 +28,7 @@ pub(crate) use files::{Files, HostFiles};
 pub(crate) use host::{HostError, HostFacts};
 pub(crate) use ids::ids_for;
 pub(crate) use image::{ImageFacts, ImageRequest};
-pub(crate) use names::numbered;
+pub(crate) use names::{default_name, numbered};
 pub(crate) use origin::{Explained, Origin, Sourced};
 
 use crate::args::values::{Choice, LimitMode, Tty, Userns};

@@ -84,7 +84,7 @@ impl<'a> Inputs<'a> {
                     (Some(program), Words::Command(_) | Words::Shell) => program.rsplit('/').next().unwrap_or(program),
                     (_, words) => words.short_name(),
                 };
-                (names::default_name(self.project, word), Origin::Default)
+                (default_name(self.project, word), Origin::Default)
             }
         };
         explain.add("name", &name, &origin);
