@@ -62,7 +62,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> Result<i32, CliError> {
         Command::Status(args) => commands::status::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Logs(args) => commands::logs::run(&args),
-        Command::Net(args) => commands::net::run(&args),
+        Command::Net(args) => commands::net::run(&args, &arguments),
         Command::Image(args) => commands::image::run(args),
         Command::Bundle(args) => commands::bundle::run(args),
         Command::Config(args) => commands::config::run(&args),

@@ -22,6 +22,9 @@ fn main() {
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
     let code = if arguments.get(1).is_some_and(|a| a == job::WORD) {
         job::main(arguments.get(2..).unwrap_or_default())
+    } else if arguments.get(1).is_some_and(|a| a == commands::net::probe::WORD) {
+        let tries = arguments.get(2).and_then(|tries| tries.to_str());
+        commands::net::probe::main(tries).map_or(Ok(1), |found| output::data(&found).map(|()| 0))
     } else {
         app::main(arguments)
     };

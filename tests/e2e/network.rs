@@ -243,7 +243,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
     check(
         &internet,
         FEW,
-        &script,
+        script,
         &[
             ("A", "(0, 1)"),
             ("AAAA", "(0, 1)"),
@@ -420,4 +420,71 @@ say('other port', raw('host.docker.internal', 80))
     );
     let _ = child.kill();
     let _ = child.wait();
+}
+
+/// A rule for all ports is caught by nf_tables; what is not allowed is refused as ever.
+#[test]
+fn all_ports_of_a_name_are_caught_without_a_listener_each() {
+    let internet = Internet::new();
+    let script = "
+say('http', get('allowed.test'))
+say('other port', get('allowed.test:8080', port=8080, address='allowed.test'))
+say('greeting', raw('allowed.test', 22))
+say('echo', raw('allowed.test', 9000, b'hello\\n'))
+say('tls', tls('allowed.test', 'allowed.test'))
+say('v6', get('allowed.test', address=names('allowed.test', socket.AF_INET6)[0]))
+say('other name', names('other.test'))
+say('direct', get('93.184.216.34'))
+say('direct, other port', get('93.184.216.34', port=8080))
+say('wrong host', get('other.test', address='allowed.test'))
+say('look-up', ask('other.test', 1, '8.8.8.8', tcp=True))
+";
+    check(
+        &internet,
+        "--no-default-allow --allow allowed.test:all",
+        script,
+        &[
+            ("http", "200"),
+            ("other port", "200"),
+            ("greeting", "b'SSH-2.0-test"),
+            ("echo", "b'hello"),
+            ("tls", "HTTP/1.1 200"),
+            ("v6", "200"),
+            ("other name", "no name"),
+            ("direct", "403"),
+            ("direct, other port", "403"),
+            ("wrong host", "403"),
+            ("look-up", "(3, 0)"),
+        ],
+    );
+    let start = internet.audit().into_iter().find(|line| line["event"] == "start").expect("a start");
+    assert_eq!(start["why"], "every port, by nf_tables");
+}
+
+/// Opportunity 7 of the field: a policy that proves itself.
+#[test]
+fn the_network_proves_itself_on_the_persons_machine() {
+    let internet = Internet::new();
+    let flags = "--no-default-allow --allow allowed.test";
+    let out = internet.cellblock(&format!("net test {flags}")).ok();
+    for line in [
+        "✓ a name that is not allowed (cellblock-net-test.example) does not resolve",
+        "✓ an address as such (1.1.1.1:443) is not reached",
+        "✓ a cloud's metadata service (169.254.169.254:80) is not reached",
+        "✓ this machine (172.20.0.1:22) is not reached",
+        "✓ data in a look-up to a resolver outside (8.8.8.8) goes nowhere",
+        "✓ UDP (QUIC to 1.1.1.1:443) is refused",
+        "✓ a name that is allowed (allowed.test:443) is reached",
+        "The network holds.",
+    ] {
+        assert!(out.contains(line), "{line}\n{out}");
+    }
+    // Only what the host itself tried, and the twin from inside.
+    assert!(internet.reached().lines().all(|l| l.starts_with("broken 443")), "{}", internet.reached());
+    // What a rule opens is reached, and is then no failure of the network.
+    let json = internet.cellblock(&format!("net test --json {flags} --allow 1.1.1.1")).ok();
+    let report: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(report["holds"], true);
+    assert!(!json.contains("1.1.1.1:443) is not reached"), "{json}");
+    internet.cellblock("net test --net none").fails(125).says("not made by names");
 }

@@ -25,11 +25,6 @@ fn network_process(world: &World, name: &str) -> Option<i32> {
 fn a_service_of_this_machine_is_reached_with_every_kind_of_ids() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("its number").port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let _ = (&stream).write_all(b"hello from the host\n");
-        }
-    });
     let world = World::new();
     let script = format!(
         "import socket\nfor name in ['host.cellblock.internal', '127.0.0.1', 'example.com']:\n    try:\n        \
@@ -37,7 +32,13 @@ fn a_service_of_this_machine_is_reached_with_every_kind_of_ids() {
          print(type(error).__name__)\n"
     );
     world.write("home/demo/t.py", &script);
-    let out = world.cellblock(&format!("run --image host --no-default-allow --allow host:{port} -- python3 t.py")).ok();
+    let out = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut stream, _) = listener.accept().expect("one connection");
+            let _ = stream.write_all(b"hello from the host\n");
+        });
+        world.cellblock(&format!("run --image host --no-default-allow --allow host:{port} -- python3 t.py")).ok()
+    });
     assert_eq!(out, "b'hello from the host\\n'\nConnectionRefusedError\ngaierror\n");
 }
 

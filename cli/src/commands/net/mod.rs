@@ -7,16 +7,19 @@ mod keys;
 mod log;
 mod names;
 mod pause;
+pub(crate) mod probe;
 mod questions;
 mod read;
 pub(crate) mod saved;
 mod show;
 mod steer;
 mod suggest;
+mod test;
 mod watch;
 mod which;
 mod words;
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use crate::place;
@@ -30,7 +33,8 @@ use crate::report::CliError;
   cellblock net log --denied           what was refused
   cellblock net allow example.com      let the running cell of this project reach it
   cellblock net watch                  be asked about each refusal
-  cellblock net suggest                the rules that would have been enough"
+  cellblock net suggest                the rules that would have been enough
+  cellblock net test                   prove that nothing else can be reached"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -46,9 +50,11 @@ enum Command {
     Forget(steer::ForgetArgs),
     Watch(watch::Args),
     Suggest(suggest::Args),
+    Test(Box<test::Args>),
 }
 
-pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
+/// `typed` is the whole command line.
+pub(crate) fn run(args: &Args, typed: &[OsString]) -> Result<i32, CliError> {
     let host = place::host()?;
     match &args.command {
         Command::Log(args) => log::run(args, &host),
@@ -58,6 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
         Command::Forget(args) => steer::forget(args, &host),
         Command::Watch(args) => watch::run(args, &host),
         Command::Suggest(args) => suggest::run(args, &host),
+        Command::Test(args) => test::run(args, typed),
     }
 }
 
