@@ -7,6 +7,7 @@
 
 pub mod address;
 pub mod dns;
+pub mod intercept;
 pub mod name;
 pub mod policy;
 pub mod table;
