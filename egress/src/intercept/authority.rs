@@ -114,7 +114,7 @@ impl Authority {
     pub(super) fn sign(&self, name: &Name) -> Result<ServerConfig, AuthorityError> {
         // No common name: it may have 64 characters only, and nobody looks at it where there is an alternative name (RFC 9525, section 2).
         let mut params = params(&self.provider, "cellblock: stands in for the server")?;
-        params.subject_alt_names = vec![rcgen::SanType::DnsName(name.as_str().try_into().map_err(rcgen::Error::from)?)];
+        params.subject_alt_names = vec![rcgen::SanType::DnsName(name.as_str().try_into()?)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
         let leaf = params.signed_by(&self.key, &self.issuer)?;
