@@ -6,9 +6,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::super::*;
 use super::support::*;
 
-/// Each version inside with each version outside.
-const PAIRS: [(&[&[u8]], &[&[u8]]); 4] = [(H1, H1), (H1, H2), (H2, H1), (H2, H2)];
-
 #[tokio::test]
 async fn requests_pass_in_all_versions() {
     for (client, upstream) in PAIRS {
