@@ -103,8 +103,8 @@ impl Body for Channel {
 /// The host outside, with an authority of its own.
 pub(super) struct Outside {
     pub(super) roots: Roots,
-    config: Arc<ServerConfig>,
-    site: Site,
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) site: Site,
     dials: AtomicUsize,
     pub(super) allow: Box<dyn Fn(&Asked<'_>) -> Decision + Send + Sync>,
     pub(super) events: Mutex<Vec<String>>,
