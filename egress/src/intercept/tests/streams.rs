@@ -259,3 +259,29 @@ async fn what_was_begun_ends_with_the_connection() {
     let end = timeout(SOON, tls.read(&mut [0; 5])).await.expect("in time");
     assert!(!matches!(end, Ok(1..)), "{end:?}");
 }
+
+#[tokio::test]
+async fn requests_that_wait_end_with_the_connection() {
+    for (client, upstream) in PAIRS {
+        // Never answers; its half of the channel goes when the request is given up.
+        let (begun, mut waiting) = tokio::sync::mpsc::unbounded_channel();
+        let never = site(move |_| {
+            let (ours, theirs) = tokio::sync::oneshot::channel::<()>();
+            begun.send(theirs).expect("noted");
+            async move {
+                std::future::pending::<()>().await;
+                drop(ours);
+                Response::new(full(""))
+            }
+        });
+        let inside = Inside::new(Outside::new("host.test", upstream, never));
+        let (plain, served) = inside.plain();
+        let host = ServerName::try_from("host.test").expect("a name");
+        let mut client = Client::new(inside.connector(client).connect(host, plain).await.expect("a handshake")).await;
+        let asking = tokio::spawn(async move { client.try_send(get("https://host.test/")).await });
+        let given_up = waiting.recv().await.expect("a request");
+        served.abort();
+        assert!(timeout(SOON, given_up).await.expect("given up").is_err());
+        assert!(timeout(SOON, asking).await.expect("in time").expect("asked").is_err());
+    }
+}

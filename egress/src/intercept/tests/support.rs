@@ -277,7 +277,11 @@ impl Client {
         Self::One(sender)
     }
 
-    pub(super) async fn send(&mut self, mut request: Request<AnyBody>) -> Response<Incoming> {
+    pub(super) async fn send(&mut self, request: Request<AnyBody>) -> Response<Incoming> {
+        self.try_send(request).await.expect("an answer")
+    }
+
+    pub(super) async fn try_send(&mut self, mut request: Request<AnyBody>) -> hyper::Result<Response<Incoming>> {
         match self {
             Self::One(one) => {
                 one.ready().await.expect("ready");
@@ -288,7 +292,6 @@ impl Client {
             }
             Self::Many(many) => many.send_request(request).await,
         }
-        .expect("an answer")
     }
 
     /// Status, mark and text of the answer.
