@@ -23,7 +23,8 @@ pub(super) struct Session<O> {
     pub(super) origin: Origin,
     pub(super) owner: Arc<O>,
     pub(super) pool: Pool<O>,
-    pub(super) tasks: Tasks,
+    /// Its WebSockets.
+    pub(super) relays: Tasks,
 }
 
 /// The body of an answer: upstream's, or ours.
@@ -80,7 +81,7 @@ impl<O: Owner> Session<O> {
             return Err(UpstreamError::Protocol);
         }
         let upstream = hyper::upgrade::on(&mut answer);
-        self.tasks.spawn(relay(client, upstream));
+        self.relays.spawn(relay(client, upstream));
         head::incoming(answer.headers_mut());
         head::say_websocket(answer.headers_mut());
         answer.extensions_mut().clear();

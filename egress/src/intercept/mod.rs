@@ -62,6 +62,8 @@ mod limits {
     pub(super) const HEAD_TIME: Duration = Duration::from_secs(15);
     /// For dialling upstream and its handshake.
     pub(super) const CONNECT: Duration = Duration::from_secs(30);
+    /// For closing the connections to upstream, when the client has gone.
+    pub(super) const GOODBYE: Duration = Duration::from_secs(2);
     /// Between signs of life of an HTTP/2 upstream that owes an answer.
     pub(super) const PING: Duration = Duration::from_secs(30);
     /// Bytes of a head.
@@ -224,6 +226,9 @@ impl Interceptor {
     /// Serves a client that begins TLS; `first` is what was read of it. Returns when the connection is over. Dropping the future ends it, and its
     /// WebSockets, at once.
     ///
+    /// While an upload stands still because upstream does not read, nobody reads the client either, and hyper does not notice that it has gone: the
+    /// caller's limit of connections, and its TCP keep-alive upstream, have to cover that.
+    ///
     /// # Errors
     /// Why it came to nothing; a client that just goes away may be an error or none.
     pub async fn serve<C, O>(&self, client: C, first: Bytes, origin: Origin, owner: Arc<O>) -> Result<(), ServeError>
@@ -235,8 +240,8 @@ impl Interceptor {
             .map_err(|_| AuthorityError::NotCovered(origin.name.clone()))?;
         let tls = self.handshake(Replay::new(first, client), &origin).await?;
         let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-        let tasks = Tasks::default();
-        let _ending = tasks.ending();
+        let (tasks, relays) = (Tasks::default(), Tasks::default());
+        let _ending = (tasks.ending(), relays.ending());
         let pool = Pool {
             owner: Arc::clone(&owner),
             name,
@@ -247,7 +252,7 @@ impl Interceptor {
             one_by_one: !h2,
             state: State::default().into(),
         };
-        let session = Arc::new(Session { origin, owner, pool, tasks: tasks.clone() });
+        let session = Arc::new(Session { origin, owner, pool, relays: relays.clone() });
         let service = service_fn(move |request| exchange::exchange(Arc::clone(&session), request));
         let io = TokioIo::new(tls);
         let served = if h2 {
@@ -255,7 +260,9 @@ impl Interceptor {
         } else {
             first_version().serve_connection(io, service).with_upgrades().await
         };
-        tasks.finished().await;
+        relays.finished().await;
+        // Time for a proper goodbye; an upstream that does not read would keep it for ever.
+        let _ = timeout(limits::GOODBYE, tasks.finished()).await;
         served.map_err(ServeError::Http)
     }
 
