@@ -12,6 +12,7 @@ pub mod control;
 pub mod dns;
 pub mod gateway;
 pub mod http;
+pub mod intercept;
 pub mod name;
 pub mod policy;
 pub mod serve;
