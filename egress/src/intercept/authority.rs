@@ -34,6 +34,9 @@ pub enum AuthorityError {
     /// Without names there would be no constraint either: RFC 5280 reads a missing list as "any".
     #[error("an authority needs names it speaks for")]
     NoHosts,
+    /// An authority for every name is more than anybody should trust.
+    #[error("not every name (`**`) can be looked into: write the hosts that are meant")]
+    Everything,
     /// The name lies outside of the authority's constraints; clients would refuse the certificate anyway.
     #[error("{0} is none of the names this authority speaks for")]
     NotCovered(Name),
@@ -68,6 +71,9 @@ impl Authority {
     pub fn new(hosts: &[Pattern]) -> Result<Self, AuthorityError> {
         if hosts.is_empty() {
             return Err(AuthorityError::NoHosts);
+        }
+        if hosts.contains(&Pattern::Any) {
+            return Err(AuthorityError::Everything);
         }
         let provider = provider();
         let mut params = params(&provider, "cellblock: authority of one cell")?;
@@ -188,9 +194,10 @@ fn params(provider: &CryptoProvider, organization: &str) -> Result<CertificatePa
 /// dots for URIs only). [`Authority::covers`] is exact.
 fn constraints(hosts: &[Pattern]) -> NameConstraints {
     let name = |host: &Pattern| match host {
-        Pattern::Exact(name) | Pattern::Below(name) => name.to_string(),
+        Pattern::Exact(name) | Pattern::Below(name) => Some(name.to_string()),
+        Pattern::Any => None,
     };
-    let mut names: Vec<_> = hosts.iter().map(name).collect();
+    let mut names: Vec<_> = hosts.iter().filter_map(name).collect();
     names.sort();
     names.dedup();
     NameConstraints {

@@ -63,6 +63,21 @@ impl Secret {
     /// # Errors
     /// See [`SecretError`].
     pub fn new(host: Pattern, header: &str, value: Vec<u8>) -> Result<Self, SecretError> {
+        let mut random = [0; 16];
+        provider().secure_random.fill(&mut random).map_err(|_| SecretError::Random)?;
+        Self::with_placeholder(host, header, &format!("cellblock-{:032x}", u128::from_be_bytes(random)), value)
+    }
+
+    /// A secret that is known inside by a placeholder which was made before.
+    ///
+    /// # Errors
+    /// See [`SecretError`].
+    pub fn with_placeholder(
+        host: Pattern,
+        header: &str,
+        placeholder: &str,
+        value: Vec<u8>,
+    ) -> Result<Self, SecretError> {
         let value = Value(Zeroizing::new(value));
         let header: HeaderName = header.parse().map_err(|_| SecretError::Header(header.to_owned()))?;
         if super::head::is_framing(&header) {
@@ -74,9 +89,7 @@ impl Secret {
             bytes if HeaderValue::from_bytes(bytes).is_err() => return Err(SecretError::Control),
             _ => {}
         }
-        let mut random = [0; 16];
-        provider().secure_random.fill(&mut random).map_err(|_| SecretError::Random)?;
-        Ok(Self { host, header, placeholder: format!("cellblock-{:032x}", u128::from_be_bytes(random)), value })
+        Ok(Self { host, header, placeholder: placeholder.to_owned(), value })
     }
 
     /// What stands for the secret inside.

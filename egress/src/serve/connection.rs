@@ -2,17 +2,21 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use hyper::body::Bytes;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::dial::DialError;
 use super::first::{self, Buffer, Speech};
+use super::looking::Looking;
 use super::{Shared, dial, http, lock, relay, resolver};
 use crate::audit::{Event, Line, Protocol, Verdict as Said};
 use crate::http::denial;
+use crate::intercept::{Origin, Paths, ServeError};
 use crate::name::Name;
 use crate::policy::{Sourced, Verdict, Why};
 
@@ -81,9 +85,19 @@ pub(super) enum Form {
     Alert,
     /// By an answer of HTTP.
     Answer,
+    /// It knows already.
+    Gone,
 }
 
 impl Stop {
+    /// Why, for people.
+    pub(super) fn words(self) -> String {
+        match self {
+            Self::Denied { why, .. } | Self::Failed(why) => why,
+            Self::Broken => "the connection broke".to_owned(),
+        }
+    }
+
     pub(super) fn denied(why: impl Into<String>, form: Form) -> Self {
         Self::Denied { why: why.into(), rule: None, form, hint: None }
     }
@@ -161,7 +175,8 @@ impl Connection {
     async fn named(&self, name: &Name) -> Result<(), Stop> {
         let rule = self.decide()?;
         match self.port {
-            HTTPS => self.tls(name, &rule).await,
+            HTTPS => self.tls(name, &rule, Buffer::default()).await,
+            _ if self.is_looked_into(name) => self.requests(name, &rule).await,
             HTTP => http::serve(self, name, &rule, Buffer::default(), None).await,
             _ => self.any(name, &rule).await,
         }
@@ -172,17 +187,10 @@ impl Connection {
         let policy = self.shared.policy();
         let denied = |why: Why<'_>| Stop::by_policy(why, &self.target, self.port, Form::Look);
         match &self.target {
-            Target::Name(name) => {
-                if policy.looks_into(name, self.port) && self.port != HTTP {
-                    let why =
-                        format!("only requests to {name} are allowed, and this cell has no authority to look into TLS");
-                    return Err(Stop::denied(why, Form::Look));
-                }
-                match policy.name(name, self.port) {
-                    Verdict::Allow(rule) => Ok(rule.clone()),
-                    Verdict::Deny(why) => Err(denied(why)),
-                }
-            }
+            Target::Name(name) => match policy.name(name, self.port) {
+                Verdict::Allow(rule) => Ok(rule.clone()),
+                Verdict::Deny(why) => Err(denied(why)),
+            },
             Target::Address(address) => {
                 let own = self.shared.dialer.own()?;
                 match policy.address(*address, self.port, &own) {
@@ -194,13 +202,56 @@ impl Connection {
     }
 
     /// TLS, unread but for the server's name.
-    async fn tls(&self, name: &Name, rule: &Sourced) -> Result<(), Stop> {
-        let mut buffer = Buffer::default();
+    async fn tls(&self, name: &Name, rule: &Sourced, mut buffer: Buffer) -> Result<(), Stop> {
         self.check_server_name(name, &mut buffer).await?;
+        if self.is_looked_into(name) {
+            return self.look_into(name, buffer).await;
+        }
         let server = self.dial(name, rule, Protocol::Tls, Form::Alert).await?;
         relay::write_all(&server, &buffer.0, &self.up).await?;
         drop(buffer);
         self.relay(&server).await
+    }
+
+    /// Whether rules are about single requests here, or a secret waits to be put in.
+    fn is_looked_into(&self, name: &Name) -> bool {
+        let secret = self.shared.interceptor.as_ref().is_some_and(|i| i.has_secret_for(name));
+        secret || self.shared.policy().looks_into(name, self.port)
+    }
+
+    /// HTTP or HTTPS, on whatever port.
+    async fn requests(&self, name: &Name, rule: &Sourced) -> Result<(), Stop> {
+        let mut buffer = Buffer::default();
+        while first::speech(&buffer.0) == Speech::More {
+            if !buffer.more_soon(&self.client).await? {
+                return Err(Stop::Broken);
+            }
+        }
+        match first::speech(&buffer.0) {
+            Speech::Tls => self.tls(name, rule, buffer).await,
+            _ => http::serve(self, name, rule, buffer, None).await,
+        }
+    }
+
+    /// TLS whose requests are decided on one by one.
+    async fn look_into(&self, name: &Name, buffer: Buffer) -> Result<(), Stop> {
+        let shared = &self.shared;
+        let Some(interceptor) = &shared.interceptor else {
+            let why =
+                format!("only single requests to {name} are allowed, and this cell was started without such rules");
+            return Err(Stop::denied(why, Form::Alert));
+        };
+        let paths = if shared.policy().looks_into(name, self.port) { Paths::Normal } else { Paths::Any };
+        let looking = Looking { shared: Arc::clone(shared), name: name.clone(), port: self.port, id: self.id };
+        // The same connection, for a task of its own.
+        let client = std::net::TcpStream::from(self.client.as_fd().try_clone_to_owned()?);
+        let client = TcpStream::from_std(client)?;
+        let origin = Origin { name: name.clone(), port: self.port, paths };
+        let served = interceptor.serve(client, Bytes::from(buffer.0), origin, Arc::new(looking)).await;
+        match served {
+            Ok(()) | Err(ServeError::Http(_)) => Ok(()),
+            Err(error) => Err(Stop::Denied { why: error.to_string(), rule: None, form: Form::Gone, hint: None }),
+        }
     }
 
     async fn check_server_name(&self, name: &Name, buffer: &mut Buffer) -> Result<(), Stop> {
@@ -284,8 +335,7 @@ impl Connection {
     fn not_dialled(&self, error: DialError, form: Form) -> Stop {
         match error {
             DialError::Filtered(why) => Stop::denied(why, form),
-            DialError::Resolve(error) => Stop::Failed(format!("the host cannot resolve the name: {error}")),
-            DialError::Connect(error) => Stop::Failed(format!("the server does not answer: {error}")),
+            other => Stop::Failed(other.words()),
         }
     }
 
@@ -376,7 +426,7 @@ impl Connection {
             known => known,
         };
         match form {
-            Form::Look => relay::reset(self.client),
+            Form::Look | Form::Gone => relay::reset(self.client),
             Form::Alert => relay::say_and_end(&self.client, &ACCESS_DENIED).await,
             Form::Answer => {
                 let cell = &self.shared.settings.cell;

@@ -32,6 +32,17 @@ pub(super) enum DialError {
     Connect(io::Error),
 }
 
+impl DialError {
+    /// For people.
+    pub(super) fn words(&self) -> String {
+        match self {
+            Self::Filtered(why) => why.clone(),
+            Self::Resolve(error) => format!("the host cannot resolve the name: {error}"),
+            Self::Connect(error) => format!("the server does not answer: {error}"),
+        }
+    }
+}
+
 /// The host's resolver and what is known of the host.
 #[derive(Debug, Default)]
 pub(super) struct Dialer {

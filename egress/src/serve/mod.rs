@@ -20,6 +20,8 @@ use crate::audit::{Audit, Event, Line, Protocol, Verdict};
 use crate::dns::{self, Outcome};
 use crate::gateway::inside::Inside;
 use crate::gateway::{self, Capture, Gateway};
+use crate::intercept::Interceptor;
+use crate::name::Pattern;
 use crate::policy::{Policy, PolicyError, Written};
 use crate::table::Table;
 
@@ -28,6 +30,7 @@ mod connection;
 mod dial;
 mod first;
 mod http;
+mod looking;
 mod publish;
 mod relay;
 mod resolver;
@@ -35,6 +38,7 @@ mod rules;
 mod steer;
 
 use dial::Dialer;
+pub use looking::LookError;
 use rules::Rules;
 
 /// What a cell's network is to do.
@@ -53,8 +57,36 @@ pub struct Settings {
     pub audit: PathBuf,
     /// Where it is kept how many made-up addresses the cell has been given: a network that takes the place of one that died gives none again.
     pub names: PathBuf,
+    /// What is put into requests outside.
+    pub secrets: Vec<Secret>,
+    /// The host's root certificates (PEM), where connections are looked into.
+    pub roots: Option<PathBuf>,
     /// Most connections at a time.
     pub connections: usize,
+}
+
+/// A secret: what the cell has of it, and what the host gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secret {
+    /// The hosts that get it.
+    pub host: Pattern,
+    /// The header in which it is put.
+    pub header: String,
+    /// What stands for it inside.
+    pub placeholder: String,
+    /// The secret itself.
+    pub value: Hidden,
+}
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hidden(pub String);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// Most connections at a time, unless said otherwise.
@@ -93,6 +125,9 @@ pub enum ServeError {
         /// Why not.
         source: io::Error,
     },
+    /// TLS cannot be looked into, as the rules or secrets ask for.
+    #[error("connections cannot be looked into: {0}")]
+    Look(#[from] LookError),
     /// It does not hold what it has to hold.
     #[error("the network's self-check failed, so the cell does not start: {0}")]
     Check(io::Error),
@@ -119,6 +154,7 @@ pub struct Network {
     names: (std::fs::File, Table),
     published: Vec<(StdListener, u16)>,
     control: Option<StdUnixListener>,
+    interceptor: Option<(Interceptor, String)>,
     space: gateway::Space,
 }
 
@@ -131,6 +167,7 @@ impl Network {
     pub fn prepare(settings: Settings, control: Option<StdUnixListener>) -> Result<Self, ServeError> {
         let space = gateway::Space::new()?;
         let rules = Rules::new(settings.allow.clone(), settings.deny.clone())?;
+        let interceptor = looking::interceptor(&rules.policy(), &settings.secrets, settings.roots.as_deref())?;
         let audit = Audit::open(&settings.audit).map_err(step("open the audit"))?;
         let names = names_given(&settings.names).map_err(step("open the list of names"))?;
         let published = settings
@@ -143,7 +180,13 @@ impl Network {
                 Ok((listener, publish.port))
             })
             .collect::<Result<_, ServeError>>()?;
-        Ok(Self { rules, settings, audit, names, published, control, space })
+        Ok(Self { rules, settings, audit, names, published, control, interceptor, space })
+    }
+
+    /// What the cell has to trust, as a PEM file: the host's roots and the cell's own authority. `None` if nothing is looked into.
+    #[must_use]
+    pub fn trust(&self) -> Option<&str> {
+        self.interceptor.as_ref().map(|(_, bundle)| bundle.as_str())
     }
 
     /// Joins the gateway to the cell's network namespace. After that this thread has no capability left.
@@ -170,6 +213,7 @@ impl Network {
             names: self.names,
             published: self.published,
             control: self.control,
+            interceptor: self.interceptor.map(|(interceptor, _)| interceptor),
         })
     }
 }
@@ -185,6 +229,7 @@ pub struct Ready {
     names: (std::fs::File, Table),
     published: Vec<(StdListener, u16)>,
     control: Option<StdUnixListener>,
+    interceptor: Option<Interceptor>,
 }
 
 /// The file that says how many addresses were given, and the table that goes on from there.
@@ -226,6 +271,7 @@ struct Shared {
     given: std::fs::File,
     audit: Mutex<Audit>,
     dialer: Dialer,
+    interceptor: Option<Interceptor>,
     room: Arc<Semaphore>,
     last_id: AtomicU64,
     /// While the self-check runs: what it is refused is no news.
@@ -348,7 +394,17 @@ impl Ready {
     }
 
     fn spawn(self) -> io::Result<Arc<Shared>> {
-        let Self { mut gateway, inside, rules, settings, audit, names: (given, table), published, control } = self;
+        let Self {
+            mut gateway,
+            inside,
+            rules,
+            settings,
+            audit,
+            names: (given, table),
+            published,
+            control,
+            interceptor,
+        } = self;
         let listeners = std::mem::take(&mut gateway.listeners);
         let datagrams = gateway.datagrams.try_clone()?;
         let dns = TcpListener::from_std(gateway.dns.try_clone()?)?;
@@ -367,6 +423,7 @@ impl Ready {
             given,
             audit: Mutex::new(audit),
             dialer: Dialer::default(),
+            interceptor,
             last_id: AtomicU64::new(0),
             checking: AtomicBool::new(true),
             cut: AtomicU64::new(0),

@@ -72,6 +72,16 @@ fn allow(shared: &Arc<Shared>, written: Written, life: Option<Duration>) -> Resu
     let words = |error: &dyn std::fmt::Display| error.to_string();
     // On a copy: what cannot be had must not be promised.
     let alone = Policy::new(std::slice::from_ref(&written), &[]).map_err(|e| words(&e))?;
+    let looked_into = |rule: &Sourced| rule.rule.http.as_ref().is_some_and(|http| http.tls);
+    if let Some(rule) = alone.allow_rules().iter().find(|rule| looked_into(rule)) {
+        let policy = shared.policy();
+        if !policy.allow_rules().iter().any(|known| looked_into(known) && known.rule.target == rule.rule.target) {
+            return Err(
+                "the cell has to be started with a rule for single requests to this host: it would not trust us"
+                    .to_owned(),
+            );
+        }
+    }
     open_ports(shared, &alone)?;
     note(shared, Verdict::Allow, &written).map_err(|e| words(&e))?;
     lock(&shared.rules).allow(written, life).map_err(|e| words(&e))?;

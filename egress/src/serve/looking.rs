@@ -1,0 +1,152 @@
+//! Connections that are looked into: what the interceptor asks of us for each.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use super::connection::{Stop, Target};
+use super::{Secret as Wanted, Shared};
+use crate::audit::{Event, Line, Protocol, Verdict as Said};
+use crate::intercept::{self, Asked, Authority, AuthorityError, Decision, Interceptor, NoRoots, Owner, Roots, Secret};
+use crate::name::{Name, Pattern};
+use crate::policy::{Policy, Target as RuleTarget, Verdict};
+
+/// Why connections cannot be looked into.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// No authority.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// Nobody outside could be verified.
+    #[error("the host's root certificates cannot be read: {0}")]
+    Read(io::Error),
+    /// The same.
+    #[error(transparent)]
+    NoRoots(#[from] NoRoots),
+    /// The host has no file of root certificates in any of the usual places.
+    #[error("this host has no file of root certificates; SSL_CERT_FILE can name one")]
+    NoFile,
+    /// TLS as such.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+    /// A secret that cannot be one.
+    #[error("the secret for {0}: {1}")]
+    Secret(Pattern, intercept::SecretError),
+}
+
+/// The interceptor that this policy and these secrets need, and what the cell is to trust; `None` if nothing is looked into.
+pub(super) fn interceptor(
+    policy: &Policy,
+    secrets: &[Wanted],
+    roots: Option<&Path>,
+) -> Result<Option<(Interceptor, String)>, LookError> {
+    let mut hosts: Vec<Pattern> = secrets.iter().map(|secret| secret.host.clone()).collect();
+    for sourced in policy.allow_rules() {
+        if let (Some(http), RuleTarget::Names(pattern)) = (&sourced.rule.http, &sourced.rule.target)
+            && http.tls
+            && !hosts.contains(pattern)
+        {
+            hosts.push(pattern.clone());
+        }
+    }
+    if hosts.is_empty() {
+        return Ok(None);
+    }
+    let roots = Roots::from_pem(&std::fs::read(roots.ok_or(LookError::NoFile)?).map_err(LookError::Read)?)?;
+    let authority = Arc::new(Authority::new(&hosts)?);
+    let bundle = roots.bundle(&authority);
+    let secrets = secrets
+        .iter()
+        .map(|wanted| {
+            let value = wanted.value.0.clone().into_bytes();
+            let secret = Secret::with_placeholder(wanted.host.clone(), &wanted.header, &wanted.placeholder, value);
+            secret.map_err(|error| LookError::Secret(wanted.host.clone(), error))
+        })
+        .collect::<Result<_, _>>()?;
+    let made = Interceptor::new(authority, &roots, secrets).map_err(|e| LookError::Tls(e.to_string()))?;
+    Ok(Some((made, bundle)))
+}
+
+/// One connection that is looked into.
+#[derive(Debug)]
+pub(super) struct Looking {
+    pub(super) shared: Arc<Shared>,
+    pub(super) name: Name,
+    pub(super) port: u16,
+    pub(super) id: u64,
+}
+
+impl Looking {
+    fn line(&self, event: Event, verdict: Said) -> Line {
+        Line {
+            id: Some(self.id),
+            name: Some(self.name.as_str().to_owned()),
+            port: Some(self.port),
+            protocol: Some(Protocol::Https),
+            ..Line::new(event, verdict)
+        }
+    }
+}
+
+impl Owner for Looking {
+    type Stream = TcpStream;
+
+    async fn dial(&self) -> io::Result<TcpStream> {
+        let policy = self.shared.policy();
+        let Verdict::Allow(rule) = policy.name(&self.name, self.port) else {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        };
+        let dialled = self.shared.dialer.name(&policy, rule, &self.name, self.port).await;
+        let (server, address) = dialled.map_err(|error| io::Error::other(error.words()))?;
+        let (rule, origin) = (Some(rule.rule.to_string()), Some(rule.origin.clone()));
+        let line = self.line(Event::Connect, Said::Allow);
+        self.shared.write(Line { address: Some(address), rule, origin, ..line })?;
+        Ok(server)
+    }
+
+    fn decide(&self, asked: &Asked<'_>) -> Decision {
+        let policy = self.shared.policy();
+        let line = Line {
+            method: Some(asked.method.to_owned()),
+            path: Some(format!("/{}", asked.path.join("/"))),
+            ..self.line(Event::Request, Said::Allow)
+        };
+        match policy.request(&self.name, self.port, true, asked.method, asked.path) {
+            Verdict::Allow(rule) => {
+                let (rule, origin) = (Some(rule.rule.to_string()), Some(rule.origin.clone()));
+                match self.shared.write(Line { rule, origin, ..line }) {
+                    Ok(()) => Decision::Pass,
+                    Err(_) => Decision::Deny("the audit cannot be written".to_owned()),
+                }
+            }
+            Verdict::Deny(why) => {
+                let why =
+                    Stop::by_policy(why, &Target::Name(self.name.clone()), self.port, super::connection::Form::Answer)
+                        .words();
+                let _ = self.shared.write(Line { verdict: Said::Deny, why: Some(why.clone()), ..line });
+                Decision::Deny(format!("cellblock: {why}"))
+            }
+        }
+    }
+
+    fn note(&self, event: intercept::Event<'_>) {
+        let line = match event {
+            intercept::Event::Refused { method, path, why } => Line {
+                method: Some(method.to_string()),
+                path: Some(path.to_owned()),
+                why: Some(why.to_string()),
+                ..self.line(Event::Request, Said::Deny)
+            },
+            intercept::Event::SecretUsed { header } => {
+                let why = Some(format!("a secret went into the header {header}"));
+                Line { why, ..self.line(Event::Request, Said::Allow) }
+            }
+            intercept::Event::Unanswered { why } => {
+                Line { why: Some(why.to_string()), ..self.line(Event::Request, Said::Allow) }
+            }
+        };
+        let _ = self.shared.write(line);
+    }
+}
