@@ -246,7 +246,27 @@ pub struct Reach {
     pub deny: Vec<Said>,
     /// Published ports.
     pub publish: Vec<Publish>,
+    /// Secrets that are put into requests outside; their values are not here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
 }
+
+/// Where a secret goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretUse {
+    /// The variable that holds the placeholder inside.
+    pub variable: String,
+    /// The hosts that get the secret: a name, or `*.DOMAIN`.
+    pub host: String,
+    /// The header in which the placeholder is replaced.
+    pub header: String,
+    /// What stands for it inside.
+    pub placeholder: String,
+}
+
+/// Where the cell finds what it has to trust when connections are looked into: the host's roots and an authority of its own.
+pub const TRUST: &str = "/etc/cellblock/ca-bundle.pem";
 
 /// A rule as it was written, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,5 +9,6 @@ pub mod seccomp;
 pub mod spec;
 
 pub use cell::{
-    Cell, Extent, IdScheme, Ids, Limits, Mount, Network, Overlay, Profile, Project, Publish, Reach, RootFs, Said, User,
+    Cell, Extent, IdScheme, Ids, Limits, Mount, Network, Overlay, Profile, Project, Publish, Reach, RootFs, Said,
+    SecretUse, User,
 };

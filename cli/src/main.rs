@@ -16,6 +16,7 @@ mod place;
 mod project;
 mod report;
 mod resolve;
+mod secrets;
 
 #[expect(clippy::disallowed_methods, reason = "the one place where the process ends")]
 fn main() {

@@ -10,7 +10,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cellblock_bundle::Cell;
 use cellblock_bundle::cell::Said;
 use cellblock_egress::gateway::GatewayError;
 use cellblock_egress::policy::{Entry, Written};
@@ -21,9 +20,11 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
 use rustix::process::{Pid, PidfdFlags, Signal};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Dirs, StateError};
+use crate::state::StateError;
+use crate::supervisor::Start;
 
 /// Why a cell has no network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -64,6 +65,7 @@ impl From<ServeError> for NetworkError {
             ServeError::Gateway(GatewayError::NoCapture(_)) => Self::NoCapture(text),
             ServeError::Publish { .. } => Self::Publish(text),
             ServeError::Check(_) => Self::Check(text),
+            ServeError::Look(_) => Self::Rule(text),
             ServeError::Gateway(_) | ServeError::Step { .. } => Self::Other(text),
         }
     }
@@ -80,7 +82,8 @@ fn other(what: &str) -> impl FnOnce(io::Error) -> NetworkError {
 }
 
 /// The network of a cell: its rules from text to data, its files in place. Errors in rules come from here, before anything is started.
-pub(crate) fn settings(cell: &Cell, dirs: &Dirs) -> Result<Settings, NetworkError> {
+pub(crate) fn settings(start: &Start) -> Result<Settings, NetworkError> {
+    let Start { cell, dirs, .. } = start;
     let written = |all: &[Said]| {
         all.iter()
             .map(|said| {
@@ -97,8 +100,30 @@ pub(crate) fn settings(cell: &Cell, dirs: &Dirs) -> Result<Settings, NetworkErro
         publish: cell.reach.publish.iter().map(|p| serve::Publish { host: p.host, port: p.port }).collect(),
         audit: dirs.audit(&cell.name),
         names: dirs.cell(&cell.name).join("net.names"),
+        secrets: secrets(start)?,
+        roots: start.roots.clone(),
         connections: serve::CONNECTIONS,
     })
+}
+
+/// The cell's secrets with their values.
+fn secrets(start: &Start) -> Result<Vec<serve::Secret>, NetworkError> {
+    let uses = &start.cell.reach.secrets;
+    if uses.len() != start.secrets.len() {
+        return Err(NetworkError::Rule("there are secrets without a value".to_owned()));
+    }
+    uses.iter()
+        .zip(&start.secrets)
+        .map(|(one, value)| {
+            let host = one.host.parse().map_err(|e| NetworkError::Rule(format!("{}: {e}", one.variable)))?;
+            Ok(serve::Secret {
+                host,
+                header: one.header.clone(),
+                placeholder: one.placeholder.clone(),
+                value: value.clone(),
+            })
+        })
+        .collect()
 }
 
 /// The running process.
@@ -142,9 +167,18 @@ impl Egress {
 
     /// Waits until it serves.
     fn ready(&mut self) -> Result<(), NetworkError> {
+        self.answer()
+    }
+
+    /// Waits until it needs the cell to go on; what the cell has to trust, if connections are looked into.
+    fn prepared(&mut self) -> Result<Option<String>, NetworkError> {
+        self.answer()
+    }
+
+    fn answer<T: DeserializeOwned>(&mut self) -> Result<T, NetworkError> {
         let mut answer = String::new();
         self.line.read_line(&mut answer).map_err(|_| NetworkError::Gone)?;
-        serde_json::from_str::<Result<(), NetworkError>>(&answer).unwrap_or(Err(NetworkError::Gone))
+        serde_json::from_str::<Result<T, NetworkError>>(&answer).unwrap_or(Err(NetworkError::Gone))
     }
 }
 
@@ -164,8 +198,8 @@ const MOST_RESTARTS: u32 = 16;
 
 impl Connected {
     /// Starts the process for `cell`.
-    pub(crate) fn start(cell: &Cell, dirs: &Dirs, alone: &SingleThreaded) -> Result<Self, NetworkError> {
-        let (settings, control) = (settings(cell, dirs)?, dirs.network_socket(&cell.name));
+    pub(crate) fn start(start: &Start, alone: &SingleThreaded) -> Result<Self, NetworkError> {
+        let (settings, control) = (settings(start)?, start.dirs.network_socket(&start.cell.name));
         let egress = Some(Egress::start(settings.clone(), &control, alone)?);
         Ok(Self { egress, settings, control, alone: alone.clone(), space: None, restarts: 0 })
     }
@@ -182,13 +216,18 @@ impl Connected {
         Ok(())
     }
 
+    /// Waits until it needs the cell to go on; what the cell has to trust, if connections are looked into.
+    pub(crate) fn prepared(&mut self) -> Result<Option<String>, NetworkError> {
+        self.egress.as_mut().map_or(Ok(None), Egress::prepared)
+    }
+
     /// Waits until it serves.
     pub(crate) fn ready(&mut self) -> Result<(), NetworkError> {
         self.egress.as_mut().map_or(Ok(()), Egress::ready)
     }
 
     /// Makes another process if the one there was has died. The cell has no network meanwhile, and none after if that fails. Rules that were
-    /// added while the cell ran are gone.
+    /// added while the cell ran are gone, and so is the authority that the cell trusts: hosts that are looked into are not reached any more.
     pub(crate) fn mend(&mut self) {
         if !self.egress.as_ref().is_some_and(Egress::has_died) {
             return;
@@ -199,6 +238,7 @@ impl Connected {
             let _ = std::fs::remove_file(&self.control);
             let again = || -> Result<Egress, NetworkError> {
                 let mut egress = Egress::start(self.settings.clone(), &self.control, &self.alone)?;
+                egress.prepared()?;
                 egress.join(space.as_fd());
                 egress.ready()?;
                 Ok(egress)
@@ -233,11 +273,11 @@ fn child(settings: Settings, control: &UnixListener, line: &UnixStream) -> ! {
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let code = match make(settings, control, line) {
         Ok(ready) => {
-            let up = |outcome: Result<(), ServeError>| tell(line, &outcome.map_err(NetworkError::from));
+            let up = |outcome: Result<(), ServeError>| tell(line, outcome.map_err(NetworkError::from));
             i32::from(ready.serve(up, || wait_for_the_end(line)).is_err())
         }
         Err(error) => {
-            tell(line, &Err(error));
+            tell::<()>(line, Err(error));
             crate::exit::OURS
         }
     };
@@ -248,6 +288,7 @@ fn make(settings: Settings, control: &UnixListener, line: &UnixStream) -> Result
     take_no_streams().map_err(other("cannot let go of the standard streams"))?;
     let control = control.try_clone().map_err(other("cannot keep the network's socket"))?;
     let network = Network::prepare(settings, Some(control))?;
+    tell(line, Ok(network.trust()));
     let ready = network.join(receive(line)?)?;
     // Parses what the cell sends: nobody without privilege is to look into it.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
@@ -279,8 +320,8 @@ fn take_no_streams() -> io::Result<()> {
     Ok(rustix::stdio::dup2_stderr(&null)?)
 }
 
-fn tell(mut line: &UnixStream, answer: &Result<(), NetworkError>) {
-    let text = serde_json::to_string(answer).unwrap_or_default();
+fn tell<T: Serialize>(mut line: &UnixStream, answer: Result<T, NetworkError>) {
+    let text = serde_json::to_string(&answer).unwrap_or_default();
     let _ = writeln!(line, "{text}");
 }
 

@@ -6,7 +6,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use cellblock_bundle::{Cell, Network, RootFs, seccomp, spec};
+use cellblock_bundle::{Cell, Network, RootFs, cell, seccomp, spec};
+use cellblock_egress::serve::Hidden;
 use cellblock_sys::process::SingleThreaded;
 use cellblock_sys::signal::{SignalFd, SignalSet};
 use rustix::fs::{Mode, OFlags};
@@ -43,6 +44,10 @@ pub struct Start {
     pub keep: bool,
     /// Started with `--detach`.
     pub detached: bool,
+    /// The values of the cell's secrets, in the order of its `reach.secrets`. In memory only, wherever this is.
+    pub secrets: Vec<Hidden>,
+    /// The host's root certificates, if there is a file of them.
+    pub roots: Option<PathBuf>,
 }
 
 /// Why a cell did not start, or what went wrong around it.
@@ -205,7 +210,7 @@ fn run(
     };
     let mut builder = Builder::start(order, theirs, &alone)?;
     let mut egress = match cell.network {
-        Network::Names => Some(Connected::start(cell, &start.dirs, &alone)?),
+        Network::Names => Some(Connected::start(start, &alone)?),
         Network::None | Network::Host => None,
     };
     // While it makes the namespaces.
@@ -215,6 +220,11 @@ fn run(
         path: claim.dir.clone(),
         source,
     })?;
+    if let Some(egress) = &mut egress
+        && let Some(trust) = egress.prepared()?
+    {
+        write_trust(&start.dirs.skeleton(&cell.name), &trust)?;
+    }
     if let Some(cgroup) = cgroup {
         write_record(start, claim, cgroup.paths())?;
     }
@@ -294,6 +304,20 @@ fn make_stage(start: &Start, claim: &Claim) -> Result<PathBuf, RuntimeError> {
     make_folder(&rootfs, 0o700)?;
     give_to_root_inside(start, &rootfs)?;
     Ok(stage)
+}
+
+/// Writes what the cell has to trust into its skeleton.
+fn write_trust(skeleton: &Path, trust: &str) -> Result<(), RuntimeError> {
+    let path = skeleton.join(cell::TRUST.trim_start_matches('/'));
+    let write = || -> io::Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+            std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        }
+        std::fs::write(&path, trust)?;
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+    };
+    write().map_err(os("cannot write what the cell is to trust"))
 }
 
 /// Makes the folders of the writable layer.

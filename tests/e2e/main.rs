@@ -14,6 +14,7 @@ mod limits;
 mod net_commands;
 mod network;
 mod network_faults;
+mod network_https;
 mod programs;
 mod security;
 mod streams;

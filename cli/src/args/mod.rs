@@ -16,8 +16,8 @@ use cellblock_bundle::cell::{Network, Profile};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use values::{
-    Choice, Cpus, EnvEntry, Label, LimitMode, MountSpec, Pids, PublishSpec, RuleSpec, Size, TmpfsSpec, Tty, UserSpec,
-    Userns,
+    Choice, Cpus, EnvEntry, Label, LimitMode, MountSpec, Pids, PublishSpec, RuleSpec, SecretSpec, Size, TmpfsSpec, Tty,
+    UserSpec, Userns,
 };
 pub(crate) use words::Words;
 
@@ -118,6 +118,9 @@ pub(crate) struct CellFlags {
     /// Never let the cell reach this, whatever is allowed
     #[arg(long, value_name = "RULE", help_heading = "Network")]
     pub(crate) deny: Vec<RuleSpec>,
+    /// Put a secret into requests to a host; the cell only sees a placeholder in the variable. SOURCE is env:NAME, file:PATH or cmd:COMMAND
+    #[arg(long, value_name = "VARIABLE@HOST[/HEADER]=SOURCE", help_heading = "Network")]
+    pub(crate) secret: Vec<SecretSpec>,
     /// Publish a port of the cell on the host, on 127.0.0.1 unless an address is given
     #[arg(short, long, value_name = "[ADDRESS:]HOSTPORT:PORT", help_heading = "Network")]
     pub(crate) publish: Vec<PublishSpec>,

@@ -5,6 +5,7 @@
 
 mod mounts;
 mod reach;
+mod secret;
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +14,7 @@ use cellblock_bundle::cell::{MAX_NAME, Network, Profile};
 
 pub(crate) use mounts::{MountSpec, TmpfsSpec, inside_path};
 pub(crate) use reach::{PublishSpec, RuleSpec};
+pub(crate) use secret::{SecretSpec, Source};
 
 /// Why a single value cannot be understood. The text completes "invalid value 'X' for 'KEY': …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,6 +98,12 @@ pub(crate) enum ValueError {
         /// The one closest to what was written.
         near: Option<String>,
     },
+    /// Not a secret.
+    #[error("a secret is VARIABLE@HOST[/HEADER]=SOURCE, with env:NAME, file:PATH or cmd:COMMAND as source")]
+    Secret,
+    /// A secret for everybody.
+    #[error("a secret goes to the hosts that it is for, never to every name")]
+    SecretForAll,
     /// Not a published port.
     #[error("a published port is [ADDRESS:]HOSTPORT:PORT, or PORT for the same on both sides")]
     Publish,
@@ -290,11 +298,16 @@ impl FromStr for EnvEntry {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (text, None),
         };
-        let good = !name.is_empty()
-            && !name.starts_with(|c: char| c.is_ascii_digit())
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if good { Ok(Self { name: name.to_owned(), value }) } else { Err(ValueError::EnvName(name.to_owned())) }
+        Ok(Self { name: env_name(name)?, value })
     }
+}
+
+/// A name that a variable can have for every shell.
+fn env_name(name: &str) -> Result<String, ValueError> {
+    let good = !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if good { Ok(name.to_owned()) } else { Err(ValueError::EnvName(name.to_owned())) }
 }
 
 /// Who the command is to run as.

@@ -20,7 +20,7 @@ use crate::job::{Job, become_job};
 use crate::output::{self, data, json, say};
 use crate::report::CliError;
 use crate::resolve::{self, Explained, HostFacts, HostFiles, Inputs, Resolved, numbered};
-use crate::{audit, config, place, project};
+use crate::{audit, config, place, project, secrets};
 
 /// Everything known before a cell is started.
 #[derive(Debug)]
@@ -63,6 +63,7 @@ pub(crate) fn plan(typed: &Typed) -> Result<Ready, CliError> {
     if let (Network::Names, Some(project)) = (resolved.cell.network, &project) {
         let saved = saved_rules(&place::rules_file(&host, &project.id))?;
         saved.add_to(&mut resolved.cell.reach, !typed.cell.no_default_allow);
+        resolve::add_trust(&resolved.cell.reach, &mut resolved.cell.env);
     }
     for note in note.iter().chain(&resolved.notes) {
         say(&format!("cellblock: {note}"));
@@ -121,7 +122,9 @@ impl Ready {
         audit::print(cell);
         let prepared =
             audit::ask(cell, &self.host, flags.yes || flags.detach).and_then(|()| self.image.prepare(cell, &self.host));
-        let (mut root, skeleton) = match prepared {
+        let secrets = || self.resolved.secrets.iter().map(|s| secrets::read(s, &self.host)).collect::<Result<_, _>>();
+        let prepared = prepared.and_then(|prepared| Ok((prepared, secrets()?)));
+        let ((mut root, skeleton), secrets) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 cleanup::release(claim);
@@ -131,7 +134,8 @@ impl Ready {
         let keep = self.keep();
         root.volatile = !keep;
         let cell = self.resolved.cell;
-        let start = Start { cell, root, limits: None, dirs, keep, detached: flags.detach };
+        let roots = secrets::roots(&self.host);
+        let start = Start { cell, root, limits: None, dirs, keep, detached: flags.detach, secrets, roots };
         if flags.detach { detach(start, skeleton, claim) } else { Err(become_supervisor(start, skeleton, claim, None)) }
     }
 

@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 
 use super::problem::Place;
 use crate::args::values::{
-    Choice, Cpus, EnvEntry, LimitMode, MountSpec, Pids, PublishSpec, RuleSpec, Size, UserSpec, Userns,
+    Choice, Cpus, EnvEntry, LimitMode, MountSpec, Pids, PublishSpec, RuleSpec, SecretSpec, Size, UserSpec, Userns,
 };
 
 /// A value and where it stands.
@@ -92,6 +92,10 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<Vec<String>>")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) deny: Vec<Located<RuleSpec>>,
+    /// Secrets that are put into requests outside: VARIABLE@HOST[/HEADER]=SOURCE, with env:NAME, file:PATH or cmd:COMMAND as source.
+    #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) secrets: Vec<Located<SecretSpec>>,
     /// Ports of the cell on the host: [ADDRESS:]HOSTPORT:PORT, on 127.0.0.1 unless an address is given.
     #[schemars(with = "Option<Vec<String>>")]
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -36,6 +36,7 @@ defaults:
   allow_file: ~/allowed
   deny: ['*.example.net']
   publish: ['8080:80']
+  secrets: ['TOKEN@api.example.com=env:TOKEN']
 projects:
   web:
     path: ~/work/web
@@ -66,6 +67,7 @@ fn every_key_is_read() {
     assert_eq!(allow, ["@dev", "example.com:22"]);
     assert_eq!(d.allow_file.as_ref().unwrap().value, "~/allowed");
     assert_eq!(d.deny[0].value.to_string(), "*.example.net");
+    assert_eq!(d.secrets[0].value.to_string(), "TOKEN@api.example.com=env:TOKEN");
     assert_eq!(d.publish[0].value.0.to_string(), "127.0.0.1:8080:80");
     assert_eq!(d.user.as_ref().unwrap().value, UserSpec::Ids { uid: 1000, gid: Some(100) });
     assert_eq!(d.shell.as_ref().unwrap().value, Path::new("/bin/zsh"));
@@ -76,7 +78,7 @@ fn every_key_is_read() {
     assert_eq!(d.alpine_mirror.as_ref().unwrap().value, "https://mirror.example/alpine");
     let web = &config.projects["web"];
     assert_eq!(web.path.value, "~/work/web");
-    assert_eq!(web.at.line, 25);
+    assert_eq!(web.at.line, 26);
     assert_eq!(web.settings.network.as_ref().unwrap().value, Network::None);
     assert_eq!(web.settings.mounts[0].value.target.as_deref(), Some(Path::new("/cache")));
 }

@@ -190,6 +190,9 @@ pub(crate) enum ResolveError {
         /// Which line, and why.
         error: cellblock_egress::policy::filter::FilterError,
     },
+    /// The machine gives no random numbers, which placeholders are made of.
+    #[error("no random numbers are to be had: {0}")]
+    Random(std::io::Error),
     /// A terminal for a cell that nobody looks at.
     #[error("--tty=always cannot be used with --detach: there is no terminal to stand behind it")]
     TerminalInBackground,

@@ -24,12 +24,16 @@ use std::path::PathBuf;
 use cellblock_bundle::cell::{Cell, Limits, Mount, Network, Profile, User};
 
 pub(crate) use error::ResolveError;
+pub(crate) use expand::typed_path;
 pub(crate) use files::{Files, HostFiles};
 pub(crate) use host::{HostError, HostFacts};
 pub(crate) use ids::ids_for;
 pub(crate) use image::{ImageFacts, ImageRequest};
 pub(crate) use names::{default_name, numbered};
 pub(crate) use origin::{Explained, Origin, Sourced};
+pub(crate) use reach::SecretWanted;
+
+use cellblock_egress::policy::Entry;
 
 use crate::args::values::{Choice, LimitMode, Tty, Userns};
 use crate::args::{StartFlags, Typed, Words};
@@ -74,6 +78,8 @@ pub(crate) struct Resolved {
     pub(crate) explain: Vec<Explained>,
     /// Things the person should be told, none of which stands in the way.
     pub(crate) notes: Vec<String>,
+    /// The cell's secrets, to be read when it starts.
+    pub(crate) secrets: Vec<SecretWanted>,
 }
 
 impl Resolved {
@@ -146,7 +152,14 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     let network = inputs.network(layers, &mut explain)?;
     let asked =
         reach::Asked { flags, layers, network, project: inputs.project, host: inputs.host, files: inputs.files };
-    let reach = reach::reach(asked)?;
+    let (reach, secrets) = reach::reach(asked)?;
+    let mut variables = environment.variables;
+    add_trust(&reach, &mut variables);
+    for (used, wanted) in reach.secrets.iter().zip(&secrets) {
+        variables.insert(used.variable.clone(), used.placeholder.clone());
+        let value = format!("into {} of requests to {}: ***", used.header, used.host);
+        explain.0.push(Explained { key: format!("secret {}", used.variable), value, origin: wanted.origin.clone() });
+    }
     for (key, list) in [("allow", &reach.allow), ("deny", &reach.deny)] {
         explain.0.extend(list.iter().map(|said| Explained {
             key: key.to_owned(),
@@ -161,7 +174,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         hostname: inputs.hostname(layers, &name, &mut explain)?,
         labels: inputs.labels(layers, &mut explain),
         command,
-        env: environment.variables,
+        env: variables,
         workdir,
         mounts: placed.into_iter().map(|placed| placed.mount).collect(),
         network,
@@ -178,9 +191,24 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         cell,
         named: flags.name.is_some(),
         start: inputs.typed.start.clone(),
+        secrets,
         explain: explain.0,
         notes: environment.notes,
     })
+}
+
+/// Tells the usual tools whom to trust, where connections are looked into.
+pub(crate) fn add_trust(reach: &cellblock_bundle::Reach, variables: &mut BTreeMap<String, String>) {
+    let looks = |said: &cellblock_bundle::Said| {
+        said.rule
+            .parse()
+            .is_ok_and(|entry| matches!(entry, Entry::Rule(rule) if rule.http.as_ref().is_some_and(|http| http.tls)))
+    };
+    if !reach.secrets.is_empty() || reach.allow.iter().any(looks) {
+        for variable in cellblock_egress::intercept::VARIABLES {
+            variables.insert((*variable).to_owned(), cellblock_bundle::cell::TRUST.to_owned());
+        }
+    }
 }
 
 #[derive(Default)]

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cellblock_bundle::cell::{Network, Reach, Said};
+use cellblock_bundle::cell::{Network, Reach, Said, SecretUse};
 use cellblock_egress::policy::filter;
 
 use super::error::ResolveError;
@@ -15,7 +15,7 @@ use super::host::HostFacts;
 use super::layers::Layers;
 use super::origin::Origin;
 use crate::args::CellFlags;
-use crate::args::values::RuleSpec;
+use crate::args::values::{RuleSpec, SecretSpec};
 use crate::project::ProjectFacts;
 
 /// What a cell reaches if nobody said anything: what most work on code needs.
@@ -33,7 +33,7 @@ pub(super) struct Asked<'a> {
 }
 
 /// The rules and published ports. None in modes that have no use for them, where typing one is a mistake.
-pub(super) fn reach(asked: Asked<'_>) -> Result<Reach, ResolveError> {
+pub(super) fn reach(asked: Asked<'_>) -> Result<(Reach, Vec<SecretWanted>), ResolveError> {
     let Asked { flags, network, .. } = asked;
     if network != Network::Names {
         let typed = [
@@ -41,10 +41,11 @@ pub(super) fn reach(asked: Asked<'_>) -> Result<Reach, ResolveError> {
             ("--allow-file", !flags.allow_file.is_empty()),
             ("--deny", !flags.deny.is_empty()),
             ("--publish", !flags.publish.is_empty()),
+            ("--secret", !flags.secret.is_empty()),
         ];
         return match typed.iter().find(|(_, typed)| *typed) {
             Some((flag, _)) => Err(ResolveError::NeedsNames { flag, mode: crate::args::values::word(network) }),
-            None => Ok(Reach::default()),
+            None => Ok((Reach::default(), Vec::new())),
         };
     }
     let mut reach = Reach { allow: asked.base()?, ..Reach::default() };
@@ -64,7 +65,30 @@ pub(super) fn reach(asked: Asked<'_>) -> Result<Reach, ResolveError> {
     }
     reach.deny.extend(flags.deny.iter().map(|rule| said(rule, "--deny")));
     reach.publish.extend(flags.publish.iter().map(|port| port.0));
-    Ok(reach)
+    let secrets = asked.secrets();
+    for wanted in &secrets {
+        let SecretSpec { variable, host, header, .. } = &wanted.spec;
+        let placeholder = placeholder().map_err(ResolveError::Random)?;
+        let (variable, host, header) = (variable.clone(), host.to_string(), header.clone());
+        reach.secrets.push(SecretUse { variable, host, header, placeholder });
+    }
+    Ok((reach, secrets))
+}
+
+/// A secret whose value is still to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SecretWanted {
+    /// What was written.
+    pub(crate) spec: SecretSpec,
+    /// Where.
+    pub(crate) origin: Origin,
+}
+
+/// What stands for a secret inside: nothing that could be guessed, or be part of anything else.
+fn placeholder() -> std::io::Result<String> {
+    let mut random = [0u8; 16];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+    Ok(format!("cellblock-{:032x}", u128::from_be_bytes(random)))
 }
 
 fn said(rule: &RuleSpec, origin: &str) -> Said {
@@ -93,6 +117,24 @@ impl Asked<'_> {
             found = Some(list);
         }
         Ok(found.unwrap_or_else(|| vec![Said { rule: DEFAULT.to_owned(), origin: "default".to_owned() }]))
+    }
+
+    /// The secrets, those of the flags last; of one variable the strongest word counts.
+    fn secrets(self) -> Vec<SecretWanted> {
+        let mut all: Vec<SecretWanted> = Vec::new();
+        let mut add = |wanted: SecretWanted| {
+            all.retain(|known| known.spec.variable != wanted.spec.variable);
+            all.push(wanted);
+        };
+        for (settings, origin) in self.layers.sections() {
+            for secret in &settings.secrets {
+                add(SecretWanted { spec: secret.value.clone(), origin: origin(secret.at) });
+            }
+        }
+        for spec in &self.flags.secret {
+            add(SecretWanted { spec: spec.clone(), origin: Origin::Flag("--secret") });
+        }
+        all
     }
 
     /// A path of the configuration; a relative one is the project's.

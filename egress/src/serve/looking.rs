@@ -126,7 +126,7 @@ impl Owner for Looking {
                     Stop::by_policy(why, &Target::Name(self.name.clone()), self.port, super::connection::Form::Answer)
                         .words();
                 let _ = self.shared.write(Line { verdict: Said::Deny, why: Some(why.clone()), ..line });
-                Decision::Deny(format!("cellblock: {why}"))
+                Decision::Deny(why)
             }
         }
     }
