@@ -5,7 +5,8 @@ use super::*;
 const MIB: u64 = 1 << 20;
 
 fn root_on_v1() -> bool {
-    rustix::process::geteuid().is_root() && surroundings().layout().place("memory").is_ok_and(|p| !p.v2 && !p.read_only)
+    rustix::process::geteuid().is_root()
+        && surroundings(Path::new("")).layout().place("memory").is_ok_and(|p| !p.v2 && !p.read_only)
 }
 
 fn make(limits: &Limits, name: &str) -> Cgroup {
@@ -128,7 +129,7 @@ fn privileged_stale_groups_go_and_nothing_else_does() {
 
 #[test]
 fn an_ordinary_user_is_told_why() {
-    let layout = surroundings().layout();
+    let layout = surroundings(Path::new("")).layout();
     if rustix::process::geteuid().is_root() || !layout.place("memory").is_ok_and(|p| !p.v2) {
         return;
     }
@@ -159,7 +160,7 @@ fn counters_are_read_by_their_key() {
 #[test]
 fn privileged_it_steps_aside_and_comes_back_on_v2() {
     // Not a v1 controller anywhere.
-    let Ok(place) = surroundings().layout().place("none") else { return };
+    let Ok(place) = surroundings(Path::new("")).layout().place("none") else { return };
     let here = |path: &Path, file: &str| std::fs::read_to_string(path.join(file)).unwrap_or_default();
     if !rustix::process::geteuid().is_root() || !place.v2 || place.read_only {
         return;
