@@ -11,8 +11,11 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// The longest any command of a test may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest any command of a test may take: a minute, or `CELLBLOCK_TEST_PATIENCE` seconds on an emulated machine.
+fn patience() -> Duration {
+    let told = std::env::var("CELLBLOCK_TEST_PATIENCE").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(told.unwrap_or(60))
+}
 
 /// A fresh home with a git project in it.
 #[derive(Debug)]
@@ -90,6 +93,8 @@ impl World {
         env.push(("XDG_RUNTIME_DIR", path("run")));
         env.push(("XDG_DATA_HOME", path("home/.local/share")));
         env.push(("XDG_STATE_HOME", path("home/.local/state")));
+        // The way to the person's systemd, which XDG_RUNTIME_DIR leads to no longer.
+        env.extend(std::env::var("DBUS_SESSION_BUS_ADDRESS").ok().map(|address| ("DBUS_SESSION_BUS_ADDRESS", address)));
         env
     }
 
@@ -104,6 +109,17 @@ impl World {
     pub fn load_alpine(&self) {
         let file = alpine();
         self.call(&cellblock(), &["image", "load", file.to_str().expect("utf-8"), "--name", "alpine"]).ok();
+    }
+
+    /// Whether this user can make cgroups here: root can.
+    ///
+    /// # Panics
+    /// If root cannot.
+    #[must_use]
+    pub fn can_limit(&self) -> bool {
+        let can = self.cellblock("run --pids 50 -- true").run().code() == Some(0);
+        assert!(can || !is_root(), "root can make cgroups");
+        can
     }
 
     /// What is left of cells: must be nothing after each test's cells have ended.
@@ -121,7 +137,7 @@ impl World {
     /// # Panics
     /// If it does not for long.
     pub fn wait(&self, what: &str, mut check: impl FnMut() -> bool) {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + patience() / 3;
         while !check() {
             assert!(Instant::now() < end, "timed out waiting for: {what}");
             std::thread::sleep(Duration::from_millis(20));
@@ -198,7 +214,7 @@ impl Call {
             let pid = rustix::process::Pid::from_child(&child);
             let (done, finished) = std::sync::mpsc::channel::<()>();
             scope.spawn(move || {
-                if finished.recv_timeout(PATIENCE).is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout) {
+                if finished.recv_timeout(patience()).is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout) {
                     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
                 }
             });

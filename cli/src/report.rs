@@ -159,6 +159,10 @@ fn runtime_hint(error: &RuntimeError) -> Vec<String> {
         RuntimeError::Outer(OuterError::MapRefused { .. }) => {
             "`cellblock doctor` looks at /etc/subuid and newuidmap; `--userns single` does without them".into()
         }
+        // ENOSYS: the first of its system calls that an old kernel lacks (mount_setattr).
+        RuntimeError::Outer(OuterError::Exec(source)) if source.kind() == io::ErrorKind::Unsupported => {
+            "cells need Linux 5.12 or later; `cellblock doctor` says more".into()
+        }
         RuntimeError::Outer(_) | RuntimeError::Build(BuildError::Unshare(_) | BuildError::Map(_)) => {
             "`cellblock doctor` says what this host lacks and how to mend it".into()
         }
@@ -202,4 +206,18 @@ fn runtime_hint(error: &RuntimeError) -> Vec<String> {
         _ => return Vec::new(),
     };
     vec![text]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kernel_is_named_and_nothing_else_is_taken_for_one() {
+        for (errno, old) in [(rustix::io::Errno::NOSYS, true), (rustix::io::Errno::PERM, false)] {
+            let hints = runtime_hint(&RuntimeError::Outer(OuterError::Exec(errno.into())));
+            assert_eq!(hints.concat().contains("Linux 5.12"), old, "{hints:?}");
+            assert!(hints.concat().contains("cellblock doctor"), "{hints:?}");
+        }
+    }
 }

@@ -23,6 +23,11 @@ const ALLOWED: &[(&str, &str, bool, &str)] = &[
     ),
     ("crun", "dev core", false, "a link of its own to /proc/kcore, which is masked"),
     (OLD_CRUN, "dev core", false, "as crun"),
+    ("runc", "dev core", false, "as crun, where the kernel has /proc/kcore"),
+    // Of kernels with /proc/kcore.
+    ("runc", "dev kcore", false, KCORE),
+    ("crun", "dev kcore", false, KCORE),
+    (OLD_CRUN, "dev kcore", false, KCORE),
     (
         OLD_CRUN,
         "mount /proc/",
@@ -31,6 +36,8 @@ const ALLOWED: &[(&str, &str, bool, &str)] = &[
     ),
     (OLD_CRUN, "mount /tmp/cb", false, "the same for the workspace; no_new_privileges holds"),
 ];
+
+const KCORE: &str = "libcontainer gives the link /dev/core this name (symlink.rs); it leads to the masked file";
 
 const OLD_CRUN: &str = "the distribution's crun";
 

@@ -2,18 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use cellblock_tests::{World, cellblock, is_root};
+use cellblock_tests::{World, cellblock};
 use rustix::process::{Pid, Signal};
 
 /// Uses 150 MB of memory for a moment and prints how much that was.
 const HOG: &str = "-- sh -c 'head -c 200000000 /dev/zero | tail -c 150000000 | wc -c'";
-
-/// Whether this user can make cgroups here: root can.
-fn can_limit(world: &World) -> bool {
-    let can = world.cellblock("run --pids 50 -- true").run().code() == Some(0);
-    assert!(can || !is_root(), "root can make cgroups");
-    can
-}
 
 fn inspect(world: &World, name: &str) -> serde_json::Value {
     serde_json::from_str(&world.cellblock(&format!("inspect {name}")).ok()).expect("json")
@@ -28,7 +21,7 @@ fn read(path: &Path, names: &[&str]) -> String {
     names.iter().find_map(|name| std::fs::read_to_string(path.join(name)).ok()).expect("one of these files")
 }
 
-/// Every group of ours for a cell `name` on this host.
+/// Every group of ours for a cell `name` on this host, and every scope of systemd's.
 fn on_the_host(name: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
@@ -48,7 +41,7 @@ fn on_the_host(name: &str) -> Vec<PathBuf> {
 #[test]
 fn without_a_usable_cgroup_the_reason_is_named_and_best_effort_goes_on() {
     let world = World::new();
-    if can_limit(&world) {
+    if world.can_limit() {
         world.cellblock("run --pids 50 --limits=best-effort -- true").ok();
         assert_eq!(world.cellblock("run --pids 50 --limits=best-effort -- true").run().stderr().find("without"), None);
         return;
@@ -73,7 +66,7 @@ fn without_a_usable_cgroup_the_reason_is_named_and_best_effort_goes_on() {
 #[test]
 fn a_cell_beyond_its_memory_is_killed_and_that_is_said() {
     let world = World::new();
-    if !can_limit(&world) {
+    if !world.can_limit() {
         return;
     }
     let killed = world
@@ -93,7 +86,7 @@ fn a_cell_beyond_its_memory_is_killed_and_that_is_said() {
 #[test]
 fn forks_stop_at_the_limit() {
     let world = World::new();
-    if !can_limit(&world) {
+    if !world.can_limit() {
         return;
     }
     let forks = |flags: &str| {
@@ -111,7 +104,7 @@ fn forks_stop_at_the_limit() {
 #[test]
 fn the_group_has_the_limits_holds_the_cell_and_goes_with_it() {
     let world = World::new();
-    if !can_limit(&world) {
+    if !world.can_limit() {
         return;
     }
     let name = format!("quota{}", std::process::id());
@@ -131,16 +124,22 @@ fn the_group_has_the_limits_holds_the_cell_and_goes_with_it() {
     let mut exec = world.call(&cellblock(), &["exec", &name, "--", "sleep", "60"]).start();
     world.wait("the command to be in the group", || members().lines().count() > before);
     exec.kill().and_then(|()| exec.wait()).expect("end");
-    assert_eq!(on_the_host(&name).len(), made.len());
+    let scopes =
+        |all: Vec<PathBuf>| all.into_iter().partition::<Vec<_>, _>(|g| g.extension().is_some_and(|e| e == "scope"));
+    let (scope, found) = scopes(on_the_host(&name));
+    assert_eq!((found.len(), scope.len() <= 1), (made.len(), true), "{scope:?} {found:?}");
     world.cellblock(&format!("stop {name} -t 0")).ok();
-    assert!(on_the_host(&name).is_empty(), "the groups go with the cell");
+    let (_, found) = scopes(on_the_host(&name));
+    assert!(found.is_empty(), "the groups go with the cell: {found:?}");
+    // systemd is told of the end of a scope's last process, and then takes it away.
+    world.wait("the scope to go", || on_the_host(&name).is_empty());
 }
 
 /// kill -9 in the middle, and at many moments of a start.
 #[test]
 fn no_group_outlives_a_killed_supervisor() {
     let world = World::new();
-    if !can_limit(&world) {
+    if !world.can_limit() {
         return;
     }
     let name = format!("killed{}", std::process::id());
@@ -151,13 +150,13 @@ fn no_group_outlives_a_killed_supervisor() {
     let supervisor = inspect(&world, &name)["supervisor"].as_i64().and_then(|p| Pid::from_raw(i32::try_from(p).ok()?));
     rustix::process::kill_process(supervisor.expect("a pid"), Signal::KILL).expect("kill");
     world.wait("nothing to be left", clean);
-    assert_eq!(on_the_host(&name), [] as [PathBuf; 0]);
+    world.wait("no group to be left", || on_the_host(&name).is_empty());
     for delay in 0..20 {
         let mut child = world.call(&cellblock(), &[&["run"], &limited[..], &["--", "sleep", "1000"]].concat()).start();
         std::thread::sleep(std::time::Duration::from_micros(delay * 2500));
         child.kill().and_then(|()| child.wait()).expect("kill");
         world.wait("nothing to be left", clean);
-        assert_eq!(on_the_host(&name), [] as [PathBuf; 0], "after {delay}");
+        world.wait(&format!("no group to be left after {delay}"), || on_the_host(&name).is_empty());
     }
 }
 

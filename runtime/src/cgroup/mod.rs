@@ -33,6 +33,8 @@ struct Surroundings<'a> {
     cgroup: &'a Path,
     /// Whether systemd runs the host.
     booted: bool,
+    /// Where the person's own systemd is asked if the environment does not say.
+    bus: &'a Path,
 }
 
 impl Surroundings<'_> {
@@ -42,9 +44,9 @@ impl Surroundings<'_> {
     }
 }
 
-fn surroundings() -> Surroundings<'static> {
+fn surroundings(bus: &Path) -> Surroundings<'_> {
     let [mountinfo, cgroup] = ["/proc/self/mountinfo", "/proc/self/cgroup"].map(Path::new);
-    Surroundings { mountinfo, cgroup, booted: systemd::booted() }
+    Surroundings { mountinfo, cgroup, booted: systemd::booted(), bus }
 }
 
 /// Finds out how `limits` of the cell `cell` can be enforced, for the calling process. `None` if nothing is limited.
@@ -55,7 +57,7 @@ fn surroundings() -> Surroundings<'static> {
 /// # Errors
 /// See [`CgroupError`]; none with [`Limits::best_effort`], where [`Plan::unenforced`] says what is not enforced.
 pub fn prepare(limits: &Limits, cell: &str, root: bool) -> Result<Option<Plan>, CgroupError> {
-    if limits.any() { prepare_in(limits, cell, root, &surroundings()).map(Some) } else { Ok(None) }
+    if limits.any() { prepare_in(limits, cell, root, &surroundings(&systemd::own_bus())).map(Some) } else { Ok(None) }
 }
 
 fn prepare_in(limits: &Limits, cell: &str, root: bool, seen: &Surroundings<'_>) -> Result<Plan, CgroupError> {
@@ -65,7 +67,7 @@ fn prepare_in(limits: &Limits, cell: &str, root: bool, seen: &Surroundings<'_>) 
         Decision::Ready(plan) => return Ok(plan),
         Decision::Scope(manager) => manager,
     };
-    let entered = manager.enter_scope(cell, seen.cgroup);
+    let entered = manager.enter_scope(cell, seen.cgroup, seen.bus);
     // Without a scope there may be another way; if not, systemd's own words are the reason.
     let said = entered.as_ref().err().map(ToString::to_string).unwrap_or_default();
     let host = Host { ours: entered.is_ok(), manager: Err(&said), ..host };
@@ -78,7 +80,12 @@ fn prepare_in(limits: &Limits, cell: &str, root: bool, seen: &Surroundings<'_>) 
 /// How this host arranges its cgroups.
 #[must_use]
 pub fn hierarchy() -> Hierarchy {
-    surroundings().layout().hierarchy()
+    surroundings(Path::new("")).layout().hierarchy()
+}
+
+/// Whether the systemd that would be asked for a scope answers; its words if not. `None` if systemd does not run this host.
+pub(crate) fn systemd_answers(root: bool) -> Option<Result<(), String>> {
+    systemd::booted().then(|| Manager::of(root).answers(&systemd::own_bus()))
 }
 
 /// The groups of one cell. Dropping removes them.
@@ -338,7 +345,9 @@ pub(crate) fn join(procs: &[OwnedFd], paths: &[PathBuf], root: bool) -> io::Resu
     for (procs, path) in procs.iter().zip(paths) {
         let Err(error) = rustix::io::write(procs, b"0") else { continue };
         let moved = match systemd::scope_of(path) {
-            Some((unit, inside)) if systemd::booted() => Manager::of(root).attach(&unit, &inside).is_ok(),
+            Some((unit, inside)) if systemd::booted() => {
+                Manager::of(root).attach(&unit, &inside, &systemd::own_bus()).is_ok()
+            }
             _ => false,
         };
         if !moved {

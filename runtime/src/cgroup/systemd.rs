@@ -8,7 +8,8 @@
 //! only a start with limits pays.
 
 use std::io::Read;
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -37,12 +38,13 @@ impl Manager {
         if root { Self::System } else { Self::User }
     }
 
-    /// Has this very process, and nobody else, moved to a new delegated scope. `cgroup` is its `/proc/self/cgroup`.
-    pub(super) fn enter_scope(self, cell: &str, cgroup: &Path) -> Result<(), CgroupError> {
+    /// Has this very process, and nobody else, moved to a new delegated scope. `cgroup` is its `/proc/self/cgroup`, `bus` as for `call`.
+    pub(super) fn enter_scope(self, cell: &str, cgroup: &Path, bus: &Path) -> Result<(), CgroupError> {
         let pid = rustix::process::getpid().as_raw_nonzero().get();
         let unit = unit_name(cell, pid);
         let arguments = scope_arguments(&unit, cell, pid);
-        self.call(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).map_err(CgroupError::Systemd)?;
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        self.call(&arguments, bus).map_err(CgroupError::Systemd)?;
         // The answer comes when the job is queued, not when it is done.
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
@@ -57,36 +59,61 @@ impl Manager {
 
     /// Has this process moved into the group `inside` (such as `/cellblock-x`) of the scope `unit`, where the kernel lets only systemd do
     /// that: between a login session and the person's own units. systemd 238.
-    pub(super) fn attach(self, unit: &str, inside: &str) -> Result<(), CgroupError> {
+    pub(super) fn attach(self, unit: &str, inside: &str, bus: &Path) -> Result<(), CgroupError> {
         let pid = rustix::process::getpid().as_raw_nonzero().get().to_string();
-        self.call(&["call", NAME, PATH, INTERFACE, "AttachProcessesToUnit", "ssau", unit, inside, "1", &pid])
+        self.call(&["call", NAME, PATH, INTERFACE, "AttachProcessesToUnit", "ssau", unit, inside, "1", &pid], bus)
             .map_err(CgroupError::Systemd)
     }
 
-    /// Runs `busctl`; what it said if it failed.
-    fn call(self, arguments: &[&str]) -> Result<(), String> {
-        let side = match self {
+    /// Whether it answers at all; what was said if not.
+    pub(super) fn answers(self, bus: &Path) -> Result<(), String> {
+        self.call(&["get-property", NAME, PATH, INTERFACE, "Version"], bus)
+    }
+
+    /// Runs `busctl`, for a person's own systemd a second time with the address `bus` where the environment leads to none: after
+    /// `sudo -u`, in a cron job, inside `dbus-run-session`, with another XDG_RUNTIME_DIR. What it said if it failed.
+    fn call(self, arguments: &[&str], bus: &Path) -> Result<(), String> {
+        let to = match self {
             Self::System => "--system",
             Self::User => "--user",
         };
-        let child = Command::new("busctl")
-            .arg(side)
-            .arg(format!("--timeout={}", PATIENCE.as_secs()))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn();
-        let mut child = child.map_err(|e| format!("busctl cannot be run: {e}"))?;
-        let mut said = String::new();
-        if let Some(stderr) = child.stderr.take() {
-            let _ = stderr.take(4096).read_to_string(&mut said);
-        }
-        match child.wait() {
-            Ok(status) if status.success() => Ok(()),
-            Ok(_) => Err(said.trim().to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
+        let said = match busctl(to, arguments) {
+            Err(said) if self == Self::User && is_own_socket(bus) => said,
+            other => return other,
+        };
+        busctl(&format!("--address=unix:path={}", bus.display()), arguments).map_err(|more| format!("{said}; {more}"))
+    }
+}
+
+/// Where the bus of a person's own systemd always is (`dbus.socket` of the user's units), whatever the environment says.
+pub(super) fn own_bus() -> PathBuf {
+    PathBuf::from(format!("/run/user/{}/bus", rustix::process::geteuid().as_raw()))
+}
+
+fn is_own_socket(path: &Path) -> bool {
+    let own =
+        |about: std::fs::Metadata| about.file_type().is_socket() && about.uid() == rustix::process::geteuid().as_raw();
+    std::fs::symlink_metadata(path).is_ok_and(own)
+}
+
+fn busctl(to: &str, arguments: &[&str]) -> Result<(), String> {
+    let child = Command::new("busctl")
+        .arg(to)
+        .arg(format!("--timeout={}", PATIENCE.as_secs()))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = child.map_err(|e| format!("busctl cannot be run: {e}"))?;
+    let mut said = String::new();
+    if let Some(stderr) = child.stderr.take() {
+        let _ = stderr.take(4096).read_to_string(&mut said);
+    }
+    match child.wait() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => Err(said.trim().to_owned()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

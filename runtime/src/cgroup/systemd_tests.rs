@@ -106,7 +106,7 @@ fn in_a_session() {
     let of = |name: &str| std::env::var_os(name).expect("run by another test");
     let tree = PathBuf::from(of("TREE"));
     let [mountinfo, cgroup] = ["mountinfo", "cgroup"].map(|file| tree.join(file));
-    let seen = Surroundings { mountinfo: &mountinfo, cgroup: &cgroup, booted: true };
+    let seen = Surroundings { mountinfo: &mountinfo, cgroup: &cgroup, booted: true, bus: &tree.join("bus") };
     match prepare_in(&all(of("BEST_EFFORT") == "yes"), "my+cell", false, &seen) {
         Ok(plan) => {
             let pid = std::process::id().to_string();
@@ -157,6 +157,23 @@ fn its_refusal_is_the_reason() {
     }
 }
 
+/// `sudo -u` and cron set nothing by which the person's systemd is found, but it is there.
+#[test]
+fn where_the_environment_leads_nowhere_its_own_socket_is_asked() {
+    let script = OBEDIENT.replacen('\n', "\n[ $1 = --user ] && { echo 'not defined' >&2; exit 1; }\n", 1);
+    let session = Session::new("lost", "cpu memory pids", Some(&script));
+    let error = session.error();
+    assert!(error.ends_with("not defined"), "without a socket there is nobody else to ask: {error}");
+    std::fs::write(session.0.join("bus"), "").expect("write");
+    assert!(session.error().ends_with("not defined"), "a file is no socket");
+    std::fs::remove_file(session.0.join("bus")).expect("remove");
+    let _socket = std::os::unix::net::UnixListener::bind(session.0.join("bus")).expect("a socket");
+    assert_eq!(session.plan(false).sites[0].way, Way::StepAside);
+    let asked = std::fs::read_to_string(session.0.join("asked")).expect("it was asked");
+    let address = format!("--address=unix:path={}/bus\n", session.0.display());
+    assert!(asked.starts_with(&address), "{asked}");
+}
+
 /// Controllers on v1 need no scope: a systemd that says no takes nothing from them.
 #[test]
 fn hybrid_hosts_keep_their_v1_limits() {
@@ -176,7 +193,7 @@ fn hybrid_hosts_keep_their_v1_limits() {
 fn without_systemd_a_session_has_no_place() {
     let session = Session::new("plain", "", None);
     let [mountinfo, cgroup] = ["mountinfo", "cgroup"].map(|file| session.0.join(file));
-    let seen = Surroundings { mountinfo: &mountinfo, cgroup: &cgroup, booted: false };
+    let seen = Surroundings { mountinfo: &mountinfo, cgroup: &cgroup, booted: false, bus: Path::new("") };
     let error = prepare_in(&all(false), "c", false, &seen).expect_err("nobody to ask");
     assert!(
         matches!(&error, CgroupError::NotDelegated { path, .. } if path.starts_with(Path::new(&session.0))),

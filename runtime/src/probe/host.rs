@@ -2,7 +2,6 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cellblock_bundle::Limits;
@@ -228,26 +227,10 @@ fn booted() -> bool {
 pub(super) fn systemd(facts: &Facts) -> Finding {
     const ID: &str = "systemd";
     const TITLE: &str = "systemd";
-    if !booted() {
-        return Finding::ok(ID, TITLE, "does not run this host; not needed");
-    }
-    let side = if facts.real_root { "--system" } else { "--user" };
-    let name = "org.freedesktop.systemd1";
-    let question = [name, "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager", "Version"];
-    let answer = Command::new("busctl")
-        .args([side, "--timeout=3", "get-property"])
-        .args(question)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .output();
-    match answer {
-        Ok(output) if output.status.success() => Finding::ok(ID, TITLE, format!("answers ({})", &side[2..])),
-        other => {
-            let said = match other {
-                Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-                Err(error) => format!("busctl: {error}"),
-            };
+    match cgroup::systemd_answers(facts.real_root) {
+        None => Finding::ok(ID, TITLE, "does not run this host; not needed"),
+        Some(Ok(())) => Finding::ok(ID, TITLE, if facts.real_root { "answers (system)" } else { "answers (user)" }),
+        Some(Err(said)) => {
             let cost = "limits need a group that was handed down in another way";
             Finding::lacks(ID, TITLE, State::Degraded, format!("runs this host, but does not answer: {said}"), cost)
                 .script(format!("sudo loginctl enable-linger {}", super::fixes::quoted(&facts.user)))
