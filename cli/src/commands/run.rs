@@ -16,7 +16,8 @@ use crate::report::CliError;
   cellblock run -- make test                    any command, on this project
   cellblock run --image alpine -- sh            with another root file system
   cellblock run -v ~/data:/data:ro -- ls /data  show it one more folder
-  cellblock run --net host -m 2G -- npm ci      with the network, and a limit
+  cellblock run --allow api.example.com -- ./job   let it reach one more name
+  cellblock run -m 2G -p 8080:3000 -- npm start    a limit, and a port for your browser
   cellblock run --dry-run --explain -- true     what would be, and why
   cellblock run claude-code --continue          an agent; flags after its name are its own")]
 pub(crate) struct Args {
