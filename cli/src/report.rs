@@ -183,6 +183,7 @@ fn runtime_hint(error: &RuntimeError) -> Vec<String> {
             "`--net none` starts it without a network; `cellblock doctor` says what this host lacks".into()
         }
         RuntimeError::Network(NetworkError::NoSpace(_)) => MAKE_ROOM.into(),
+        RuntimeError::Network(NetworkError::Other(_)) => "`cellblock doctor` says what this host lacks".into(),
         RuntimeError::Network(NetworkError::NoCapture(_)) => {
             "list the ports in the rules (HOST:PORT), or install nftables".into()
         }

@@ -66,18 +66,20 @@ impl From<ServeError> for NetworkError {
             ServeError::Publish { .. } => Self::Publish(text),
             ServeError::Check(_) => Self::Check(text),
             ServeError::Look(_) => Self::Rule(text),
+            ServeError::Step { source, .. } if is_full(&source) => Self::NoSpace(text),
             ServeError::Gateway(_) | ServeError::Step { .. } => Self::Other(text),
         }
     }
 }
 
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 fn other(what: &str) -> impl FnOnce(io::Error) -> NetworkError {
     move |error| {
         let text = format!("{what}: {error}");
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => NetworkError::NoSpace(text),
-            _ => NetworkError::Other(text),
-        }
+        if is_full(&error) { NetworkError::NoSpace(text) } else { NetworkError::Other(text) }
     }
 }
 

@@ -68,6 +68,9 @@ pub enum GatewayError {
     /// The kernel has no veth devices, or the person may not make them.
     #[error("the kernel makes no veth devices: {0}")]
     NoVeth(io::Error),
+    /// The host allows no more of something.
+    #[error("{0}")]
+    Limit(&'static str),
     /// Something is in a namespace that would be a way around the gateway.
     #[error("the cell's network is not what it has to be: {0}")]
     Check(String),
@@ -116,7 +119,13 @@ impl Space {
     /// Those of `unshare(2)`.
     pub fn new() -> Result<Self, GatewayError> {
         let enter = || cellblock_sys::namespace::unshare(UnshareFlags::NEWNET);
-        let (inside, ()) = Inside::start("gateway", enter).map_err(step("make the gateway's network namespace"))?;
+        let (inside, ()) = Inside::start("gateway", enter).map_err(|error| match error.kind() {
+            // namespaces(7): not a disk.
+            io::ErrorKind::StorageFull => {
+                GatewayError::Limit("the host allows no more network namespaces (user.max_net_namespaces)")
+            }
+            _ => step("make the gateway's network namespace")(error),
+        })?;
         Ok(Self { inside })
     }
 
@@ -189,6 +198,9 @@ fn join(cell: &OwnedFd, capture: &Capture) -> Result<Sockets, GatewayError> {
     };
     enter(&gateway).map_err(step("enter the gateway's network namespace"))?;
     only_devices(&["lo", "gw0"])?;
+    if !cellblock_sys::net::has_carrier("gw0").map_err(step("look at the gateway's interface"))? {
+        return Err(GatewayError::Check("the cell's interface is not connected to the gateway's".to_owned()));
+    }
     if std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").map_err(step("look at the gateway"))?.trim() != "0" {
         return Err(GatewayError::Check("the gateway forwards packets".to_owned()));
     }
