@@ -173,12 +173,13 @@ const BLOCKS: &[(Block, Class)] = &[
     (v4(100, 64, 0, 0, 10), Class::Private),
     (v4(169, 254, 0, 0, 16), Class::LinkLocal),
     (v4(192, 0, 0, 0, 24), Class::Unusable),
-    (v4(192, 0, 2, 0, 24), Class::Unusable),
+    // For documentation (RFC 5737, RFC 3849, RFC 9637), so nobody's on the internet: what answers there is a private network.
+    (v4(192, 0, 2, 0, 24), Class::Private),
     (v4(192, 88, 99, 0, 24), Class::Unusable),
     // Also where the names of a cell have their made-up addresses.
     (v4(198, 18, 0, 0, 15), Class::Unusable),
-    (v4(198, 51, 100, 0, 24), Class::Unusable),
-    (v4(203, 0, 113, 0, 24), Class::Unusable),
+    (v4(198, 51, 100, 0, 24), Class::Private),
+    (v4(203, 0, 113, 0, 24), Class::Private),
     (v4(224, 0, 0, 0, 4), Class::Unusable),
     (v4(240, 0, 0, 0, 4), Class::Unusable),
     (v6_end(0, 0, 1, 128), Class::ThisHost),
@@ -191,8 +192,8 @@ const BLOCKS: &[(Block, Class)] = &[
     (v6(0x2002, 0, 0, 16), Class::Embedded),
     (v6(0x100, 0, 0, 64), Class::Unusable),
     (v6(0x2001, 0, 0, 23), Class::Unusable),
-    (v6(0x2001, 0xdb8, 0, 32), Class::Unusable),
-    (v6(0x3fff, 0, 0, 20), Class::Unusable),
+    (v6(0x2001, 0xdb8, 0, 32), Class::Private),
+    (v6(0x3fff, 0, 0, 20), Class::Private),
     (v6(0x5f00, 0, 0, 16), Class::Unusable),
     (v6(0xfc00, 0, 0, 7), Class::Private),
     (v6(0xfe80, 0, 0, 10), Class::LinkLocal),
@@ -224,7 +225,10 @@ mod tests {
     fn each_kind_is_known() {
         for (class, addresses) in [
             (Class::Public, "1.1.1.1 8.8.8.8 100.63.255.255 100.128.0.0 172.15.0.1 172.32.0.1 2606:4700::1111 2a00::1"),
-            (Class::Private, "10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1 fd00::1 fc00::1 fec0::1"),
+            (
+                Class::Private,
+                "10.0.0.1 172.16.0.1 172.31.255.255 192.168.1.1 100.64.0.1 fd00::1 fc00::1 fec0::1 192.0.2.1 198.51.100.1 203.0.113.5 2001:db8::1 3fff::1",
+            ),
             (Class::LinkLocal, "169.254.1.1 fe80::1 febf::1"),
             (Class::Metadata, "169.254.169.254 fd00:ec2::254 100.100.100.200 192.0.0.192 169.254.170.2"),
             (Class::ThisHost, "127.0.0.1 127.255.0.1 0.0.0.0 0.1.2.3 ::1 ::"),
@@ -234,8 +238,8 @@ mod tests {
             ),
             (
                 Class::Unusable,
-                "224.0.0.1 255.255.255.255 240.0.0.1 192.0.2.1 198.18.0.1 198.19.255.255 203.0.113.5 ff02::1 100::1 \
-                 2001:db8::1 3fff::1 5f00::1 4000::1 1::1",
+                "224.0.0.1 255.255.255.255 240.0.0.1 198.18.0.1 198.19.255.255 ff02::1 100::1 \
+                 5f00::1 4000::1 1::1",
             ),
         ] {
             for address in addresses.split_whitespace() {

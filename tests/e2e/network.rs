@@ -126,7 +126,8 @@ for name in ['loop', 'private', 'meta', 'own', 'mapped', 'nat', 'sixtofour', 'ze
 #[test]
 fn private_places_are_reached_when_a_rule_says_so() {
     let internet = Internet::new();
-    let flags = "--no-default-allow --allow 'private.test private' --allow 'meta.test metadata' --allow 10.9.0.0/16:80 --allow 0.0.0.0/0:80";
+    // The second rule about one name says more than the first.
+    let flags = "--no-default-allow --allow private.test --allow 'private.test private' --allow 'meta.test metadata' --allow 10.9.0.0/16:80 --allow 0.0.0.0/0:80";
     let script = "
 say('private', get('private.test'))
 say('metadata', get('meta.test'))

@@ -205,7 +205,23 @@ impl Policy {
         Verdict::Deny(why)
     }
 
-    /// Whether a connection that `rule` has allowed may be dialled at `address`, one of those its name resolved to.
+    /// Whether a connection to `port` of `name`, which is allowed, may be dialled at `address`, one of those the name resolved to: one of the
+    /// rules that allow it has to cover addresses of that kind.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn dial_name(&self, name: &Name, address: IpAddr, port: u16, own: &[IpAddr]) -> Result<(), Why<'_>> {
+        let mut outcome = Err(Why::Port);
+        for allow in self.allow.iter().filter(|a| a.rule.is_about(name) && a.rule.ports().contains(port)) {
+            outcome = self.dial(allow, address, port, own);
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
+    }
+
+    /// Whether a connection that `rule` has allowed may be dialled at `address`.
     ///
     /// # Errors
     /// Why not.

@@ -16,8 +16,8 @@ use crate::table;
 /// Of a top-level domain that never exists (RFC 2606).
 const NAME: &str = "self-check.cellblock.invalid.";
 
-/// TEST-NET-1 (RFC 5737): nobody's, and no rule can allow it.
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// Of the gateway's own block, and given to nobody: no rule can allow it.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 3);
 
 /// It takes a fraction of a millisecond; on a busy machine it may be longer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -61,7 +61,7 @@ async fn connect(socket: std::net::TcpStream, port: Option<u16>) -> io::Result<(
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && port.is_none() => return Ok(()),
         Err(error) => return Err(error),
     };
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n").await?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: 198.18.0.3\r\n\r\n").await?;
     let mut answer = [0u8; 12];
     stream.read_exact(&mut answer).await?;
     if answer == *b"HTTP/1.1 403" { Ok(()) } else { Err(wrong("an address that nobody allowed was reached")) }

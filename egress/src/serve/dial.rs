@@ -66,7 +66,7 @@ impl Dialer {
         let own = self.own().map_err(DialError::Resolve)?;
         let (mut fine, mut why) = (Vec::new(), None);
         for address in found {
-            match policy.dial(rule, address, port, &own) {
+            match policy.dial_name(name, address, port, &own) {
                 Ok(()) => fine.push(address),
                 Err(reason) => why = why.or(Some(format!("{name} leads to {address}, {}", leads(&reason)))),
             }
