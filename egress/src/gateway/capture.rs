@@ -4,25 +4,26 @@ use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
 use super::sockets::CAPTURE;
-
-/// Where the program lies; the environment is empty here.
-const PROGRAMS: &[&str] = &["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft", "/run/current-system/sw/bin/nft"];
+use super::uplink::{program, with_capabilities};
 
 /// Has every TCP connection that reaches this thread's network namespace handed to the listener at [`CAPTURE`], as it is: the listener's
 /// sockets have the address and port that were asked for (`tproxy`).
 ///
 /// # Errors
-/// `NotFound` where there is no `nft`; else what it said.
+/// Those of [`load`].
 pub(super) fn everything() -> io::Result<()> {
-    let program = PROGRAMS.iter().find(|p| std::path::Path::new(p).exists()).ok_or(io::ErrorKind::NotFound)?;
-    let mut child = Command::new(program)
-        .args(["-f", "-"])
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let rules = rules();
+    load(&rules())
+}
+
+/// Loads `rules` in this thread's network namespace.
+///
+/// # Errors
+/// `NotFound` where there is no `nft`; else what it said.
+pub(super) fn load(rules: &str) -> io::Result<()> {
+    let program = program("nft").ok_or(io::ErrorKind::NotFound)?;
+    let mut command = Command::new(program);
+    command.args(["-f", "-"]).env_clear().stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = with_capabilities(|| command.spawn())??;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(rules.as_bytes())?;
     }
