@@ -28,11 +28,14 @@ const HOSTS: &str = "\
 0.0.0.0 zero.test
 ";
 
-/// Makes the namespaces, then waits to be ended. `$1` is the world's folder.
+/// Makes the namespaces, then waits to be ended. `$1` is the world's folder, `$2` programs that are not to be there.
 const SCRIPT: &str = "
 set -e
 cd \"$1\"
 mount --bind hosts /etc/hosts
+for program in $2; do
+    mount --bind /dev/null \"$(readlink -f \"$(PATH=$PATH:/usr/sbin:/sbin command -v \"$program\")\")\"
+done
 mount --bind resolv.conf /etc/resolv.conf
 ip link set lo up
 unshare -n python3 internet.py reached test.pem >ready &
@@ -67,6 +70,15 @@ impl Internet {
     /// If the namespaces cannot be made.
     #[must_use]
     pub fn new() -> Self {
+        Self::without("")
+    }
+
+    /// Makes one on a host that lacks these programs.
+    ///
+    /// # Panics
+    /// If the namespaces cannot be made.
+    #[must_use]
+    pub fn without(programs: &str) -> Self {
         let world = World::new();
         world.write("internet.py", include_str!("data/internet.py"));
         world.write("test.pem", include_str!("data/test.pem"));
@@ -79,7 +91,7 @@ impl Internet {
             command.args(["-U", "--map-current-user", "--keep-caps"]);
         }
         let root = world.path("");
-        command.args(["-n", "-m", "sh", "-c", SCRIPT, "sh"]).arg(&root);
+        command.args(["-n", "-m", "sh", "-c", SCRIPT, "sh"]).arg(&root).arg(programs);
         let mut holder =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("unshare (util-linux) starts");
         let mut line = String::new();

@@ -20,7 +20,11 @@ fn possible(internet: &Internet) -> bool {
 
 /// A world whose host asks a name server of its internet, where every address is served.
 fn world() -> Internet {
-    let internet = Internet::new();
+    world_without("")
+}
+
+fn world_without(programs: &str) -> Internet {
+    let internet = Internet::without(programs);
     internet.world.write("resolv.conf", "nameserver 9.9.9.9\n");
     internet
 }
@@ -234,4 +238,128 @@ fn rules_about_names_have_no_place_in_a_bridge() {
     run("--deny @dev").fails(125).says("addresses, not names");
     internet.world.configure("defaults:\n  deny: [bad.example]\n");
     run("").fails(125).says("bad.example").says("addresses, not names");
+}
+
+/// The second choice: the same walls, without IPv6.
+#[test]
+fn slirp4netns_takes_the_place_of_pasta() {
+    let internet = world_without("pasta");
+    if !possible(&internet) {
+        return;
+    }
+    let greeter = Greeter::new(&internet, "::");
+    let script = format!(
+        "
+say('name', get('allowed.test'))
+say('udp', datagram('93.184.216.34', 9001))
+say('private', raw('10.1.2.3', 80))
+say('block', get('10.9.1.1'))
+say('metadata', raw('169.254.169.254', 80))
+for address in ['172.20.0.1', '198.18.0.1', '198.18.1.2', '198.18.1.3', '10.0.2.2']:
+    say(address, raw(address, {0}))
+say('service', raw('host.docker.internal', {0}))
+say('v6', raw('2606:2800:220:1:248:1893:25c8:1946', 80))
+",
+        greeter.1
+    );
+    let mut want = vec![("name", "200"), ("udp", "b'HELLO"), ("private", "Conn"), ("block", "200"), ("metadata", "Conn")];
+    want.extend(["172.20.0.1", "198.18.1.2", "198.18.1.3", "10.0.2.2"].map(|address| (address, "ConnectionRefusedError")));
+    want.insert(6, ("198.18.0.1", "b'from the host"));
+    want.extend([("service", "b'from the host"), ("v6", "OSError")]);
+    check(&internet, &format!("--allow 10.9.0.0/16 --allow host:{}", greeter.1), &script, &want);
+    assert!(internet.audit().iter().any(|l| l["why"].as_str().is_some_and(|w| w.starts_with("a bridge by slirp4netns"))));
+}
+
+/// What is missing is named, and there is never a bridge with less walls instead.
+#[test]
+fn what_a_bridge_lacks_is_said_with_what_to_install() {
+    for (missing, package) in [("pasta slirp4netns", "passt"), ("nft", "nftables")] {
+        let internet = Internet::without(missing);
+        let done = internet.cellblock("run --image host --net bridge -- true").fails(125);
+        done.says(&format!("install the package `{package}`"));
+        assert!(internet.world.leftovers().is_empty());
+        internet.cellblock("run --image host -- true").ok();
+    }
+}
+
+/// The ids of processes in this world's host namespace that carry the packets of a bridge.
+fn uplinks(internet: &Internet) -> Vec<String> {
+    let script = "for p in /proc/[0-9]*; do
+        case $(cat $p/comm 2>/dev/null) in pass*|past*|slirp*)
+            [ \"$(readlink $p/ns/net)\" != \"$(readlink /proc/self/ns/net)\" ] || echo ${p#/proc/};;
+        esac
+    done; true";
+    internet.call(Path::new("sh"), &["-c", script]).ok().split_whitespace().map(str::to_owned).collect()
+}
+
+fn kill(pid: &str) {
+    let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw).expect("an id");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+}
+
+/// Other cells are out of reach, also by what they publish; and a supervisor that is killed takes the uplink with it.
+#[test]
+fn cells_do_not_reach_each_other_and_leave_nothing_behind() {
+    for missing in ["", "pasta"] {
+        let internet = world_without(missing);
+        if !possible(&internet) {
+            return;
+        }
+        let world = &internet.world;
+        world.write("home/demo/index.html", "from the cell\n");
+        internet
+            .cellblock("run -d --rm --name web --image host --net bridge -p 0.0.0.0:8080:8000 -- python3 -m http.server --bind 0.0.0.0 8000")
+            .ok();
+        let get = |url: &str| internet.call(Path::new("curl"), &["-sS", "-m", "5", url]).run();
+        world.wait("the server", || get("http://172.20.0.1:8080/index.html").code() == Some(0));
+        let script = "
+say('outside', get('93.184.216.34'))
+say('published on this host', raw('172.20.0.1', 8080))
+say('by the gateway', raw('198.18.0.1', 8080))
+say('as such', raw('198.18.0.2', 8000))
+";
+        let want = [
+            ("outside", "200"),
+            ("published on this host", "ConnectionRefusedError"),
+            ("by the gateway", "ConnectionRefusedError"),
+            ("as such", "ConnectionRefusedError"),
+        ];
+        check(&internet, "", script, &want);
+        assert_eq!(uplinks(&internet).len(), 1, "that of the server");
+        let record = std::fs::read_to_string(world.path("run/cellblock/cells/web/cell.json")).expect("a record");
+        let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
+        kill(&record["supervisor"].to_string());
+        world.wait("the end of the uplink", || uplinks(&internet).is_empty());
+        assert_ne!(get("http://172.20.0.1:8080/index.html").code(), Some(0));
+        internet.cellblock("status").ok();
+    }
+}
+
+/// A network whose processes are killed is made again, with the same walls.
+#[test]
+fn a_bridge_that_broke_is_made_again() {
+    let internet = world();
+    if !possible(&internet) {
+        return;
+    }
+    let world = &internet.world;
+    let script = "while True:\n    open('state', 'w').write(raw('93.184.216.34', 22)[:5].decode() + raw('10.1.2.3', 22))\n    time.sleep(0.1)\n";
+    let script = script.replace("raw('93.184.216.34', 22)[:5].decode()", "str(raw('93.184.216.34', 22))[:6]");
+    world.write("home/demo/t.py", &format!("{}\n{script}", include_str!("../data/client.py")));
+    internet.cellblock("run -d --rm --name n --image host --net bridge -- python3 t.py").ok();
+    let works = || {
+        let state = std::fs::read_to_string(world.path("home/demo/state")).unwrap_or_default();
+        state == "b'SSH-ConnectionRefusedError"
+    };
+    world.wait("the network", works);
+    let before = uplinks(&internet);
+    assert_eq!(before.len(), 1);
+    for pid in &before {
+        kill(pid);
+    }
+    std::fs::write(world.path("home/demo/state"), "").expect("cleared");
+    world.wait("the network again", || works() && uplinks(&internet).len() == 1);
+    assert_ne!(uplinks(&internet), before);
+    internet.cellblock("stop -t 0 n").ok();
+    assert!(uplinks(&internet).is_empty() && world.leftovers().is_empty());
 }

@@ -187,6 +187,11 @@ impl Gateway {
         self.uplink.as_ref().map(|uplink| &uplink.kind)
     }
 
+    /// Whether what carries the packets of a bridge has ended.
+    pub(crate) fn has_lost_uplink(&mut self) -> bool {
+        self.uplink.as_mut().is_some_and(Uplink::has_ended)
+    }
+
     /// Whether the cell has IPv6.
     #[must_use]
     pub fn has_v6(&self) -> bool {

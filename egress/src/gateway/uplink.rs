@@ -34,7 +34,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The file of `program`, where packages put it.
 #[must_use]
 pub fn program(name: &str) -> Option<PathBuf> {
-    FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.exists())
+    let is_program = |path: &PathBuf| {
+        std::fs::metadata(path).is_ok_and(|m| m.is_file() && std::os::unix::fs::PermissionsExt::mode(&m.permissions()) & 0o111 != 0)
+    };
+    FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(is_program)
 }
 
 /// A program that can be an uplink.
@@ -77,6 +80,12 @@ pub(crate) struct Uplink {
     _line: Option<ChildStdin>,
     _exit: Option<OwnedFd>,
     pub(super) kind: Kind,
+}
+
+impl Uplink {
+    pub(super) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
 }
 
 impl Drop for Uplink {

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
 use super::resolver::{self, IDLE, MAX};
-use super::{ServeError, Shared, dial, step};
+use super::{ServeError, Shared, dial, lock, step};
 use crate::audit::{Event, Line, Verdict};
 use crate::gateway::{Capture, Probes, walls};
 use crate::name::Name;
@@ -56,11 +56,16 @@ pub(super) async fn check(probes: Probes) -> io::Result<()> {
     }
 }
 
-/// Ends this process when this machine gets an address that the gateway does not know of and would let through. Its supervisor makes another
-/// network, which knows it.
+/// Ends this process when the uplink has ended, and when this machine gets an address that the gateway does not know of and might let through.
+/// Its supervisor makes another network.
 pub(super) async fn watch(shared: Arc<Shared>, known: Vec<IpAddr>) {
     loop {
         tokio::time::sleep(LOOK).await;
+        if lock(&shared.gateway).has_lost_uplink() {
+            let why = Some("the program that carries the packets has ended: the network is made again".to_owned());
+            let _ = shared.write(Line { why, ..Line::new(Event::Start, Verdict::Deny) });
+            cellblock_sys::process::exit_now(1);
+        }
         let new = dial::own_addresses().map(|now| now.into_iter().find(|address| !known.contains(address)));
         let why = match new {
             Ok(None) => continue,
