@@ -28,11 +28,14 @@ const HOSTS: &str = "\
 0.0.0.0 zero.test
 ";
 
-/// Makes the namespaces, then waits to be ended. `$1` is the world's folder.
+/// Makes the namespaces, then waits to be ended. `$1` is the world's folder, `$2` programs that are not to be there.
 const SCRIPT: &str = "
 set -e
 cd \"$1\"
 mount --bind hosts /etc/hosts
+for program in $2; do
+    mount --bind /dev/null \"$(readlink -f \"$(PATH=$PATH:/usr/sbin:/sbin command -v \"$program\")\")\"
+done
 mount --bind resolv.conf /etc/resolv.conf
 ip link set lo up
 unshare -n python3 internet.py reached test.pem >ready &
@@ -44,6 +47,8 @@ ip -6 addr add fd20::1/64 dev up0 nodad
 ip link set up0 up
 ip route add default via 172.20.0.2
 ip -6 route add default via fd20::2
+# As systemd does for everybody, so that echo requests can be sent on.
+echo \"$(id -g) $(id -g)\" >/proc/sys/net/ipv4/ping_group_range
 while ! grep -q ready ready; do sleep 0.01; done
 echo ready
 read -r line || true
@@ -65,6 +70,15 @@ impl Internet {
     /// If the namespaces cannot be made.
     #[must_use]
     pub fn new() -> Self {
+        Self::without("")
+    }
+
+    /// Makes one on a host that lacks these programs.
+    ///
+    /// # Panics
+    /// If the namespaces cannot be made.
+    #[must_use]
+    pub fn without(programs: &str) -> Self {
         let world = World::new();
         world.write("internet.py", include_str!("data/internet.py"));
         world.write("test.pem", include_str!("data/test.pem"));
@@ -77,7 +91,7 @@ impl Internet {
             command.args(["-U", "--map-current-user", "--keep-caps"]);
         }
         let root = world.path("");
-        command.args(["-n", "-m", "sh", "-c", SCRIPT, "sh"]).arg(&root);
+        command.args(["-n", "-m", "sh", "-c", SCRIPT, "sh"]).arg(&root).arg(programs);
         let mut holder =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("unshare (util-linux) starts");
         let mut line = String::new();

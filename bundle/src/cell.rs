@@ -232,6 +232,8 @@ pub enum Network {
     None,
     /// A namespace of its own from which only what [`Reach`] allows can be reached, by name.
     Names,
+    /// A namespace of its own from which the internet can be reached, but neither this host nor private addresses, unless [`Reach`] allows them.
+    Bridge,
     /// The host's namespace: no separation at all.
     Host,
 }

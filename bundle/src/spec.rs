@@ -259,7 +259,7 @@ fn kernel_mounts(cell: &Cell) -> Vec<Value> {
         pts.push("gid=5");
     }
     let sys = match cell.network {
-        Network::None | Network::Names => {
+        Network::None | Network::Names | Network::Bridge => {
             json!({ "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"] })
         }
         // sysfs belongs to a network namespace and can only be mounted by its owner; `rro` covers the mounts below it too.

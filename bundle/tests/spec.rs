@@ -63,7 +63,7 @@ fn root() -> RootFs {
 fn cells() -> Vec<Cell> {
     let mut all = Vec::new();
     for profile in [Profile::Default, Profile::Strict] {
-        for network in [Network::None, Network::Names, Network::Host] {
+        for network in [Network::None, Network::Names, Network::Bridge, Network::Host] {
             for uid in [0, 1000] {
                 for (terminal, read_only) in [(false, false), (true, true)] {
                     let mut cell = Cell { profile, network, terminal, read_only, ..cell() };

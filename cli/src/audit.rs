@@ -38,6 +38,7 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
     let network = match cell.network {
         Network::None => "none".to_owned(),
         Network::Names => by_name(&cell.reach),
+        Network::Bridge => bridge(&cell.reach),
         Network::Host => {
             "THE HOST'S, not separated: it reaches everything you reach, services on localhost included".to_owned()
         }
@@ -56,20 +57,36 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// What can be reached, in a line.
-fn by_name(reach: &Reach) -> String {
+/// The first rules of a list.
+fn few(list: &[Said]) -> String {
     /// More than that are counted.
     const SHOWN: usize = 6;
-    let few = |list: &[Said]| {
-        let words: Vec<&str> = list.iter().take(SHOWN).map(|said| said.rule.as_str()).collect();
-        let more = list.len().saturating_sub(SHOWN);
-        words.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
-    };
-    let mut text = if reach.allow.is_empty() {
+    let words: Vec<&str> = list.iter().take(SHOWN).map(|said| said.rule.as_str()).collect();
+    let more = list.len().saturating_sub(SHOWN);
+    words.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
+}
+
+/// What can be reached by name, in a line.
+fn by_name(reach: &Reach) -> String {
+    let text = if reach.allow.is_empty() {
         "nothing can be reached".to_owned()
     } else {
         format!("only what is allowed by name: {}", few(&reach.allow))
     };
+    text + &never_and_published(reach)
+}
+
+/// What can be reached through a bridge, in a line.
+fn bridge(reach: &Reach) -> String {
+    let mut text = "THE WHOLE INTERNET, but neither this host nor private addresses nor other cells".to_owned();
+    if !reach.allow.is_empty() {
+        text += &format!("; also: {}", few(&reach.allow));
+    }
+    text + &never_and_published(reach)
+}
+
+fn never_and_published(reach: &Reach) -> String {
+    let mut text = String::new();
     if !reach.deny.is_empty() {
         text += &format!("; never: {}", few(&reach.deny));
     }

@@ -187,6 +187,20 @@ fn runtime_hint(error: &RuntimeError) -> Vec<String> {
         RuntimeError::Network(NetworkError::NoCapture(_)) => {
             "list the ports in the rules (HOST:PORT), or install nftables".into()
         }
+        RuntimeError::Network(NetworkError::NoUplink(_)) => {
+            "install the package `passt` (or `slirp4netns`); `--net names` needs neither".into()
+        }
+        RuntimeError::Network(NetworkError::NoTun(_)) => {
+            "let everybody open the device (`sudo chmod 0666 /dev/net/tun`, as distributions do), or load it (`sudo modprobe tun`); \
+             `--net names` does without"
+                .into()
+        }
+        RuntimeError::Network(NetworkError::NoFilter(_)) => {
+            "install the package `nftables`, and see that the kernel has nf_tables, conntrack and NAT; `--net names` does without".into()
+        }
+        RuntimeError::Network(NetworkError::Uplink(_)) => {
+            "this host may have no default route; `cellblock doctor` says what else it lacks".into()
+        }
         RuntimeError::Network(NetworkError::Publish(text)) if text.contains("in use") => {
             "another program has that port: publish another one, such as -p 8081:80".into()
         }

@@ -201,6 +201,16 @@ const BLOCKS: &[(Block, Class)] = &[
     (v6(0xff00, 0, 0, 8), Class::Unusable),
 ];
 
+/// The blocks that are not public, each with its class. One may lie within another: the first that holds an address decides.
+pub(crate) fn blocks() -> impl Iterator<Item = (Block, Class)> {
+    BLOCKS.iter().copied()
+}
+
+/// The addresses of metadata services.
+pub(crate) fn metadata() -> &'static [IpAddr] {
+    METADATA
+}
+
 /// The class of `address`.
 #[must_use]
 pub fn classify(address: IpAddr) -> Class {

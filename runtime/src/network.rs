@@ -13,7 +13,7 @@ use std::time::Duration;
 use cellblock_bundle::cell::Said;
 use cellblock_egress::gateway::GatewayError;
 use cellblock_egress::policy::{Entry, Written};
-use cellblock_egress::serve::{self, Network, Ready, ServeError, Settings};
+use cellblock_egress::serve::{self, Mode, Network, Ready, ServeError, Settings};
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now, run_with_only};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{
@@ -39,6 +39,18 @@ pub enum NetworkError {
     /// All ports are to be caught, which needs nf_tables.
     #[error("{0}")]
     NoCapture(String),
+    /// Nothing is there that carries the packets of a bridge.
+    #[error("{0}")]
+    NoUplink(String),
+    /// The device for packets of user space cannot be opened.
+    #[error("{0}")]
+    NoTun(String),
+    /// The rules of a bridge cannot be had.
+    #[error("{0}")]
+    NoFilter(String),
+    /// What carries the packets of a bridge has failed.
+    #[error("the cell's network could not be made: {0}")]
+    Uplink(String),
     /// A port of the host is taken, or too low.
     #[error("{0}")]
     Publish(String),
@@ -63,6 +75,10 @@ impl From<ServeError> for NetworkError {
             ServeError::Policy(_) => Self::Rule(text),
             ServeError::Gateway(GatewayError::NoVeth(_)) => Self::NoVeth(text),
             ServeError::Gateway(GatewayError::NoCapture(_)) => Self::NoCapture(text),
+            ServeError::Gateway(GatewayError::NoUplink) => Self::NoUplink(text),
+            ServeError::Gateway(GatewayError::NoTun(_)) => Self::NoTun(text),
+            ServeError::Gateway(GatewayError::NoFilter(_)) => Self::NoFilter(text),
+            ServeError::Gateway(GatewayError::Uplink(_)) => Self::Uplink(text),
             ServeError::Publish { .. } => Self::Publish(text),
             ServeError::Check(_) => Self::Check(text),
             ServeError::Look(_) => Self::Rule(text),
@@ -96,6 +112,7 @@ pub(crate) fn settings(start: &Start) -> Result<Settings, NetworkError> {
             .collect::<Result<Vec<_>, _>>()
     };
     Ok(Settings {
+        mode: if cell.network == cellblock_bundle::Network::Bridge { Mode::Bridge } else { Mode::Names },
         cell: cell.name.clone(),
         allow: written(&cell.reach.allow)?,
         deny: written(&cell.reach.deny)?,

@@ -210,7 +210,7 @@ fn run(
     };
     let mut builder = Builder::start(order, theirs, &alone)?;
     let mut egress = match cell.network {
-        Network::Names => Some(Connected::start(start, &alone)?),
+        Network::Names | Network::Bridge => Some(Connected::start(start, &alone)?),
         Network::None | Network::Host => None,
     };
     // While it makes the namespaces.

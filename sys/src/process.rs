@@ -171,6 +171,20 @@ pub fn cloexec_from(first: u32) -> io::Result<()> {
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has the kernel kill what `command` starts when the thread that starts it ends (`PR_SET_PDEATHSIG`, `prctl(2)`). A program that changes its
+/// ids shakes that off.
+pub fn dies_with_this_thread(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let parent = rustix::process::getpid();
+    let bind = move || {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        // It may have ended before.
+        if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+    };
+    // SAFETY: runs between fork and exec, where only async-signal-safe calls are sound: two system calls, and no allocation.
+    unsafe { command.pre_exec(bind) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -70,3 +70,27 @@ def ask(name, kind, server="198.18.0.1", tcp=False, more=b"", count=1):
         return (answer[3] & 15, struct.unpack(">H", answer[6:8])[0])
     except OSError as error:
         return type(error).__name__
+
+
+def datagram(address, port, data=b"hello", wait=3):
+    """What comes back over UDP, or the name of the error."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(wait)
+            sock.connect((address, port))
+            sock.send(data)
+            return sock.recv(65536)
+    except OSError as error:
+        return type(error).__name__
+
+
+def ping(address):
+    """`answered`, or the name of the error: an echo request by a socket that needs no capability (icmp(7))."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as sock:
+            sock.settimeout(3)
+            sock.connect((address, 0))
+            sock.send(b"\x08\0\0\0\0\0\0\1" + bytes(16))
+            return "answered" if sock.recv(4096)[0] == 0 else "something else"
+    except OSError as error:
+        return type(error).__name__

@@ -29,6 +29,8 @@ def plumb():
     ip("link", "set", "eth0", "up")
     ip("route", "add", "local", "0.0.0.0/0", "dev", "lo", "table", "local")
     ip("-6", "route", "add", "local", "::/0", "dev", "lo", "table", "local")
+    # Before `local ::/0`, or answers to the host would stay here: unlike those of IPv4, the two tables are not one.
+    ip("-6", "route", "add", "fd20::1/128", "dev", "eth0", "table", "local")
 
 
 def local(connection):
@@ -103,11 +105,37 @@ def serve(port, talk, word="", tls=None):
 
 
 def count_packets(port):
+    """Datagrams of UDP. Port 53 is a name server for the names of the world's hosts file, port 9001 echoes, the others say nothing."""
     sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    # Answers have to come from the address that was asked.
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     sock.bind(("::", port))
     while True:
-        _, sender = sock.recvfrom(65536)
+        data, controls, _, sender = sock.recvmsg(65536, 256)
         log("udp", port)
+        answer = name_server(data) if port == 53 else data.upper() if port == 9001 else None
+        if answer:
+            info = [(level, kind, value[:16] + bytes(4)) for level, kind, value in controls]
+            sock.sendmsg([answer], info, 0, sender)
+
+
+def name_server(query):
+    """An answer with the address of `hosts`, in which the first line that has a name counts."""
+    labels, at = [], 12
+    while at < len(query) and query[at]:
+        labels.append(query[at + 1:at + 1 + query[at]].decode("latin-1"))
+        at += 1 + query[at]
+    kind, name = query[at + 1:at + 3], ".".join(labels).lower()
+    family = {b"\0\1": socket.AF_INET, b"\0\x1c": socket.AF_INET6}.get(kind)
+    found = []
+    for line in open("hosts"):
+        address, *names = line.split()
+        if name in names and family == (socket.AF_INET6 if ":" in address else socket.AF_INET):
+            found.append(socket.inet_pton(family, address))
+    known = any(name in line.split() for line in open("hosts"))
+    head = query[:2] + bytes([0x81, 0x80 if known else 0x83]) + b"\0\1" + len(found).to_bytes(2, "big") + bytes(4)
+    records = b"".join(b"\xc0\x0c" + kind + b"\0\1\0\0\0\5" + len(a).to_bytes(2, "big") + a for a in found)
+    return head + query[12:at + 5] + records
 
 
 plumb()
@@ -121,7 +149,7 @@ serve(22, greet)
 serve(9000, echo)
 serve(53, any_port)
 serve(5432, any_port)
-for port in (53, 443):
+for port in (53, 443, 9001):
     threading.Thread(target=count_packets, args=(port,), daemon=True).start()
 print("ready", flush=True)
 time.sleep(600)

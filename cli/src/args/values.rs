@@ -164,7 +164,7 @@ macro_rules! choice {
     };
 }
 
-choice!(Network { "names" => Network::Names, "none" => Network::None, "host" => Network::Host });
+choice!(Network { "names" => Network::Names, "none" => Network::None, "bridge" => Network::Bridge, "host" => Network::Host });
 choice!(Profile { "default" => Profile::Default, "strict" => Profile::Strict });
 choice!(Userns { "auto" => Userns::Auto, "keep-id" => Userns::KeepId, "single" => Userns::Single });
 choice!(LimitMode { "enforce" => LimitMode::Enforce, "best-effort" => LimitMode::BestEffort });

@@ -132,7 +132,7 @@ fn words_of_a_set() {
         LimitMode::read("besteffort").unwrap_err().to_string(),
         "it is one of enforce, best-effort; did you mean \"best-effort\"?"
     );
-    assert_eq!(Network::read("bridge").unwrap_err().to_string(), "it is one of names, none, host");
+    assert_eq!(Network::read("nat").unwrap_err().to_string(), "it is one of names, none, bridge, host");
     for (words, table) in [(Profile::WORDS, Profile::TABLE.len()), (Tty::WORDS, Tty::TABLE.len())] {
         assert_eq!(words.len(), table);
     }

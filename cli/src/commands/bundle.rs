@@ -72,10 +72,10 @@ pub(crate) fn run(mut args: Args) -> Result<i32, CliError> {
     let ready = start::plan(&Typed { cell: args.cell.clone(), start: StartFlags::default(), words })?;
     let form = args.form(ready.resolved.cell.read_only);
     let mut cell = for_runtimes(ready.resolved.cell, &ready.host);
-    if cell.network == Network::Names {
+    if matches!(cell.network, Network::Names | Network::Bridge) {
         if args.cell.network.is_some() {
             return Err(CliError::plain(
-                "the network `names` is made by cellblock itself, which has no part in a bundle",
+                "this network is made by cellblock itself, which has no part in a bundle",
                 "without `--net` the bundle has no network; what runs it may add one",
             ));
         }

@@ -166,6 +166,22 @@ pub(crate) enum ResolveError {
         /// The network's mode.
         mode: &'static str,
     },
+    /// A bridge forwards packets, which have no names.
+    #[error("{flag} {rule}: the network `bridge` knows addresses, not names")]
+    NameInBridge {
+        /// The flag.
+        flag: &'static str,
+        /// The rule.
+        rule: String,
+    },
+    /// A denial that a bridge could not keep.
+    #[error("{origin} denies {rule}, which the network `bridge` cannot: it knows addresses, not names")]
+    DeniedNameInBridge {
+        /// Where it is denied.
+        origin: String,
+        /// The rule.
+        rule: String,
+    },
     /// A list of what a cell may reach, at a path that depends on where one stands.
     #[error("{origin}: the path {text:?} must be absolute, or begin with ~ or a variable")]
     RelativeFilter {
@@ -211,6 +227,10 @@ impl ResolveError {
             Self::Source { path, source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 format!("a mount's source must exist; for a new folder: mkdir -p {}", path.display())
             }
+            Self::NameInBridge { .. } => {
+                "the whole internet is open there; rules open private blocks (10.1.0.0/16) and ports of this host (host:3000)".to_owned()
+            }
+            Self::DeniedNameInBridge { .. } => "`--net names` decides by name".to_owned(),
             Self::NeedsNames { .. } => "it belongs to `--net names`, which is the default".to_owned(),
             Self::LeadsOut { path, .. } => format!("if you mean it, write {} in full", path.display()),
             Self::NoPlace { place, .. } => format!(

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use cellblock_bundle::cell::{Network, Reach, Said, SecretUse};
-use cellblock_egress::policy::filter;
+use cellblock_egress::policy::{Entry, Rule, Target, filter};
 
 use super::error::ResolveError;
 use super::expand::{config_path, typed_path};
@@ -35,7 +35,7 @@ pub(super) struct Asked<'a> {
 /// The rules and published ports. None in modes that have no use for them, where typing one is a mistake.
 pub(super) fn reach(asked: Asked<'_>) -> Result<(Reach, Vec<SecretWanted>), ResolveError> {
     let Asked { flags, network, .. } = asked;
-    if network != Network::Names {
+    if !matches!(network, Network::Names | Network::Bridge) {
         let typed = [
             ("--allow", !flags.allow.is_empty()),
             ("--allow-file", !flags.allow_file.is_empty()),
@@ -49,6 +49,14 @@ pub(super) fn reach(asked: Asked<'_>) -> Result<(Reach, Vec<SecretWanted>), Reso
         };
     }
     let mut reach = Reach { allow: asked.base()?, ..Reach::default() };
+    if network == Network::Bridge {
+        // What is allowed by name is on the internet, and that is open; what a name would open beyond it stays closed.
+        reach.allow.retain(|said| about_names(&said.rule).is_none());
+        let typed = flags.allow.iter().find_map(|rule| about_names(&rule.to_string()));
+        if let Some(rule) = typed {
+            return Err(ResolveError::NameInBridge { flag: "--allow", rule });
+        }
+    }
     reach.allow.extend(flags.allow.iter().map(|rule| said(rule, "--allow")));
     for file in &flags.allow_file {
         let text = typed_path(&file.to_string_lossy(), asked.host);
@@ -65,6 +73,15 @@ pub(super) fn reach(asked: Asked<'_>) -> Result<(Reach, Vec<SecretWanted>), Reso
     }
     reach.deny.extend(flags.deny.iter().map(|rule| said(rule, "--deny")));
     reach.publish.extend(flags.publish.iter().map(|port| port.0));
+    if network == Network::Bridge {
+        reach.allow.retain(|said| about_names(&said.rule).is_none());
+        // Nothing overrides a denial, and this one could not be kept.
+        if let Some((origin, rule)) =
+            reach.deny.iter().find_map(|d| Some((d.origin.clone(), denies_more_than_addresses(&d.rule)?)))
+        {
+            return Err(ResolveError::DeniedNameInBridge { origin, rule });
+        }
+    }
     let secrets = asked.secrets();
     for wanted in &secrets {
         let SecretSpec { variable, host, header, .. } = &wanted.spec;
@@ -89,6 +106,21 @@ fn placeholder() -> std::io::Result<String> {
     let mut random = [0u8; 16];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
     Ok(format!("cellblock-{:032x}", u128::from_be_bytes(random)))
+}
+
+/// The rule, if it is about names or is a set of such.
+fn about_names(rule: &str) -> Option<String> {
+    match rule.parse::<Entry>() {
+        Ok(Entry::Rule(Rule { target: Target::Addresses(_) | Target::Host, .. })) => None,
+        _ => Some(rule.to_owned()),
+    }
+}
+
+fn denies_more_than_addresses(rule: &str) -> Option<String> {
+    match rule.parse::<Entry>() {
+        Ok(Entry::Rule(Rule { target: Target::Addresses(_), .. })) => None,
+        _ => Some(rule.to_owned()),
+    }
 }
 
 fn said(rule: &RuleSpec, origin: &str) -> Said {

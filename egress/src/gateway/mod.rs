@@ -22,13 +22,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::net::SocketType;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
+mod bridge;
 mod capture;
 pub(crate) mod inside;
 mod netlink;
 pub(crate) mod sockets;
+pub mod uplink;
+pub(crate) mod walls;
 
 use inside::Inside;
 use netlink::{Kind, Netlink};
+use uplink::Uplink;
 
 /// The cell's address. Of a block that is nobody's on the internet (RFC 2544), as the made-up ones ([`crate::table`]).
 pub const CELL: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
@@ -52,6 +56,13 @@ pub enum Capture {
     Ports(Vec<u16>),
     /// Every port, by nf_tables.
     Everything,
+    /// None: packets are forwarded, as far as these rules of nf_tables let them. The ports have a listener each, for services of this machine.
+    Forward {
+        /// For `nft`.
+        rules: String,
+        /// Ports of this machine.
+        ports: Vec<u16>,
+    },
 }
 
 /// Why there is no gateway.
@@ -77,6 +88,18 @@ pub enum GatewayError {
     /// The policy needs `nft`.
     #[error("the policy opens all ports, or more than {MOST_PORTS}, which needs nf_tables and the program nft: {0}")]
     NoCapture(io::Error),
+    /// No program is there that could carry the packets of a bridge.
+    #[error("the network `bridge` needs the program pasta, or slirp4netns")]
+    NoUplink,
+    /// The device by which such a program gets them cannot be used.
+    #[error("the network `bridge` needs /dev/net/tun, which cannot be opened: {0}")]
+    NoTun(io::Error),
+    /// The rules of a bridge cannot be had.
+    #[error("the network `bridge` needs nf_tables and the program nft: {0}")]
+    NoFilter(io::Error),
+    /// The program that carries the packets of a bridge has failed; its words.
+    #[error("{0}")]
+    Uplink(String),
 }
 
 fn step<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> GatewayError {
@@ -87,6 +110,7 @@ fn step<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> GatewayErro
 #[derive(Debug)]
 pub struct Gateway {
     inside: Inside,
+    uplink: Option<Uplink>,
     v6: bool,
     capture: Capture,
     /// Answered by the resolver.
@@ -110,6 +134,7 @@ pub(crate) struct Probes {
 #[derive(Debug)]
 pub struct Space {
     inside: Inside,
+    uplink: Option<Uplink>,
 }
 
 impl Space {
@@ -126,7 +151,15 @@ impl Space {
             }
             _ => step("make the gateway's network namespace")(error),
         })?;
-        Ok(Self { inside })
+        Ok(Self { inside, uplink: None })
+    }
+
+    /// Makes the namespace of a bridge's gateway, with a device that leads out of it.
+    ///
+    /// # Errors
+    /// What this host lacks for it.
+    pub fn with_uplink() -> Result<Self, GatewayError> {
+        bridge::space()
     }
 
     /// Joins it to the network namespace `cell`, which has nothing but loopback yet, and opens its sockets. After that its thread has no
@@ -138,12 +171,24 @@ impl Space {
         let cell = cell.try_clone().map_err(step("keep the cell's network namespace"))?;
         let wanted = capture.clone();
         let made = self.inside.run(move || {
-            let sockets = join(&cell, &wanted)?;
+            let sockets = match &wanted {
+                Capture::Forward { rules, ports } => bridge::join(&cell, rules, ports)?,
+                Capture::Ports(_) | Capture::Everything => join(&cell, &wanted)?,
+            };
             lay_down_capabilities().map_err(step("give up capabilities"))?;
             Ok(sockets)
         });
         let Sockets { v6, datagrams, dns, listeners, probes } = made.map_err(step("reach the gateway"))??;
-        Ok(Gateway { inside: self.inside, v6, capture, datagrams, dns, listeners, probes: Some(probes) })
+        Ok(Gateway {
+            inside: self.inside,
+            uplink: self.uplink,
+            v6,
+            capture,
+            datagrams,
+            dns,
+            listeners,
+            probes: Some(probes),
+        })
     }
 }
 
@@ -152,6 +197,17 @@ impl Gateway {
     #[must_use]
     pub fn capture(&self) -> &Capture {
         &self.capture
+    }
+
+    /// What carries the packets of a bridge.
+    #[must_use]
+    pub fn uplink(&self) -> Option<&uplink::Kind> {
+        self.uplink.as_ref().map(|uplink| &uplink.kind)
+    }
+
+    /// Whether what carries the packets of a bridge has ended.
+    pub(crate) fn has_lost_uplink(&mut self) -> bool {
+        self.uplink.as_mut().is_some_and(Uplink::has_ended)
     }
 
     /// Whether the cell has IPv6.
@@ -188,7 +244,7 @@ fn join(cell: &OwnedFd, capture: &Capture) -> Result<Sockets, GatewayError> {
     let v6 = std::path::Path::new("/proc/thread-self/net/if_inet6").exists();
     let gateway = File::open("/proc/thread-self/ns/net").map_err(step("open the gateway's network namespace"))?;
     settle(v6).map_err(step("settle the gateway"))?;
-    plumb_gateway(cell, &gateway, v6)?;
+    plumb_gateway(cell, &gateway, v6, true)?;
     enter(cell).map_err(step("enter the cell's network namespace"))?;
     plumb_cell(v6).map_err(step("set up the cell's interface"))?;
     only_devices(&["lo", "eth0"])?;
@@ -206,7 +262,7 @@ fn join(cell: &OwnedFd, capture: &Capture) -> Result<Sockets, GatewayError> {
     }
     let (ports, transparent) = match capture {
         Capture::Ports(ports) => (ports.as_slice(), false),
-        Capture::Everything => {
+        Capture::Everything | Capture::Forward { .. } => {
             capture::everything().map_err(GatewayError::NoCapture)?;
             (&[sockets::CAPTURE][..], true)
         }
@@ -266,7 +322,8 @@ fn settle(v6: bool) -> io::Result<()> {
     Ok(())
 }
 
-fn plumb_gateway(cell: &OwnedFd, gateway: &File, v6: bool) -> Result<(), GatewayError> {
+/// With `any`, every address is the gateway's own.
+fn plumb_gateway(cell: &OwnedFd, gateway: &File, v6: bool, any: bool) -> Result<(), GatewayError> {
     let mut link = Netlink::new().map_err(step("talk to the gateway's network"))?;
     let mut veth = || link.veth("gw0", "eth0", cell.as_fd(), MTU);
     match veth() {
@@ -286,9 +343,13 @@ fn plumb_gateway(cell: &OwnedFd, gateway: &File, v6: bool) -> Result<(), Gateway
         }
         link.up(gw)?;
         link.route(Kind::UnicastFirst, CELL.into(), 32, None, gw)?;
-        link.route(Kind::Local, Ipv4Addr::UNSPECIFIED.into(), 0, None, lo)?;
+        if any {
+            link.route(Kind::Local, Ipv4Addr::UNSPECIFIED.into(), 0, None, lo)?;
+        }
         if v6 {
             link.route(Kind::UnicastFirst, CELL_V6.into(), 128, None, gw)?;
+        }
+        if v6 && any {
             link.route(Kind::Local, Ipv6Addr::UNSPECIFIED.into(), 0, None, lo)?;
         }
         Ok(())

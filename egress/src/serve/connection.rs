@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::dial::DialError;
 use super::first::{self, Buffer, Speech};
 use super::looking::Looking;
-use super::{Shared, dial, http, lock, relay, resolver};
+use super::{Mode, Shared, dial, http, lock, relay, resolver};
 use crate::audit::{Event, Line, Protocol, Verdict as Said};
 use crate::http::denial;
 use crate::intercept::{Origin, Paths, ServeError};
@@ -142,7 +142,12 @@ async fn handle(shared: Arc<Shared>, client: TcpStream) {
     let _ = client.set_nodelay(true);
     let Ok(asked) = client.local_addr() else { return };
     let (address, port) = resolver::plain(asked);
-    let target = lock(&shared.table).name(address).cloned().map_or(Target::Address(address), Target::Name);
+    let known = match shared.settings.mode {
+        Mode::Names => lock(&shared.table).name(address).cloned(),
+        // The only connections that end here: to services of this machine.
+        Mode::Bridge => super::bridge::host_name(),
+    };
+    let target = known.map_or(Target::Address(address), Target::Name);
     let id = shared.next_id();
     let (up, down, started) = (AtomicU64::new(0), AtomicU64::new(0), Instant::now());
     let connection = Connection { shared, client, target, port, id, up, down, started };
@@ -174,6 +179,10 @@ impl Connection {
     /// To a name.
     async fn named(&self, name: &Name) -> Result<(), Stop> {
         let rule = self.decide()?;
+        if self.shared.settings.mode == Mode::Bridge {
+            let server = self.dial(name, &rule, Protocol::Tcp, Form::Look).await?;
+            return self.relay(&server).await;
+        }
         match self.port {
             HTTPS => self.tls(name, &rule, Buffer::default()).await,
             _ if self.is_looked_into(name) => self.requests(name, &rule).await,

@@ -107,16 +107,21 @@ impl Dialer {
         {
             return Ok(addresses.clone());
         }
-        let addresses: Vec<IpAddr> = nix::ifaddrs::getifaddrs()?
-            .filter_map(|interface| {
-                let address = interface.address?;
-                let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-                v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
-            })
-            .collect();
+        let addresses = own_addresses()?;
         *own = Some((Instant::now(), addresses.clone()));
         Ok(addresses)
     }
+}
+
+/// The addresses of all interfaces of this process's network namespace.
+pub(super) fn own_addresses() -> io::Result<Vec<IpAddr>> {
+    Ok(nix::ifaddrs::getifaddrs()?
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+        })
+        .collect())
 }
 
 /// The rest of a sentence about an address.

@@ -25,6 +25,7 @@ use crate::name::Pattern;
 use crate::policy::{Policy, PolicyError, Written};
 use crate::table::Table;
 
+mod bridge;
 mod check;
 mod connection;
 mod dial;
@@ -45,6 +46,8 @@ use rules::Rules;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
+    /// How it reaches the outside.
+    pub mode: Mode,
     /// The cell's name, for the hints in denials.
     pub cell: String,
     /// What it may reach.
@@ -87,6 +90,16 @@ impl std::fmt::Debug for Hidden {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("***")
     }
+}
+
+/// How a cell reaches the outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// By name: each connection ends in the gateway and is decided on.
+    Names,
+    /// By address: packets are forwarded, but to this machine and to what is not public.
+    Bridge,
 }
 
 /// Most connections at a time, unless said otherwise.
@@ -156,6 +169,7 @@ pub struct Network {
     control: Option<StdUnixListener>,
     interceptor: Option<(Interceptor, String)>,
     space: gateway::Space,
+    own: Vec<std::net::IpAddr>,
 }
 
 impl Network {
@@ -165,7 +179,10 @@ impl Network {
     /// # Errors
     /// See [`ServeError`].
     pub fn prepare(settings: Settings, control: Option<StdUnixListener>) -> Result<Self, ServeError> {
-        let space = gateway::Space::new()?;
+        let space = match settings.mode {
+            Mode::Names => gateway::Space::new()?,
+            Mode::Bridge => gateway::Space::with_uplink()?,
+        };
         let rules = Rules::new(settings.allow.clone(), settings.deny.clone())?;
         let interceptor = looking::interceptor(&rules.policy(), &settings.secrets, settings.roots.as_deref())?;
         let audit = Audit::open(&settings.audit).map_err(step("open the audit"))?;
@@ -180,7 +197,8 @@ impl Network {
                 Ok((listener, publish.port))
             })
             .collect::<Result<_, ServeError>>()?;
-        Ok(Self { rules, settings, audit, names, published, control, interceptor, space })
+        let own = dial::own_addresses().map_err(step("look at this machine's addresses"))?;
+        Ok(Self { rules, settings, audit, names, published, control, interceptor, space, own })
     }
 
     /// What the cell has to trust, as a PEM file: the host's roots and the cell's own authority. `None` if nothing is looked into.
@@ -194,7 +212,11 @@ impl Network {
     /// # Errors
     /// See [`ServeError`].
     pub fn join(self, cell: OwnedFd) -> Result<Ready, ServeError> {
-        let capture = self.rules.policy().ports(gateway::MOST_PORTS).map_or(Capture::Everything, Capture::Ports);
+        let policy = self.rules.policy();
+        let capture = match self.settings.mode {
+            Mode::Names => policy.ports(gateway::MOST_PORTS).map_or(Capture::Everything, Capture::Ports),
+            Mode::Bridge => bridge::capture(&policy, &self.own)?,
+        };
         let gateway = self.space.join(&cell, capture)?;
         let inside = if self.published.is_empty() {
             None
@@ -214,6 +236,7 @@ impl Network {
             published: self.published,
             control: self.control,
             interceptor: self.interceptor.map(|(interceptor, _)| interceptor),
+            own: self.own,
         })
     }
 }
@@ -230,6 +253,7 @@ pub struct Ready {
     published: Vec<(StdListener, u16)>,
     control: Option<StdUnixListener>,
     interceptor: Option<Interceptor>,
+    own: Vec<std::net::IpAddr>,
 }
 
 /// The file that says how many addresses were given, and the table that goes on from there.
@@ -381,11 +405,14 @@ impl Ready {
         let probes = self.gateway.probes.take();
         let port = match self.gateway.capture() {
             Capture::Ports(ports) => ports.iter().copied().find(|port| *port != gateway::sockets::DNS),
-            Capture::Everything => Some(80),
+            Capture::Everything | Capture::Forward { .. } => Some(80),
         };
+        let mode = self.settings.mode;
         let shared = self.spawn().map_err(step("serve"))?;
-        if let Some(probes) = probes {
-            check::check(probes, port).await.map_err(ServeError::Check)?;
+        match (probes, mode) {
+            (Some(probes), Mode::Names) => check::check(probes, port).await.map_err(ServeError::Check)?,
+            (Some(probes), Mode::Bridge) => bridge::check(probes).await.map_err(ServeError::Check)?,
+            (None, _) => {}
         }
         shared.checking.store(false, Ordering::Relaxed);
         let why = Some(format!("{}{}", shared.capture, if shared.v6 { "" } else { ", no IPv6" }));
@@ -404,6 +431,7 @@ impl Ready {
             published,
             control,
             interceptor,
+            own,
         } = self;
         let listeners = std::mem::take(&mut gateway.listeners);
         let datagrams = gateway.datagrams.try_clone()?;
@@ -411,6 +439,10 @@ impl Ready {
         let capture = match gateway.capture() {
             Capture::Ports(ports) => format!("a listener on each of {} ports", ports.len()),
             Capture::Everything => "every port, by nf_tables".to_owned(),
+            Capture::Forward { .. } => {
+                let by = gateway.uplink().map(ToString::to_string).unwrap_or_default();
+                format!("a bridge by {by}: packets are forwarded, connections not seen one by one")
+            }
         };
         let shared = Arc::new(Shared {
             room: Arc::new(Semaphore::new(settings.connections)),
@@ -429,8 +461,17 @@ impl Ready {
             cut: AtomicU64::new(0),
             gateway: Mutex::new(gateway),
         });
-        tokio::spawn(resolver::datagrams(Arc::clone(&shared), datagrams));
-        tokio::spawn(resolver::streams(Arc::clone(&shared), dns));
+        match shared.settings.mode {
+            Mode::Names => {
+                tokio::spawn(resolver::datagrams(Arc::clone(&shared), datagrams));
+                tokio::spawn(resolver::streams(Arc::clone(&shared), dns));
+            }
+            Mode::Bridge => {
+                tokio::spawn(bridge::datagrams(datagrams));
+                tokio::spawn(bridge::streams(Arc::clone(&shared), dns));
+                tokio::spawn(bridge::watch(Arc::clone(&shared), own));
+            }
+        }
         for listener in listeners {
             tokio::spawn(connection::accept(Arc::clone(&shared), TcpListener::from_std(listener)?));
         }

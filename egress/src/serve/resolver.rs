@@ -14,13 +14,13 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use super::Shared;
 
 /// Longest query. Over UDP nobody has reason for more; over TCP the length has two bytes.
-const MAX: usize = 4096;
+pub(super) const MAX: usize = 4096;
 
 /// Queries answered a second; more are dropped, which resolvers take for a loss and ask again.
 const RATE: u32 = 2000;
 
 /// How long a connection may be silent.
-const IDLE: Duration = Duration::from_secs(10);
+pub(super) const IDLE: Duration = Duration::from_secs(10);
 
 /// Answers over UDP for as long as the runtime lives.
 pub(super) async fn datagrams(shared: Arc<Shared>, socket: OwnedFd) -> io::Result<()> {
@@ -46,7 +46,7 @@ pub(super) async fn datagrams(shared: Arc<Shared>, socket: OwnedFd) -> io::Resul
 }
 
 /// Where a packet came from, and the address it was sent to.
-struct Packet {
+pub(super) struct Packet {
     from: SockaddrStorage,
     asked: Asked,
 }
@@ -56,7 +56,7 @@ enum Asked {
     V6(libc::in6_addr),
 }
 
-fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Packet)> {
+pub(super) fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Packet)> {
     let mut space = nix::cmsg_space!(libc::in_pktinfo, libc::in6_pktinfo);
     let mut parts = [io::IoSliceMut::new(buffer)];
     let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty())?;
@@ -72,7 +72,7 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Packet)>
 }
 
 /// The source is the address that was asked: clients drop answers of others. Interface 0: any.
-fn send(socket: &UdpSocket, packet: &Packet, answer: &[u8]) -> io::Result<()> {
+pub(super) fn send(socket: &UdpSocket, packet: &Packet, answer: &[u8]) -> io::Result<()> {
     let parts = [io::IoSlice::new(answer)];
     let out = |control: ControlMessage<'_>| {
         sendmsg(socket.as_raw_fd(), &parts, &[control], MsgFlags::MSG_DONTWAIT, Some(&packet.from))

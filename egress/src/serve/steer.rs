@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
-use super::{Shared, connection, lock};
+use super::{Mode, Shared, connection, lock};
 use crate::audit::{Event, Line, Verdict};
 use crate::control::{MAX_MESSAGE, Reply, Request, Show, Shown};
 use crate::gateway::Capture;
@@ -52,6 +52,9 @@ async fn one(shared: &Arc<Shared>, stream: UnixStream) -> io::Result<()> {
 }
 
 async fn answer(shared: &Arc<Shared>, request: Request) -> Reply {
+    if shared.settings.mode == Mode::Bridge && !matches!(request, Request::Show) {
+        return Reply::Failed { why: "the rules of a bridge are those of its start: start the cell anew".to_owned() };
+    }
     let done = match request {
         Request::Show => return Reply::Show(Box::new(show(shared))),
         Request::Allow { entry, origin, seconds } => {

@@ -166,7 +166,7 @@ fn common(about: About<'_>, passwd: &str, group: &str) -> Vec<Entry> {
     entries.extend([
         Entry::file("/etc/passwd", with_user(passwd, user)),
         Entry::file("/etc/group", with_group(group, user)),
-        Entry::file("/etc/hosts", format!("127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t{}\n", about.hostname)),
+        Entry::file("/etc/hosts", hosts(about)),
         Entry::file("/etc/hostname", format!("{}\n", about.hostname)),
         Entry::file("/etc/machine-id", format!("{}\n", machine_id(about.name))),
         Entry::file("/etc/resolv.conf", resolv_conf(about)),
@@ -175,12 +175,21 @@ fn common(about: About<'_>, passwd: &str, group: &str) -> Vec<Entry> {
     entries
 }
 
+fn hosts(about: About<'_>) -> String {
+    let mut text = format!("127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.1.1\t{}\n", about.hostname);
+    if about.network == Network::Bridge {
+        // The gateway (egress), where the services of this machine are that rules open. With `names` its own resolver knows these.
+        text += "198.18.0.1\thost.docker.internal host.containers.internal host.cellblock.internal\n";
+    }
+    text
+}
+
 fn resolv_conf(about: About<'_>) -> String {
     match (about.network, about.resolv_conf) {
         (Network::Host, Some(text)) => text.to_owned(),
         (Network::Host, None) => "# The host's /etc/resolv.conf could not be read.\n".into(),
         // The gateway's address (egress). Names with one label are asked for too: the policy may know them.
-        (Network::Names, _) => "nameserver 198.18.0.1\noptions timeout:2 attempts:2\n".into(),
+        (Network::Names | Network::Bridge, _) => "nameserver 198.18.0.1\noptions timeout:2 attempts:2\n".into(),
         (Network::None, _) => "# This cell has no network.\n".into(),
     }
 }
