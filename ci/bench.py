@@ -72,7 +72,7 @@ def versions():
 
 def candidates():
     """Every command that can be timed, by name, with its worker."""
-    run = lambda *flags: [cellblock, "run", "--yes", *flags, "--", "true"]
+    run = lambda *flags: [cellblock, "run", "--yes", "--net", "none", *flags, "--", "true"]
     yield "cellblock host", run("--image", "host"), here
     yield "cellblock alpine", run("--image", "alpine"), here
     if rootless:
@@ -142,7 +142,7 @@ def main():
     if "crun exec" in execs:
         for_crun.run([*options, "delete", "--force", "bench-x"])
     many = f"import subprocess,sys; c=[subprocess.Popen(sys.argv[1:],stdin=-3,stdout=-3,stderr=-3) for _ in range(100)]; print(sum(p.wait()==0 for p in c))"
-    code, total, text = here.run(["python3", "-c", many, cellblock, "run", "--image", "host", "--", "true"])
+    code, total, text = here.run(["python3", "-c", many, cellblock, "run", "--net", "none", "--image", "host", "--", "true"])
     print(f"100 at once: {text.strip()} succeeded, {total * os.cpu_count() / 100:.1f} ms each per core")
     if shutil.which("podman"):
         # Ends the process that rootless podman leaves behind to hold its namespaces.

@@ -123,6 +123,7 @@ fn exec_is_as_confined_as_the_cell() {
     let world = World::new();
     world.cellblock("run -d --name c -- sleep 100").ok();
     let inside = |word: &str| world.cellblock(&format!("exec c -- sh -c 'grep {word} /proc/self/status'")).ok();
+    world.wait("the command itself", || world.cellblock("exec c -- test -e /proc/2/status").run().code() == Some(0));
     let first = |word: &str| world.cellblock(&format!("exec c -- sh -c 'grep {word} /proc/2/status'")).ok();
     for word in ["CapBnd", "CapPrm", "CapEff", "NoNewPrivs", "Seccomp:"] {
         assert_eq!(inside(word), first(word), "{word}");

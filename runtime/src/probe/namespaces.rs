@@ -1,5 +1,6 @@
 //! Probes of namespaces: the two user namespaces, and what has to be made or mounted inside them.
 
+use cellblock_egress::gateway::{Capture, GatewayError, Space};
 use cellblock_sys::namespace;
 use cellblock_sys::process::SingleThreaded;
 use rustix::fd::OwnedFd;
@@ -132,6 +133,7 @@ pub(super) fn inside(facts: &Facts, alone: &SingleThreaded) -> Vec<Finding> {
     vec![
         own_namespaces(facts, alone),
         network(facts, alone),
+        network_by_name(facts, alone),
         proc(facts, alone),
         cgroup2(facts, alone),
         terminals(facts, alone),
@@ -188,6 +190,33 @@ fn network(facts: &Facts, alone: &SingleThreaded) -> Finding {
         )
         .note("a kernel with CONFIG_NET_NS, and `user.max_net_namespaces` above 0"),
     }
+}
+
+/// The gateway of the network by name, by making one: in the namespaces of a cell, for here only the kernel is asked.
+fn network_by_name(facts: &Facts, alone: &SingleThreaded) -> Finding {
+    const ID: &str = "network-names";
+    const TITLE: &str = "network by name";
+    let outcome = in_new_cell(facts, alone, UnshareFlags::NEWNET, |_| {
+        cellblock_sys::net::loopback_up().map_err(|e| Failure::new("loopback", e))?;
+        let made = std::fs::File::open("/proc/self/ns/net")
+            .map_err(|e| GatewayError::Check(e.to_string()))
+            .and_then(|cell| Space::new()?.join(&cell.into(), Capture::Ports(vec![443])));
+        // As words: what fails may be more than one system call.
+        Ok(made.err().map(|e| e.to_string()).unwrap_or_default())
+    });
+    let why = match outcome {
+        Ok(why) if why.is_empty() => return Finding::ok(ID, TITLE, "a gateway can be made"),
+        Ok(why) => why,
+        Err(failure) => failure.to_string(),
+    };
+    Finding::lacks(
+        ID,
+        TITLE,
+        State::Degraded,
+        why,
+        "cells have no network (`--net none`), or share the host's (`--net host`)",
+    )
+    .note("a kernel with CONFIG_VETH (`sudo modprobe veth`)")
 }
 
 fn proc(facts: &Facts, alone: &SingleThreaded) -> Finding {
