@@ -8,13 +8,14 @@ use cellblock_tests::internet::Internet;
 
 /// Whether a bridge can be made here: the device that carries packets to user space has to be open to this user. Where it is not, that is
 /// what the error must say.
+#[expect(clippy::print_stdout, reason = "CI counts the lines that say SKIP")]
 fn possible(internet: &Internet) -> bool {
     if std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun").is_ok() {
         return true;
     }
     let done = internet.cellblock("run --image host --net bridge -- true").fails(125);
     done.says("/dev/net/tun").says("hint:");
-    eprintln!("SKIP: this user may not open /dev/net/tun; that the error says so was tested");
+    println!("SKIP: this user may not open /dev/net/tun; that the error says so was tested");
     false
 }
 
@@ -238,7 +239,12 @@ fn rules_about_names_have_no_place_in_a_bridge() {
     let run = |flags: &str| internet.cellblock(&format!("run --image host --net bridge {flags} -- true"));
     run("--allow example.com").fails(125).says("addresses, not names");
     run("--deny example.com").fails(125).says("addresses, not names");
+    run("--secret TOKEN=env:HOME@example.com").fails(125).says("--secret");
     run("--deny @dev").fails(125).says("addresses, not names");
+    run("--deny 10.0.0.0/8 --deny host:3000 --dry-run").ok();
+    internet.world.configure("defaults:\n  allow: [good.example, 10.1.0.0/16]\n");
+    let plan = run("--dry-run --json").ok();
+    assert!(plan.contains("10.1.0.0/16") && !plan.contains("good.example"), "{plan}");
     internet.world.configure("defaults:\n  deny: [bad.example]\n");
     run("").fails(125).says("bad.example").says("addresses, not names");
 }
@@ -370,4 +376,31 @@ fn a_bridge_that_broke_is_made_again() {
     assert_ne!(uplinks(&internet), before);
     internet.cellblock("stop -t 0 n").ok();
     assert!(uplinks(&internet).is_empty() && world.leftovers().is_empty());
+}
+
+/// An address that this host gets while the cell runs belongs to it too. Only as root: others cannot give the world's host one from outside.
+#[test]
+fn an_address_that_this_host_gets_later_is_closed_too() {
+    let internet = world();
+    if !cellblock_tests::is_root() || !possible(&internet) {
+        return;
+    }
+    let world = &internet.world;
+    let greeter = Greeter::new(&internet, "::");
+    let script = format!(
+        "while True:\n    open('state', 'w').write(str(raw('93.184.216.99', 22))[:6] + str(raw('93.184.216.99', {})))\n    time.sleep(0.1)\n",
+        greeter.1
+    );
+    world.write("home/demo/t.py", &format!("{}\n{script}", include_str!("../data/client.py")));
+    internet.cellblock("run -d --rm --name n --image host --net bridge -- python3 t.py").ok();
+    let state = || std::fs::read_to_string(world.path("home/demo/state")).unwrap_or_default();
+    world.wait("somebody else's address", || state().starts_with("b'SSH-"));
+    let before = uplinks(&internet);
+    internet.call(Path::new("ip"), &["addr", "add", "93.184.216.99/32", "dev", "up0"]).ok();
+    world.wait("a network that knows it", || uplinks(&internet).len() == 1 && uplinks(&internet) != before);
+    let url = format!("http://93.184.216.99:{}/", greeter.1);
+    let host = internet.call(Path::new("curl"), &["-sS", "-m", "5", "--http0.9", &url]).run();
+    assert_eq!(host.stdout(), "from the host\n", "the host itself reaches it");
+    world.wait("the closed address", || state() == "ConnecConnectionRefusedError");
+    internet.cellblock("stop -t 0 n").ok();
 }

@@ -103,7 +103,8 @@ pub(crate) struct CellFlags {
     #[arg(long, value_name = "MODE", value_parser = choice::<Userns>(), help_heading = "Files")]
     pub(crate) userns: Option<Userns>,
 
-    /// Connect the cell: names for what is allowed by name (the default), none, or host for the host's own network
+    /// Connect the cell: names for what is allowed by name (the default), none, bridge for the whole internet but nothing
+    /// nearer, or host for the host's own network
     #[arg(long, visible_alias = "net", value_name = "MODE", value_parser = choice::<Network>(), help_heading = "Network")]
     pub(crate) network: Option<Network>,
     /// Let the cell reach this: HOST[:PORTS], *.DOMAIN, ADDRESS/BITS, host:PORT for a service of this machine, or @SET

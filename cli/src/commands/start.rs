@@ -60,10 +60,13 @@ pub(crate) fn plan(typed: &Typed) -> Result<Ready, CliError> {
     let wanted = resolve::image(inputs)?;
     let (image, note) = Image::find(&wanted, &host)?;
     let mut resolved = resolve::resolve(inputs, &wanted, &image.facts())?;
-    if let (Network::Names, Some(project)) = (resolved.cell.network, &project) {
+    if let (Network::Names | Network::Bridge, Some(project)) = (resolved.cell.network, &project) {
         let saved = saved_rules(&place::rules_file(&host, &project.id))?;
         saved.add_to(&mut resolved.cell.reach, !typed.cell.no_default_allow);
         resolve::add_trust(&resolved.cell.reach, &mut resolved.cell.env);
+    }
+    if resolved.cell.network == Network::Bridge {
+        resolve::keep_addresses(&mut resolved.cell.reach)?;
     }
     for note in note.iter().chain(&resolved.notes) {
         say(&format!("cellblock: {note}"));

@@ -76,7 +76,8 @@ pub(crate) struct Settings {
     #[schemars(default, schema_with = "words::<Profile>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) profile: Option<Located<Profile>>,
-    /// The network: names for what is allowed by name (the default), none, or host for the host's own.
+    /// The network: names for what is allowed by name (the default), none, bridge for the whole internet but nothing nearer, or host for the
+    /// host's own.
     #[schemars(default, schema_with = "words::<Network>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) network: Option<Located<Network>>,

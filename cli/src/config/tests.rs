@@ -132,7 +132,7 @@ fn mistakes_are_told_with_their_line() {
         ),
         (
             "defaults:\n  network: hots\n",
-            "c.yaml:2:12: invalid value \"hots\" for `network`: it is one of names, none, host; did you mean \"host\"?",
+            "c.yaml:2:12: invalid value \"hots\" for `network`: it is one of names, none, bridge, host; did you mean \"host\"?",
         ),
         (
             "defaults:\n  memory: 2x\n",

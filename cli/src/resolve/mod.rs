@@ -31,7 +31,7 @@ pub(crate) use ids::ids_for;
 pub(crate) use image::{ImageFacts, ImageRequest};
 pub(crate) use names::{default_name, numbered};
 pub(crate) use origin::{Explained, Origin, Sourced};
-pub(crate) use reach::SecretWanted;
+pub(crate) use reach::{SecretWanted, keep_addresses};
 
 use cellblock_egress::policy::Entry;
 

@@ -49,13 +49,10 @@ pub(super) fn reach(asked: Asked<'_>) -> Result<(Reach, Vec<SecretWanted>), Reso
         };
     }
     let mut reach = Reach { allow: asked.base()?, ..Reach::default() };
-    if network == Network::Bridge {
-        // What is allowed by name is on the internet, and that is open; what a name would open beyond it stays closed.
-        reach.allow.retain(|said| about_names(&said.rule).is_none());
-        let typed = flags.allow.iter().find_map(|rule| about_names(&rule.to_string()));
-        if let Some(rule) = typed {
-            return Err(ResolveError::NameInBridge { flag: "--allow", rule });
-        }
+    if network == Network::Bridge
+        && let Some(rule) = flags.allow.iter().map(ToString::to_string).find(|rule| about_names(rule))
+    {
+        return Err(ResolveError::NameInBridge { flag: "--allow", rule });
     }
     reach.allow.extend(flags.allow.iter().map(|rule| said(rule, "--allow")));
     for file in &flags.allow_file {
@@ -74,13 +71,13 @@ pub(super) fn reach(asked: Asked<'_>) -> Result<(Reach, Vec<SecretWanted>), Reso
     reach.deny.extend(flags.deny.iter().map(|rule| said(rule, "--deny")));
     reach.publish.extend(flags.publish.iter().map(|port| port.0));
     if network == Network::Bridge {
-        reach.allow.retain(|said| about_names(&said.rule).is_none());
-        // Nothing overrides a denial, and this one could not be kept.
-        if let Some((origin, rule)) =
-            reach.deny.iter().find_map(|d| Some((d.origin.clone(), denies_more_than_addresses(&d.rule)?)))
-        {
-            return Err(ResolveError::DeniedNameInBridge { origin, rule });
-        }
+        keep_addresses(&mut reach)?;
+        // They are put into requests to names. Those of the configuration stay on the host: without them a request is refused, and no more.
+        return if flags.secret.is_empty() {
+            Ok((reach, Vec::new()))
+        } else {
+            Err(ResolveError::NeedsNames { flag: "--secret", mode: crate::args::values::word(network) })
+        };
     }
     let secrets = asked.secrets();
     for wanted in &secrets {
@@ -108,19 +105,21 @@ fn placeholder() -> std::io::Result<String> {
     Ok(format!("cellblock-{:032x}", u128::from_be_bytes(random)))
 }
 
-/// The rule, if it is about names or is a set of such.
-fn about_names(rule: &str) -> Option<String> {
-    match rule.parse::<Entry>() {
-        Ok(Entry::Rule(Rule { target: Target::Addresses(_) | Target::Host, .. })) => None,
-        _ => Some(rule.to_owned()),
+/// Keeps of `reach` what has a meaning for a bridge, whose packets have no names. What is allowed by name is on the internet, and that is open; what
+/// such a rule would open beyond it stays closed. A denial by name could not be kept, and nothing may override a denial.
+pub(crate) fn keep_addresses(reach: &mut Reach) -> Result<(), ResolveError> {
+    reach.allow.retain(|said| !about_names(&said.rule));
+    match reach.deny.iter().find(|said| about_names(&said.rule)) {
+        Some(Said { rule, origin }) => {
+            Err(ResolveError::DeniedNameInBridge { origin: origin.clone(), rule: rule.clone() })
+        }
+        None => Ok(()),
     }
 }
 
-fn denies_more_than_addresses(rule: &str) -> Option<String> {
-    match rule.parse::<Entry>() {
-        Ok(Entry::Rule(Rule { target: Target::Addresses(_), .. })) => None,
-        _ => Some(rule.to_owned()),
-    }
+/// Whether it is a rule about names, or a set of such.
+fn about_names(rule: &str) -> bool {
+    !matches!(rule.parse(), Ok(Entry::Rule(Rule { target: Target::Addresses(_) | Target::Host, .. })))
 }
 
 fn said(rule: &RuleSpec, origin: &str) -> Said {

@@ -27,13 +27,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often this machine's addresses are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// An address that no rule can open (RFC 5737), for the self-check.
-const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// An address that no rule can open, of the block of the gateway's own (RFC 2544), for the self-check.
+const NOBODY: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 3);
 
 /// What the gateway is to do.
 pub(super) fn capture(policy: &Policy, own: &[IpAddr]) -> Result<Capture, ServeError> {
     // A name has no meaning for packets: to leave such a denial out would be to break it.
-    if let Some(denied) = policy.deny_rules().iter().find(|d| !matches!(d.rule.target, Target::Addresses(_))) {
+    if let Some(denied) = policy.deny_rules().iter().find(|d| matches!(d.rule.target, Target::Names(_))) {
         let why = format!("{}: the network `bridge` knows addresses and cannot deny {}", denied.origin, denied.rule);
         return Err(step("keep the rules")(io::Error::new(io::ErrorKind::Unsupported, why)));
     }

@@ -4,6 +4,7 @@
 //! the caller's state is untouched and a kernel, a container around us or a security module is asked rather than guessed at. Settings
 //! are only read to say *why* something failed. [`run`] needs a process with one thread, as all that forks here.
 
+mod bridge;
 mod child;
 mod fixes;
 mod host;
@@ -156,6 +157,7 @@ pub fn run(facts: &Facts, alone: &SingleThreaded) -> Vec<Finding> {
     // Without user namespaces the rest would only fail with the same words.
     if users {
         all.extend(namespaces::inside(facts, alone));
+        all.push(bridge::bridge());
         all.extend(storage::overlay(facts, alone));
         all.extend(storage::id_mapped(facts, alone));
         all.extend(host::limits(facts, alone));
