@@ -120,7 +120,7 @@ impl Dialer {
 }
 
 /// The rest of a sentence about an address.
-fn leads(why: &Why<'_>) -> String {
+pub(super) fn leads(why: &Why<'_>) -> String {
     match why {
         Why::Kind(class) => match class.word() {
             Some(word) => format!("which is {} (the rule would need the word `{word}`)", class.words()),

@@ -31,6 +31,7 @@ mod dial;
 mod first;
 mod http;
 mod looking;
+mod passage;
 mod publish;
 mod relay;
 mod resolver;
@@ -57,6 +58,8 @@ pub struct Settings {
     pub audit: PathBuf,
     /// Where it is kept how many made-up addresses the cell has been given: a network that takes the place of one that died gives none again.
     pub names: PathBuf,
+    /// Where it is kept what was denied while the cell ran: a network that takes the place of one that died denies it still.
+    pub denied: PathBuf,
     /// What is put into requests outside.
     pub secrets: Vec<Secret>,
     /// The host's root certificates (PEM), where connections are looked into.
@@ -166,7 +169,9 @@ impl Network {
     /// See [`ServeError`].
     pub fn prepare(settings: Settings, control: Option<StdUnixListener>) -> Result<Self, ServeError> {
         let space = gateway::Space::new()?;
-        let rules = Rules::new(settings.allow.clone(), settings.deny.clone())?;
+        let (denied, later) = denied_later(&settings.denied).map_err(step("open the list of what was denied"))?;
+        let deny = settings.deny.iter().cloned().chain(later).collect();
+        let rules = Rules::new(settings.allow.clone(), deny, denied)?;
         let interceptor = looking::interceptor(&rules.policy(), &settings.secrets, settings.roots.as_deref())?;
         let audit = Audit::open(&settings.audit).map_err(step("open the audit"))?;
         let names = names_given(&settings.names).map_err(step("open the list of names"))?;
@@ -244,8 +249,18 @@ fn names_given(path: &std::path::Path) -> io::Result<(std::fs::File, Table)> {
     Ok((file, Table::after(given)))
 }
 
-/// Descriptors of a connection: two sockets, and two pipes when it is a long transfer.
-const DESCRIPTORS: u64 = 6;
+/// The file of what was denied while the cell ran, and what stands there. A line that cannot be read is an error: it denied something.
+fn denied_later(path: &std::path::Path) -> io::Result<(std::fs::File, Vec<Written>)> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let mut text = String::new();
+    io::Read::read_to_string(&mut file, &mut text)?;
+    let written = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    Ok((file, written))
+}
+
+/// Descriptors of a connection: two sockets, and two pipes when it is a long transfer; and one to a server, for those that are looked into.
+const DESCRIPTORS: u64 = 7;
 
 /// Lets this process have as many descriptors as it may; returns for how many connections they are enough.
 fn raise_descriptor_limit() -> usize {
@@ -273,6 +288,8 @@ struct Shared {
     dialer: Dialer,
     interceptor: Option<Interceptor>,
     room: Arc<Semaphore>,
+    /// For connections to servers, where the cell's are looked into.
+    upstreams: Arc<Semaphore>,
     last_id: AtomicU64,
     /// While the self-check runs: what it is refused is no news.
     checking: AtomicBool,
@@ -414,6 +431,7 @@ impl Ready {
         };
         let shared = Arc::new(Shared {
             room: Arc::new(Semaphore::new(settings.connections)),
+            upstreams: Arc::new(Semaphore::new(settings.connections)),
             settings,
             v6: gateway.has_v6(),
             capture,
