@@ -194,7 +194,9 @@ while ask(stream) != '200':
     open('state', 'w').write('begun')
     time.sleep(0.05)
     stream = connect()
-open('state', 'w').write('open')
+# One that was made under the new rule.
+stream = connect()
+open('state', 'w').write('open ' + ask(stream))
 while ask(stream) == '200':
     time.sleep(0.05)
 print(ask(stream), ask(connect()))
@@ -209,7 +211,7 @@ print(ask(stream), ask(connect()))
     let state = || std::fs::read_to_string(world.path("home/demo/state")).unwrap_or_default();
     world.wait("the client", || state() == "begun");
     internet.cellblock("net allow allowed.test t --for 2s").ok();
-    world.wait("the tunnel", || state() == "open");
+    world.wait("the tunnel", || state() == "open 200");
     let output = child.wait_with_output().expect("its output");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "end 403\n");
 }
