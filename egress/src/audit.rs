@@ -153,6 +153,9 @@ const MOST: usize = 1024;
 /// Most denials and look-ups written a second; the others are only counted, all in one line.
 const RATE: u32 = 200;
 
+/// Longest text that a cell has a say in, in bytes. Much longer ones would push what else it did out of the files in seconds.
+const MAX_TEXT: usize = 1024;
+
 /// Largest file in bytes. A full one is renamed to `….1`, in place of an older one.
 pub const MAX_FILE: u64 = 16 << 20;
 
@@ -193,7 +196,10 @@ impl Audit {
     ///
     /// # Errors
     /// Those of `write(2)`: the decision has then not been written, and what was allowed must not happen.
-    pub fn line(&mut self, line: Line) -> io::Result<()> {
+    pub fn line(&mut self, mut line: Line) -> io::Result<()> {
+        for text in [&mut line.method, &mut line.path, &mut line.why].into_iter().flatten() {
+            shorten(text);
+        }
         let repeats = matches!(line.event, Event::Dns) || line.verdict == Verdict::Deny;
         if !repeats {
             return self.write(&line);
@@ -260,6 +266,16 @@ impl Audit {
 impl Drop for Audit {
     fn drop(&mut self) {
         let _ = self.flush();
+    }
+}
+
+/// Cuts what is too long, and says how long it was.
+fn shorten(text: &mut String) {
+    let length = text.len();
+    if length > MAX_TEXT {
+        let end = (0..=MAX_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(&format!("… ({length} bytes)"));
     }
 }
 

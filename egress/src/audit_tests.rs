@@ -60,3 +60,19 @@ fn a_full_file_makes_way() {
     assert_eq!(lines(&path).len(), 1);
     assert!(dir.path().join("a.jsonl.1").exists());
 }
+
+#[test]
+fn what_is_too_long_is_cut_and_says_so() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("a.jsonl");
+    let mut audit = Audit::open(&path).expect("a file");
+    for (letter, count) in [("a", 1000), ("\u{9b}", 5000)] {
+        let line = Line { path: Some(letter.repeat(count)), ..Line::new(Event::Request, Verdict::Allow) };
+        audit.line(line).expect("written");
+    }
+    let text = std::fs::read_to_string(&path).expect("text");
+    let paths: Vec<String> =
+        text.lines().map(|line| serde_json::from_str::<Line>(line).expect("a line").path.expect("a path")).collect();
+    assert_eq!(paths[0], "a".repeat(1000));
+    assert!(paths[1].len() < 1100 && paths[1].ends_with("\u{9b}… (10000 bytes)"), "{}", paths[1]);
+}

@@ -23,9 +23,17 @@ pub fn remove(dirs: &Dirs, claim: Claim, keep: bool) {
         remove_below(&dirs.data.join("cells"), &claim.name);
     }
     // The record goes last but for the lock: as long as it is there, a later command knows what is left to do.
-    for name in
-        [state::STAGE, "control.sock", "net.sock", "net.names", "running.json", "running.tmp", "cell.tmp", "cell.json"]
-    {
+    for name in [
+        state::STAGE,
+        "control.sock",
+        "net.sock",
+        "net.names",
+        "net.denied",
+        "running.json",
+        "running.tmp",
+        "cell.tmp",
+        "cell.json",
+    ] {
         remove_below(&claim.dir, name);
     }
     if let Some(cells) = claim.dir.parent() {

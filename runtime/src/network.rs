@@ -119,6 +119,7 @@ pub(crate) fn settings(start: &Start) -> Result<Settings, NetworkError> {
         publish: cell.reach.publish.iter().map(|p| serve::Publish { host: p.host, port: p.port }).collect(),
         audit: dirs.audit(&cell.name),
         names: dirs.cell(&cell.name).join("net.names"),
+        denied: dirs.cell(&cell.name).join("net.denied"),
         secrets: secrets(start)?,
         roots: start.roots.clone(),
         connections: serve::CONNECTIONS,
@@ -245,8 +246,8 @@ impl Connected {
         self.egress.as_mut().map_or(Ok(()), Egress::ready)
     }
 
-    /// Makes another process if the one there was has died. The cell has no network meanwhile, and none after if that fails. Rules that were
-    /// added while the cell ran are gone, and so is the authority that the cell trusts: hosts that are looked into are not reached any more.
+    /// Makes another process if the one there was has died. The cell has no network meanwhile, and none after if that fails. Rules that
+    /// allowed more while the cell ran are gone, and so is the authority that the cell trusts: hosts that are looked into are not reached any more.
     pub(crate) fn mend(&mut self) {
         if !self.egress.as_ref().is_some_and(Egress::has_died) {
             return;

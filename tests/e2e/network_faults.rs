@@ -68,6 +68,31 @@ fn a_dead_network_is_no_network() {
     assert!(world.leftovers().is_empty());
 }
 
+/// R11: what was denied while the cell ran stays denied by the process that takes the place of a dead one.
+#[test]
+fn a_live_denial_outlives_the_process_of_the_network() {
+    let internet = Internet::new();
+    let world = &internet.world;
+    let script = "\nwhile True:\n    open('state', 'w').write(get('allowed.test')[:3] + get('other.test')[:3])\n    time.sleep(0.1)\n";
+    world.write("home/demo/t.py", &format!("{}{script}", include_str!("../data/client.py")));
+    let flags = "--rm --name n --image host --no-default-allow --allow allowed.test --allow other.test";
+    internet.cellblock(&format!("run -d {flags} -- python3 t.py")).ok();
+    let state = || std::fs::read_to_string(world.path("home/demo/state")).unwrap_or_default();
+    world.wait("the network", || state() == "200200");
+    internet.cellblock("net deny other.test n").ok();
+    world.wait("the denial", || state() == "200no ");
+    // A time that no clock reaches is none; the process has to live through it.
+    internet.cellblock("net allow wild.test n --for 18446744073709551615s").ok();
+    let pid = network_process(world, "n").and_then(rustix::process::Pid::from_raw).expect("the process of the network");
+    world.write("home/demo/state", "");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    world.wait("the network again", || network_process(world, "n").is_some() && state().starts_with("200"));
+    assert_eq!(state(), "200no ");
+    assert!(internet.cellblock("net show n").ok().contains("net deny"));
+    internet.cellblock("stop -t 0 n").ok();
+    assert!(world.leftovers().is_empty());
+}
+
 /// R23: a published port is on 127.0.0.1 and leads to the cell's own 127.0.0.1.
 #[test]
 fn a_published_port_leads_into_the_cell_and_nowhere_else() {

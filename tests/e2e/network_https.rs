@@ -173,3 +173,45 @@ fn secrets_are_shown_nowhere_and_mistakes_in_them_are_told() {
     internet.cellblock("run --secret T@**=env:HOME -- true").fails(125).says("never to every name");
     assert!(world.leftovers().is_empty());
 }
+
+/// R11: a connection that was let through as a whole ends with the rule that did so, though requests are still allowed.
+#[test]
+fn a_tunnel_ends_with_the_rule_that_allowed_it() {
+    let internet = Internet::new();
+    let world = &internet.world;
+    let script = "
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+def connect(): return context.wrap_socket(socket.create_connection(('allowed.test', 443), 8), server_hostname='allowed.test')
+def ask(stream):
+    try:
+        stream.sendall(b'POST /private HTTP/1.1\\r\\nHost: allowed.test\\r\\nContent-Length: 0\\r\\n\\r\\n')
+        return stream.recv(65536)[9:12].decode() or 'end'
+    except OSError:
+        return 'end'
+stream = connect()
+while ask(stream) != '200':
+    open('state', 'w').write('begun')
+    time.sleep(0.05)
+    stream = connect()
+# One that was made under the new rule.
+stream = connect()
+open('state', 'w').write('open ' + ask(stream))
+while ask(stream) == '200':
+    time.sleep(0.05)
+print(ask(stream), ask(connect()))
+";
+    world.write("home/demo/client.py", &format!("{}{script}", include_str!("../data/client.py")));
+    world.write("home/ca.pem", include_str!("../data/ca.pem"));
+    let flags = "--name t --image host --no-default-allow --allow 'GET https://allowed.test/public/**'";
+    let child = internet
+        .cellblock(&format!("run --rm {flags} -- timeout 30 python3 client.py"))
+        .env("SSL_CERT_FILE", world.path("home/ca.pem").to_str().expect("utf-8"))
+        .start();
+    let state = || std::fs::read_to_string(world.path("home/demo/state")).unwrap_or_default();
+    world.wait("the client", || state() == "begun");
+    internet.cellblock("net allow allowed.test t --for 2s").ok();
+    world.wait("the tunnel", || state() == "open 200");
+    let output = child.wait_with_output().expect("its output");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "end 403\n");
+}

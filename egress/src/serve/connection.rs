@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::dial::DialError;
 use super::first::{self, Buffer, Speech};
 use super::looking::Looking;
+use super::passage::{self, Passage, Unread};
 use super::{Mode, Shared, dial, http, lock, relay, resolver};
 use crate::audit::{Event, Line, Protocol, Verdict as Said};
 use crate::http::denial;
@@ -135,6 +136,8 @@ pub(super) struct Connection {
     /// Bytes that the cell sent and got.
     pub(super) up: AtomicU64,
     pub(super) down: AtomicU64,
+    /// What goes on without being decided on again.
+    pub(super) passage: Arc<Passage>,
     started: Instant,
 }
 
@@ -150,7 +153,8 @@ async fn handle(shared: Arc<Shared>, client: TcpStream) {
     let target = known.map_or(Target::Address(address), Target::Name);
     let id = shared.next_id();
     let (up, down, started) = (AtomicU64::new(0), AtomicU64::new(0), Instant::now());
-    let connection = Connection { shared, client, target, port, id, up, down, started };
+    let passage = Arc::default();
+    let connection = Connection { shared, client, target, port, id, up, down, passage, started };
     let mut changes = connection.shared.changed.subscribe();
     let stop = tokio::select! {
         done = connection.run() => done.err(),
@@ -216,6 +220,7 @@ impl Connection {
         if self.is_looked_into(name) {
             return self.look_into(name, buffer).await;
         }
+        self.passage.unread(Unread::Everything);
         let server = self.dial(name, rule, Protocol::Tls, Form::Alert).await?;
         relay::write_all(&server, &buffer.0, &self.up).await?;
         drop(buffer);
@@ -251,7 +256,8 @@ impl Connection {
             return Err(Stop::denied(why, Form::Alert));
         };
         let paths = if shared.policy().looks_into(name, self.port) { Paths::Normal } else { Paths::Any };
-        let looking = Looking { shared: Arc::clone(shared), name: name.clone(), port: self.port, id: self.id };
+        let passage = Arc::clone(&self.passage);
+        let looking = Looking { shared: Arc::clone(shared), name: name.clone(), port: self.port, id: self.id, passage };
         // The same connection, for a task of its own.
         let client = std::net::TcpStream::from(self.client.as_fd().try_clone_to_owned()?);
         let client = TcpStream::from_std(client)?;
@@ -281,6 +287,11 @@ impl Connection {
             Speech::Http => return http::serve(self, name, rule, buffer, Some(server)).await,
             Speech::Other | Speech::More => {}
         }
+        if self.is_looked_into(name) {
+            // The rules have changed since it was dialled.
+            return Err(Stop::denied(passage::requests_only(name), Form::Look));
+        }
+        self.passage.unread(Unread::Everything);
         relay::write_all(&server, &buffer.0, &self.up).await?;
         drop(buffer);
         self.relay(&server).await
@@ -360,6 +371,9 @@ impl Connection {
     fn allowed(&self, rule: &Sourced, address: IpAddr, protocol: Protocol) -> Result<(), Stop> {
         let (rule, origin) = (Some(rule.rule.to_string()), Some(rule.origin.clone()));
         let line = self.line(Event::Connect, Said::Allow);
+        self.passage.dialled(address);
+        // The rules may have changed meanwhile.
+        self.still()?;
         // What cannot be written is not done.
         Ok(self.shared.write(Line { address: Some(address), protocol: Some(protocol), rule, origin, ..line })?)
     }
@@ -378,13 +392,22 @@ impl Connection {
         }
     }
 
+    /// Whether what goes on here without being decided on again may go on.
+    pub(super) fn still(&self) -> Result<(), Stop> {
+        let rule = self.decide()?;
+        let Target::Name(name) = &self.target else { return Ok(()) };
+        let own = self.shared.dialer.own()?;
+        let still = self.passage.still(&self.shared.policy(), &rule, (name, self.port), &own);
+        still.map_err(|why| Stop::denied(why, Form::Look))
+    }
+
     /// Resolves when a change of the rules has made this connection one that may not be.
     async fn revoked(&self, changes: &mut tokio::sync::watch::Receiver<u64>) -> Stop {
         loop {
             if changes.changed().await.is_err() {
                 return std::future::pending().await;
             }
-            if let Err(stop @ Stop::Denied { .. }) = self.decide() {
+            if let Err(stop) = self.still() {
                 self.shared.cut.fetch_add(1, Ordering::Relaxed);
                 return stop;
             }

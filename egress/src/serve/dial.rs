@@ -125,7 +125,7 @@ pub(super) fn own_addresses() -> io::Result<Vec<IpAddr>> {
 }
 
 /// The rest of a sentence about an address.
-fn leads(why: &Why<'_>) -> String {
+pub(super) fn leads(why: &Why<'_>) -> String {
     match why {
         Why::Kind(class) => match class.word() {
             Some(word) => format!("which is {} (the rule would need the word `{word}`)", class.words()),

@@ -6,6 +6,7 @@ use tokio::net::TcpStream;
 
 use super::connection::{Connection, Form, Stop, Target};
 use super::first::Buffer;
+use super::passage::Unread;
 use super::relay;
 use crate::audit::{Event, Line, Protocol, Verdict as Said};
 use crate::http::{Head, Host, Kind, MAX, Next, Requests, answer};
@@ -35,12 +36,17 @@ pub(super) async fn serve(
     let mut stream = Stream { connection, server: &server, requests, buffer };
     stream.forward(head.length).await?;
     if head.upgrade {
+        let path = head.path.unwrap_or_default();
+        connection.passage.unread(Unread::Behind { tls: false, method: head.method, path });
+        // The rules may have changed since it was allowed.
+        connection.still()?;
         stream.body().await?;
         if stream.switched().await? {
             relay::write_all(&server, &stream.buffer.0, &connection.up).await?;
             drop(stream);
             return connection.relay(&server).await;
         }
+        connection.passage.unread(Unread::Nothing);
         stream.requests.stays();
     }
     let up = stream.rest(name);

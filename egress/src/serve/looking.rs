@@ -2,11 +2,16 @@
 
 use std::io;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::connection::{Stop, Target};
+use super::passage::{Passage, Unread};
 use super::{Secret as Wanted, Shared};
 use crate::audit::{Event, Line, Protocol, Verdict as Said};
 use crate::intercept::{self, Asked, Authority, AuthorityError, Decision, Interceptor, NoRoots, Owner, Roots, Secret};
@@ -69,6 +74,45 @@ pub(super) fn interceptor(
     Ok(Some((made, bundle)))
 }
 
+/// A connection to a server, and its place among them.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    stream: TcpStream,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Upstream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Upstream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
 /// One connection that is looked into.
 #[derive(Debug)]
 pub(super) struct Looking {
@@ -76,6 +120,7 @@ pub(super) struct Looking {
     pub(super) name: Name,
     pub(super) port: u16,
     pub(super) id: u64,
+    pub(super) passage: Arc<Passage>,
 }
 
 impl Looking {
@@ -91,9 +136,12 @@ impl Looking {
 }
 
 impl Owner for Looking {
-    type Stream = TcpStream;
+    type Stream = Upstream;
 
-    async fn dial(&self) -> io::Result<TcpStream> {
+    async fn dial(&self) -> io::Result<Upstream> {
+        // One client's connection may need a hundred of them (HTTP/2 here, HTTP/1.1 there).
+        let room = Arc::clone(&self.shared.upstreams).try_acquire_owned();
+        let room = room.map_err(|_| io::Error::other("there are too many connections to servers at a time"))?;
         let policy = self.shared.policy();
         let Verdict::Allow(rule) = policy.name(&self.name, self.port) else {
             return Err(io::ErrorKind::PermissionDenied.into());
@@ -102,8 +150,16 @@ impl Owner for Looking {
         let (server, address) = dialled.map_err(|error| io::Error::other(error.words()))?;
         let (rule, origin) = (Some(rule.rule.to_string()), Some(rule.origin.clone()));
         let line = self.line(Event::Connect, Said::Allow);
+        self.passage.dialled(address);
+        // The rules may have changed meanwhile.
+        let policy = self.shared.policy();
+        let Verdict::Allow(now) = policy.name(&self.name, self.port) else {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        };
+        let still = self.passage.still(&policy, now, (&self.name, self.port), &self.shared.dialer.own()?);
+        still.map_err(io::Error::other)?;
         self.shared.write(Line { address: Some(address), rule, origin, ..line })?;
-        Ok(server)
+        Ok(Upstream { stream: server, _room: room })
     }
 
     fn decide(&self, asked: &Asked<'_>) -> Decision {
@@ -116,6 +172,10 @@ impl Owner for Looking {
         match policy.request(&self.name, self.port, true, asked.method, asked.path) {
             Verdict::Allow(rule) => {
                 let (rule, origin) = (Some(rule.rule.to_string()), Some(rule.origin.clone()));
+                if asked.websocket {
+                    let (method, path) = (asked.method.to_owned(), asked.path.to_vec());
+                    self.passage.unread(Unread::Behind { tls: true, method, path });
+                }
                 match self.shared.write(Line { rule, origin, ..line }) {
                     Ok(()) => Decision::Pass,
                     Err(_) => Decision::Deny("the audit cannot be written".to_owned()),

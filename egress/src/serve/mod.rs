@@ -4,15 +4,13 @@
 //! before the first byte of the cell is read.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::TcpListener as StdListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdUnixListener;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -21,7 +19,6 @@ use crate::dns::{self, Outcome};
 use crate::gateway::inside::Inside;
 use crate::gateway::{self, Capture, Gateway};
 use crate::intercept::Interceptor;
-use crate::name::Pattern;
 use crate::policy::{Policy, PolicyError, Written};
 use crate::table::Table;
 
@@ -32,94 +29,18 @@ mod dial;
 mod first;
 mod http;
 mod looking;
+mod passage;
 mod publish;
 mod relay;
 mod resolver;
 mod rules;
+mod settings;
 mod steer;
 
 use dial::Dialer;
 pub use looking::LookError;
 use rules::Rules;
-
-/// What a cell's network is to do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// How it reaches the outside.
-    pub mode: Mode,
-    /// The cell's name, for the hints in denials.
-    pub cell: String,
-    /// What it may reach.
-    pub allow: Vec<Written>,
-    /// What it may not, whatever is allowed.
-    pub deny: Vec<Written>,
-    /// Ports of the host that lead into the cell.
-    pub publish: Vec<Publish>,
-    /// Where decisions are written; the folder exists.
-    pub audit: PathBuf,
-    /// Where it is kept how many made-up addresses the cell has been given: a network that takes the place of one that died gives none again.
-    pub names: PathBuf,
-    /// What is put into requests outside.
-    pub secrets: Vec<Secret>,
-    /// The host's root certificates (PEM), where connections are looked into.
-    pub roots: Option<PathBuf>,
-    /// Most connections at a time.
-    pub connections: usize,
-}
-
-/// A secret: what the cell has of it, and what the host gets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Secret {
-    /// The hosts that get it.
-    pub host: Pattern,
-    /// The header in which it is put.
-    pub header: String,
-    /// What stands for it inside.
-    pub placeholder: String,
-    /// The secret itself.
-    pub value: Hidden,
-}
-
-/// A text that is never shown.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hidden(pub String);
-
-impl std::fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// How a cell reaches the outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// By name: each connection ends in the gateway and is decided on.
-    Names,
-    /// By address: packets are forwarded, but to this machine and to what is not public.
-    Bridge,
-}
-
-/// Most connections at a time, unless said otherwise.
-pub const CONNECTIONS: usize = 1024;
-
-/// A published port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Publish {
-    /// Where the host listens.
-    pub host: SocketAddr,
-    /// The port inside.
-    pub port: u16,
-}
-
-impl std::fmt::Display for Publish {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
-    }
-}
+pub use settings::{CONNECTIONS, Hidden, Mode, Publish, Secret, Settings};
 
 /// Why a cell has no network.
 #[derive(Debug, thiserror::Error)]
@@ -183,7 +104,9 @@ impl Network {
             Mode::Names => gateway::Space::new()?,
             Mode::Bridge => gateway::Space::with_uplink()?,
         };
-        let rules = Rules::new(settings.allow.clone(), settings.deny.clone())?;
+        let (denied, later) = denied_later(&settings.denied).map_err(step("open the list of what was denied"))?;
+        let deny = settings.deny.iter().cloned().chain(later).collect();
+        let rules = Rules::new(settings.allow.clone(), deny, denied)?;
         let interceptor = looking::interceptor(&rules.policy(), &settings.secrets, settings.roots.as_deref())?;
         let audit = Audit::open(&settings.audit).map_err(step("open the audit"))?;
         let names = names_given(&settings.names).map_err(step("open the list of names"))?;
@@ -268,8 +191,18 @@ fn names_given(path: &std::path::Path) -> io::Result<(std::fs::File, Table)> {
     Ok((file, Table::after(given)))
 }
 
-/// Descriptors of a connection: two sockets, and two pipes when it is a long transfer.
-const DESCRIPTORS: u64 = 6;
+/// The file of what was denied while the cell ran, and what stands there. A line that cannot be read is an error: it denied something.
+fn denied_later(path: &std::path::Path) -> io::Result<(std::fs::File, Vec<Written>)> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let mut text = String::new();
+    io::Read::read_to_string(&mut file, &mut text)?;
+    let written = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    Ok((file, written))
+}
+
+/// Descriptors of a connection: two sockets, and two pipes when it is a long transfer; and one to a server, for those that are looked into.
+const DESCRIPTORS: u64 = 7;
 
 /// Lets this process have as many descriptors as it may; returns for how many connections they are enough.
 fn raise_descriptor_limit() -> usize {
@@ -297,6 +230,8 @@ struct Shared {
     dialer: Dialer,
     interceptor: Option<Interceptor>,
     room: Arc<Semaphore>,
+    /// For connections to servers, where the cell's are looked into.
+    upstreams: Arc<Semaphore>,
     last_id: AtomicU64,
     /// While the self-check runs: what it is refused is no news.
     checking: AtomicBool,
@@ -446,6 +381,7 @@ impl Ready {
         };
         let shared = Arc::new(Shared {
             room: Arc::new(Semaphore::new(settings.connections)),
+            upstreams: Arc::new(Semaphore::new(settings.connections)),
             settings,
             v6: gateway.has_v6(),
             capture,

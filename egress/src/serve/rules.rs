@@ -1,5 +1,7 @@
 //! The rules in force, which can change while the cell runs.
 
+use std::fs::File;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,12 +15,26 @@ pub(super) struct Rules {
     /// Those of `allow` that end.
     ends: Vec<(Written, Instant)>,
     policy: Arc<Policy>,
+    /// Where is kept what is denied later.
+    denied: File,
+}
+
+/// Why something is not denied, or not for good.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DenyError {
+    /// The rule is none.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// It counts for as long as this network does.
+    #[error("it counts now, but would be forgotten if the network's process died: {0}")]
+    Keep(#[from] io::Error),
 }
 
 impl Rules {
-    pub(super) fn new(allow: Vec<Written>, deny: Vec<Written>) -> Result<Self, PolicyError> {
+    /// `denied` is where is kept what is denied later.
+    pub(super) fn new(allow: Vec<Written>, deny: Vec<Written>, denied: File) -> Result<Self, PolicyError> {
         let policy = Arc::new(Policy::new(&allow, &deny)?);
-        Ok(Self { allow, deny, ends: Vec::new(), policy })
+        Ok(Self { allow, deny, ends: Vec::new(), policy, denied })
     }
 
     pub(super) fn policy(&self) -> Arc<Policy> {
@@ -31,19 +47,23 @@ impl Rules {
         allow.push(written.clone());
         self.policy = Arc::new(Policy::new(&allow, &self.deny)?);
         self.allow = allow;
-        if let Some(life) = life {
-            self.ends.push((written, Instant::now() + life));
+        // What ends later than a clock can tell does not end.
+        if let Some(at) = life.and_then(|life| Instant::now().checked_add(life)) {
+            self.ends.push((written, at));
         }
         Ok(())
     }
 
-    /// Denies more.
-    pub(super) fn deny(&mut self, written: Written) -> Result<(), PolicyError> {
+    /// Denies more, also for a network that takes the place of this one.
+    pub(super) fn deny(&mut self, written: Written) -> Result<(), DenyError> {
+        let mut line = serde_json::to_vec(&written).map_err(io::Error::from)?;
+        line.push(b'\n');
         let mut deny = self.deny.clone();
         deny.push(written);
-        self.policy = Arc::new(Policy::new(&self.allow, &deny)?);
-        self.deny = deny;
-        Ok(())
+        let policy = Arc::new(Policy::new(&self.allow, &deny)?);
+        (self.policy, self.deny) = (policy, deny);
+        // It counts already: that it would be forgotten is no reason to let the cell through.
+        Ok(self.denied.write_all(&line)?)
     }
 
     /// Takes out what has ended; whether there was any.

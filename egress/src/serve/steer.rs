@@ -62,11 +62,12 @@ async fn answer(shared: &Arc<Shared>, request: Request) -> Reply {
         }
         Request::Deny { entry, origin } => deny(shared, Written { entry, origin }),
     };
+    let before = shared.cut.load(Ordering::Relaxed);
+    // Also after a failure: what is denied counts even where it cannot be written.
+    shared.changed.send_modify(|count| *count += 1);
     if let Err(why) = done {
         return Reply::Failed { why };
     }
-    let before = shared.cut.load(Ordering::Relaxed);
-    shared.changed.send_modify(|count| *count += 1);
     tokio::time::sleep(CUT).await;
     Reply::Done { cut: shared.cut.load(Ordering::Relaxed) - before }
 }
@@ -119,9 +120,11 @@ fn open_ports(shared: &Arc<Shared>, policy: &Policy) -> Result<(), String> {
     Ok(())
 }
 
+/// Denies first and writes then: a disk that the cell has filled must not keep anything open.
 fn deny(shared: &Shared, written: Written) -> Result<(), String> {
-    note(shared, Verdict::Deny, &written).map_err(|e| e.to_string())?;
-    lock(&shared.rules).deny(written).map_err(|e| e.to_string())
+    let kept = lock(&shared.rules).deny(written.clone()).map_err(|e| e.to_string());
+    let noted = note(shared, Verdict::Deny, &written);
+    kept.and(noted.map_err(|e| format!("it counts now, but the audit cannot be written: {e}")))
 }
 
 fn note(shared: &Shared, verdict: Verdict, written: &Written) -> io::Result<()> {
