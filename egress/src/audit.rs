@@ -142,6 +142,9 @@ impl Line {
     }
 }
 
+/// Where to: event, name, port.
+type Place = (Event, Option<String>, Option<u16>);
+
 type Key = (Event, Verdict, Option<String>, Option<IpAddr>, Option<u16>, Option<String>);
 
 /// How long repeated decisions are counted before their number is written.
@@ -156,6 +159,10 @@ const RATE: u32 = 200;
 /// Longest text that a cell has a say in, in bytes. Much longer ones would push what else it did out of the files in seconds.
 const MAX_TEXT: usize = 1024;
 
+/// Most connections or requests to one place that are written in a [`WINDOW`]; the others are counted. A cell that is allowed to ask often must
+/// not be able to push what it asked before out of the files.
+const EACH: u32 = 200;
+
 /// Largest file in bytes. A full one is renamed to `….1`, in place of an older one.
 pub const MAX_FILE: u64 = 16 << 20;
 
@@ -166,6 +173,8 @@ pub struct Audit {
     file: File,
     written: u64,
     counted: HashMap<Key, (Line, u64)>,
+    /// What was allowed, by event, name and port: the last one, how many were written in this window, and how many were not.
+    busy: HashMap<Place, (Line, u32, u64)>,
     /// Those that were not even counted one by one.
     flood: u64,
     second: (Instant, u32),
@@ -186,6 +195,7 @@ impl Audit {
             file,
             written,
             counted: HashMap::new(),
+            busy: HashMap::new(),
             flood: 0,
             second: (now, 0),
             since: now,
@@ -200,12 +210,21 @@ impl Audit {
         for text in [&mut line.method, &mut line.path, &mut line.why].into_iter().flatten() {
             shorten(text);
         }
-        let repeats = matches!(line.event, Event::Dns) || line.verdict == Verdict::Deny;
-        if !repeats {
+        if matches!(line.event, Event::Start | Event::Policy) {
             return self.write(&line);
         }
-        if self.since.elapsed() >= WINDOW || self.counted.len() >= MOST {
+        if self.since.elapsed() >= WINDOW || self.counted.len() >= MOST || self.busy.len() >= MOST {
             self.flush()?;
+        }
+        if !matches!(line.event, Event::Dns) && line.verdict == Verdict::Allow {
+            let place = (line.event, line.name.clone(), line.port);
+            let (last, written, more) = self.busy.entry(place).or_insert_with(|| (line.clone(), 0, 0));
+            if *written >= EACH {
+                (*last, *more) = (line, *more + 1);
+                return Ok(());
+            }
+            *written += 1;
+            return self.write(&line);
         }
         let key = line.key();
         if let Some((_, count)) = self.counted.get_mut(&key) {
@@ -235,6 +254,13 @@ impl Audit {
         for (_, (line, count)) in std::mem::take(&mut self.counted) {
             if count > 0 {
                 self.write(&Line { time: time.clone(), count: Some(count), ..line })?;
+            }
+        }
+        for (_, (line, _, more)) in std::mem::take(&mut self.busy) {
+            if more > 0 {
+                // Of many different ones, so that only their place and number are said.
+                let line = Line { id: None, method: None, path: None, up: None, down: None, ms: None, ..line };
+                self.write(&Line { time: time.clone(), count: Some(more), ..line })?;
             }
         }
         if self.flood > 0 {

@@ -51,6 +51,28 @@ fn what_is_allowed_is_written_each_time() {
 }
 
 #[test]
+fn a_flood_of_what_is_allowed_pushes_nothing_out() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("a.jsonl");
+    let mut audit = Audit::open(&path).expect("a file");
+    let request = |name: &str, number: u32| Line {
+        name: Some(name.to_owned()),
+        path: Some(format!("/{number}")),
+        ..Line::new(Event::Request, Verdict::Allow)
+    };
+    for number in 0..50_000 {
+        audit.line(request("busy.example", number)).expect("written");
+    }
+    audit.line(request("other.example", 1)).expect("written");
+    drop(audit);
+    let lines = lines(&path);
+    assert!(lines.len() < 5000, "{}", lines.len());
+    assert!(lines.iter().any(|line| line.name.as_deref() == Some("other.example")), "others are told all the same");
+    let told: u64 = lines.iter().map(|line| line.count.unwrap_or(1)).sum();
+    assert_eq!(told, 50_001);
+}
+
+#[test]
 fn a_full_file_makes_way() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("a.jsonl");

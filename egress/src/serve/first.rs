@@ -52,8 +52,34 @@ pub(super) enum Speech {
 }
 
 /// Methods that a request of HTTP/1 begins with.
-const METHODS: [&[u8]; 9] =
-    [b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"TRACE "];
+const METHODS: &[&[u8]] = &[
+    b"GET ",
+    b"POST ",
+    b"PUT ",
+    b"HEAD ",
+    b"DELETE ",
+    b"OPTIONS ",
+    b"PATCH ",
+    b"CONNECT ",
+    b"TRACE ",
+    // WebDAV and its relatives (RFC 4918, RFC 3253, RFC 5323, RFC 4791).
+    b"PROPFIND ",
+    b"PROPPATCH ",
+    b"MKCOL ",
+    b"COPY ",
+    b"MOVE ",
+    b"LOCK ",
+    b"UNLOCK ",
+    b"REPORT ",
+    b"SEARCH ",
+    b"MKCALENDAR ",
+    b"VERSION-CONTROL ",
+    b"CHECKOUT ",
+    b"CHECKIN ",
+    b"MERGE ",
+    b"BIND ",
+    b"PURGE ",
+];
 
 /// Looks at the first bytes.
 pub(super) fn speech(bytes: &[u8]) -> Speech {
