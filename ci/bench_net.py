@@ -130,7 +130,7 @@ class Variant:
 
 
 def memory(pid):
-    """Resident and private dirty MiB of a process, or of a list of them."""
+    """Resident and private dirty MiB of a process."""
     fields = {"Rss:": 0, "Private_Dirty:": 0}
     with open(f"/proc/{pid}/smaps_rollup") as file:
         for line in file:
@@ -149,11 +149,11 @@ def descendants(pid):
 
 
 def named(name):
-    """Finds the process of that name below what was started."""
+    """Finds the process of that name in the client's tree."""
     def find(variant):
         end = time.monotonic() + 5
         while time.monotonic() < end:
-            for pid in [variant.client.pid, *descendants(variant.client.pid), *descendants(os.getpid())]:
+            for pid in [variant.client.pid, *descendants(variant.client.pid)]:
                 try:
                     with open(f"/proc/{pid}/comm") as file:
                         if file.read().strip().startswith(name[:15]):
@@ -205,7 +205,7 @@ def candidates():
     yield "cellblock names, not HTTP", load, lambda: Variant(
         "cellblock names, not HTTP", cell(f"host:{PORT}", host, "--raw"), named("cellblock-net"))
     if world:
-        yield f"veth, no cell", load, lambda: Variant("veth, no cell", [load, "work", f"{ADDRESS}:80"])
+        yield "veth, no cell", load, lambda: Variant("veth, no cell", [load, "work", f"{ADDRESS}:80"])
         yield "cellblock names, over that veth", load, lambda: Variant(
             "cellblock names, over that veth", cell(NAME, f"{NAME}:80"), named("cellblock-net"))
     gateway = BEYOND if world else default_gateway()
@@ -285,7 +285,8 @@ def main():
             variant.round()
     for variant in variants:
         variant.weigh("loaded")
-        if variant.relay:
+        # tinyproxy keeps no connection after its answer.
+        if variant.relay and variant.name != "tinyproxy":
             try:
                 variant.order(f"hold {HELD}")
                 variant.weigh("held")
