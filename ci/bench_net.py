@@ -102,7 +102,7 @@ class Variant:
     """A way to a server, with the client that stays at its near end."""
 
     def __init__(self, name, command, relay=None):
-        self.name, self.results, self.memory = name, [], {}
+        self.name, self.results, self.memory, self.used = name, [], {}, []
         self.client = start([*become, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.relay = relay(self) if relay else None
         answer = self.order("requests 20 1 5")
@@ -117,14 +117,25 @@ class Variant:
         except (BrokenPipeError, json.JSONDecodeError):
             raise ended_with(self.client) from None
 
+    def processor(self):
+        """Seconds of processor that the relay has used: the better measure where others use the processors too."""
+        if not self.relay:
+            return 0
+        with open(f"/proc/{self.relay}/stat") as file:
+            return sum(map(int, file.read().rsplit(") ", 1)[1].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+
     def weigh(self, when):
         if self.relay:
             time.sleep(0.3)
             self.memory[when] = memory(self.relay)
 
     def round(self):
+        before = self.processor()
         one, eight = self.order(f"stream 1 {SECONDS}"), self.order(f"stream 8 {SECONDS}")
+        between = self.processor()
         single, many = self.order("requests 1500 1 2"), self.order("requests 6000 16 3")
+        gibibytes = (one["gbps"] + eight["gbps"]) * SECONDS * 1e9 / 8 / 2**30
+        self.used.append((between - before, gibibytes, self.processor() - between, single["done"] + many["done"]))
         errors = sum(part["errors"] for part in (one, eight, single, many))
         self.results.append((one["gbps"], eight["gbps"], single["p50"], single["p99"], many["rate"], errors))
 
@@ -210,7 +221,7 @@ def candidates():
             "cellblock names, over that veth", cell(NAME, f"{NAME}:80"), named("cellblock-net"))
     gateway = BEYOND if world else default_gateway()
     pasta = ["pasta", "--config-net", "--quiet", "-t", "none", "-u", "none", "-T", "none", "-U", "none", "-f"]
-    yield "pasta", "pasta", lambda: Variant("pasta", [*pasta, "--", load, "work", f"{gateway}:{PORT}"], named("pasta"))
+    yield "pasta", "pasta", lambda: Variant("pasta", [*pasta, "--", load, "work", f"{gateway}:{PORT}"], named("passt"))
     yield "slirp4netns", "slirp4netns", lambda: Variant(
         "slirp4netns", ["unshare", "-r", "-n", "sh", "-c", f"read line; exec {load} work 10.0.2.2:{PORT}"], slirp)
     yield "tinyproxy", "tinyproxy", lambda: started_proxy(local)
@@ -244,7 +255,8 @@ def starts(count=40):
 
 
 def table(variants):
-    print(f"\n{'median of ' + str(rounds):32} {'1 stream':>8} {'ratio':>6} {'8':>6} {'ratio':>6} {'p50 µs':>7} {'p99':>6} {'req/s':>7} {'ratio':>6} errors")
+    print("\nGbit/s; requests that are each a connection of their own, one after the other (p50, p99) and of 16 clients (a second)")
+    print(f"{'median of ' + str(rounds):32} {'1 stream':>8} {'ratio':>6} {'8':>6} {'ratio':>6} {'p50 µs':>7} {'p99':>6} {'req/s':>7} {'ratio':>6} errors")
     medians = {v.name: [statistics.median(column) for column in zip(*v.results)] for v in variants}
     first = medians["host loopback"]
     for name, (one, eight, p50, p99, rate, _) in medians.items():
@@ -257,12 +269,15 @@ def table(variants):
             if name.startswith("cellblock"):
                 ratios = [mine / theirs for mine, theirs in zip(medians[name], pasta[:5])]
                 print(f"{name} to pasta: 1 stream {ratios[0]:.2f}, 8 streams {ratios[1]:.2f}, p50 {ratios[2]:.2f}, requests/s {ratios[4]:.2f}")
-    print(f"\n{'memory, MiB: resident (private)':32} {'idle':>14} {'after load':>14} {str(HELD) + ' held':>14}")
+    columns = "".join(f" {one:>14}" for one in ("idle", "after load", f"{HELD} held"))
+    print(f"\n{'the relay: MiB resident (private)':36}{columns} {'CPU ms/GiB':>11} {'CPU µs/request':>15}")
     for variant in variants:
         if variant.relay:
             cells = [f"{variant.memory[when][0]:.1f} ({variant.memory[when][1]:.1f})" if when in variant.memory else "-"
                      for when in ("idle", "loaded", "held")]
-            print(f"{variant.name:32}" + "".join(f" {one:>14}" for one in cells))
+            streams, moved, asking, asked = map(sum, zip(*variant.used))
+            print(f"{variant.name:36}" + "".join(f" {one:>14}" for one in cells)
+                  + f" {streams * 1e3 / moved:11.0f} {asking * 1e6 / max(asked, 1):15.0f}")
 
 
 def main():
