@@ -52,6 +52,10 @@ async fn hand_over(shared: &Shared, client: TcpStream, from: SocketAddr, cell: &
     if shared.write(base.clone()).is_err() {
         return relay::reset(client);
     }
+    // As for connections outwards (see `dial::connect`): small pieces do not wait for each other.
+    for stream in [&client, &server] {
+        let _ = stream.set_nodelay(true);
+    }
     let (up, down) = (AtomicU64::new(0), AtomicU64::new(0));
     let done = tokio::try_join!(relay::pour(&client, &server, &down), relay::pour(&server, &client, &up));
     if done.is_err() {
