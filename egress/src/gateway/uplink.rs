@@ -7,7 +7,7 @@
 //!
 //! Both are told to open nothing by themselves: by default pasta's gateway address is the host's loopback, ports bound on one side appear on
 //! the other, and slirp4netns has both the host's loopback and a resolver at addresses of its own. What the options do not close (the host's
-//! other addresses, its neighbours) the rules in the gateway do ([`super::walls`]).
+//! other addresses, its neighbours) the rules in the gateway do (`walls.rs`).
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
