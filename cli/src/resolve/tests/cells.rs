@@ -84,7 +84,7 @@ fn the_stronger_word_counts() {
     assert_eq!(world.run("--profile strict -- true").why("profile"), "strict (--profile)");
     assert_eq!(
         world.env("CELLBLOCK_NETWORK", "nat").told("-- true"),
-        "invalid value \"nat\" for $CELLBLOCK_NETWORK: it is one of names, none, host"
+        "invalid value \"nat\" for $CELLBLOCK_NETWORK: it is one of names, none, bridge, host"
     );
 }
 
