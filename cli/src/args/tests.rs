@@ -105,7 +105,7 @@ fn wrong_flags_are_told() {
             "-m 1x -- x",
             "error: invalid value '1x' for '--memory <SIZE>': a size is a whole number of bytes, or one with a suffix: b, k, m, g, t (powers of 1024)",
         ),
-        ("--net bridge -- x", "error: invalid value 'bridge' for '--network <MODE>'"),
+        ("--net nat -- x", "error: invalid value 'nat' for '--network <MODE>'"),
         (
             "-w src -- x",
             "error: invalid value 'src' for '--workdir <DIR>': \"src\" is a path inside the cell and must be absolute, without `..`",

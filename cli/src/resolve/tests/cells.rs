@@ -83,8 +83,8 @@ fn the_stronger_word_counts() {
     }
     assert_eq!(world.run("--profile strict -- true").why("profile"), "strict (--profile)");
     assert_eq!(
-        world.env("CELLBLOCK_NETWORK", "bridge").told("-- true"),
-        "invalid value \"bridge\" for $CELLBLOCK_NETWORK: it is one of names, none, host"
+        world.env("CELLBLOCK_NETWORK", "nat").told("-- true"),
+        "invalid value \"nat\" for $CELLBLOCK_NETWORK: it is one of names, none, bridge, host"
     );
 }
 
