@@ -83,6 +83,7 @@ impl Internet {
         world.write("internet.py", include_str!("data/internet.py"));
         world.write("test.pem", include_str!("data/test.pem"));
         world.write("hosts", HOSTS);
+        world.write("www/index.html", "static\n");
         // Nobody there: it is refused at once.
         world.write("resolv.conf", "nameserver 127.0.0.1\n");
         let mut command = Command::new("unshare");

@@ -84,6 +84,21 @@ def any_port(connection, _):
     log("tcp", local(connection), connection.getsockname()[1])
 
 
+def files(port, folder):
+    """What is below `folder`, as a web server has it."""
+    import functools, http.server
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    class Server(http.server.ThreadingHTTPServer):
+        address_family = socket.AF_INET6
+
+    server = Server(("::", port), functools.partial(Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
 def serve(port, talk, word="", tls=None):
     listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512)
 
@@ -149,6 +164,7 @@ serve(22, greet)
 serve(9000, echo)
 serve(53, any_port)
 serve(5432, any_port)
+files(8000, "www")
 for port in (53, 443, 9001):
     threading.Thread(target=count_packets, args=(port,), daemon=True).start()
 print("ready", flush=True)

@@ -14,6 +14,7 @@ mod lifecycle;
 mod limits;
 mod net_commands;
 mod network;
+mod network_clients;
 mod network_faults;
 mod network_https;
 mod programs;
