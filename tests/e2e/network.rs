@@ -375,6 +375,8 @@ say('other', names('other.test'))
     internet.world.write("home/allowed", "allowed.test\n^(foo|bar)[0-9]+\\.test$\n");
     let done = internet.cellblock(&format!("run {flags} --image host -- true")).fails(125);
     done.says("line 2").says("regular expression");
+    let done = internet.cellblock("run --allow-file /nowhere --image host -- true").fails(125);
+    done.says("--allow-file: /nowhere cannot be read").says("a domain or rule in each line");
 }
 
 /// R15: services of this machine, by name and port only.

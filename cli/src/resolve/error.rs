@@ -198,6 +198,16 @@ pub(crate) enum ResolveError {
         /// The file.
         path: PathBuf,
     },
+    /// Such a list that cannot be read.
+    #[error("{origin}: {path} cannot be read: {source}", path = .path.display())]
+    FilterFile {
+        /// Where it stands.
+        origin: Origin,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A line of such a list that is none.
     #[error("{path}: {error}", path = .path.display())]
     Filter {
@@ -231,6 +241,9 @@ impl ResolveError {
                 "the whole internet is open there; rules open private blocks (10.1.0.0/16) and ports of this host (host:3000)".to_owned()
             }
             Self::DeniedNameInBridge { .. } => "`--net names` decides by name".to_owned(),
+            Self::FilterFile { .. } => {
+                "it is a text file with a domain or rule in each line; docs/network.md has the rules".to_owned()
+            }
             Self::NeedsNames { .. } => "it belongs to `--net names`, which is the default".to_owned(),
             Self::LeadsOut { path, .. } => format!("if you mean it, write {} in full", path.display()),
             Self::NoPlace { place, .. } => format!(

@@ -189,7 +189,7 @@ impl Asked<'_> {
     }
 
     fn file(self, path: &Path, origin: &Origin) -> Result<Vec<Said>, ResolveError> {
-        let failed = |source| ResolveError::Source { origin: origin.clone(), path: path.to_owned(), source };
+        let failed = |source| ResolveError::FilterFile { origin: origin.clone(), path: path.to_owned(), source };
         let text = self.files.read(path).map_err(failed)?;
         let written = filter::parse(text.as_bytes(), &path.to_string_lossy())
             .map_err(|error| ResolveError::Filter { path: path.to_owned(), error })?;

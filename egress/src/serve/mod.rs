@@ -120,7 +120,11 @@ impl Network {
                 Ok((listener, publish.port))
             })
             .collect::<Result<_, ServeError>>()?;
-        let own = dial::own_addresses().map_err(step("look at this machine's addresses"))?;
+        // By name they are looked at when something is dialled.
+        let own = match settings.mode {
+            Mode::Names => Vec::new(),
+            Mode::Bridge => dial::own_addresses().map_err(step("look at this machine's addresses"))?,
+        };
         Ok(Self { rules, settings, audit, names, published, control, interceptor, space, own })
     }
 

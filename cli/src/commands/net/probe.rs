@@ -157,7 +157,7 @@ fn allowed(name: &str, port: u16) -> Outcome {
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         // A hello that no server accepts: its alert is an answer, and comes from it.
-        stream.write_all(&super::test::hello(name))?;
+        stream.write_all(&hello(name))?;
         let mut first = [0u8; 2];
         stream.read_exact(&mut first)
     };
@@ -165,4 +165,26 @@ fn allowed(name: &str, port: u16) -> Outcome {
         Ok(()) => Outcome::new(check, true, "its server answered"),
         Err(error) => Outcome::new(check, false, error.to_string()),
     }
+}
+
+/// A TLS hello with a server's name and nothing that could be agreed on: a server answers it with an alert, before any certificate.
+pub(super) fn hello(name: &str) -> Vec<u8> {
+    let list = |prefix: &[u8], content: &[u8]| {
+        let mut out = prefix.to_vec();
+        out.extend_from_slice(&u16::try_from(content.len()).unwrap_or(0).to_be_bytes());
+        out.extend_from_slice(content);
+        out
+    };
+    // server_name (RFC 6066, section 3): a list with one host name.
+    let extension = list(&[0, 0], &list(&[], &list(&[0], name.as_bytes())));
+    let mut body = vec![3, 3];
+    body.extend_from_slice(&[7; 32]);
+    body.push(0);
+    // TLS_NULL_WITH_NULL_NULL, no compression.
+    body.extend_from_slice(&[0, 2, 0, 0, 1, 0]);
+    body.extend_from_slice(&list(&[], &extension));
+    let mut message = vec![1, 0];
+    message.extend_from_slice(&u16::try_from(body.len()).unwrap_or(0).to_be_bytes());
+    message.extend_from_slice(&body);
+    list(&[22, 3, 1], &message)
 }

@@ -162,35 +162,13 @@ fn text(outcomes: &[Outcome], style: Style) -> String {
     out
 }
 
-/// A TLS hello with a server's name and nothing that could be agreed on: a server answers it with an alert, before any certificate.
-pub(super) fn hello(name: &str) -> Vec<u8> {
-    let list = |prefix: &[u8], content: &[u8]| {
-        let mut out = prefix.to_vec();
-        out.extend_from_slice(&u16::try_from(content.len()).unwrap_or(0).to_be_bytes());
-        out.extend_from_slice(content);
-        out
-    };
-    // server_name (RFC 6066, section 3): a list with one host name.
-    let extension = list(&[0, 0], &list(&[], &list(&[0], name.as_bytes())));
-    let mut body = vec![3, 3];
-    body.extend_from_slice(&[7; 32]);
-    body.push(0);
-    // TLS_NULL_WITH_NULL_NULL, no compression.
-    body.extend_from_slice(&[0, 2, 0, 0, 1, 0]);
-    body.extend_from_slice(&list(&[], &extension));
-    let mut message = vec![1, 0];
-    message.extend_from_slice(&u16::try_from(body.len()).unwrap_or(0).to_be_bytes());
-    message.extend_from_slice(&body);
-    list(&[22, 3, 1], &message)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_hello_is_one_that_the_gateway_lets_pass() {
-        let hello = cellblock_egress::tls::hello(&hello("example.com")).expect("a hello");
+        let hello = cellblock_egress::tls::hello(&probe::hello("example.com")).expect("a hello");
         assert!(
             matches!(hello, cellblock_egress::tls::Hello::Done { name, encrypted: false } if name.as_str() == "example.com")
         );
