@@ -22,7 +22,14 @@ pub struct Protect {
     /// `roots`. A `*` stands for any letters within one component. Whatever is below a protected name is protected, and what holds one (`.claude`
     /// for `.claude/settings.json`) must not be replaced as a whole.
     pub names: BTreeMap<String, String>,
-    /// The same from the top of any git folder: one that is called `.git`, one of `git_dirs`, and each below a git folder's `modules`, however deep.
+    /// Further files and folders, by their whole path: where links lead that stand at one of `names`, what git's configuration names. With everything
+    /// below.
+    pub paths: BTreeMap<PathBuf, String>,
+    /// As `names`, from the top of any git folder: one that is called `.git`, one of `git_dirs`, and each below a git folder's `modules`, however
+    /// deep. The innermost git folder around a path is the one that counts: `worktrees` is closed, and the cell's own folder in it is not.
+    ///
+    /// An entry called `.git` is never made, replaced, moved or removed, and a link is never made in a git folder: git writes through `logs/HEAD` and
+    /// `COMMIT_EDITMSG` wherever they lead.
     pub git_names: BTreeMap<String, String>,
     /// Git folders known at the start, whatever they are called, each with names that are closed in addition: in the folder that worktrees share
     /// that are the main worktree's files.

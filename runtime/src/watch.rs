@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use crate::control::{self, Request};
+use crate::guard::Guard;
 use crate::network::Connected;
 use crate::report::{Report, Stage};
 use crate::stdio::Stdio;
@@ -24,6 +25,8 @@ pub(crate) struct Ending {
     pub(crate) failure: Option<(Stage, i32)>,
     /// Who is waiting to hear of the end.
     pub(crate) waiting: Vec<OwnedFd>,
+    /// What a person should know of it.
+    pub(crate) notes: Vec<String>,
 }
 
 /// How long a command whose terminal is gone may take to end after `SIGHUP`.
@@ -44,6 +47,8 @@ pub(crate) struct Watch {
     failure: Option<(Stage, i32)>,
     waiting: Vec<OwnedFd>,
     network: Option<Connected>,
+    guard: Option<Guard>,
+    notes: Vec<String>,
 }
 
 /// What a poll found, by place.
@@ -78,12 +83,19 @@ impl Watch {
             failure: None,
             waiting: Vec::new(),
             network: None,
+            guard: None,
+            notes: Vec::new(),
         })
     }
 
     /// Watches over its network too.
     pub(crate) fn with_network(self, network: Option<Connected>) -> Self {
         Self { network, ..self }
+    }
+
+    /// Watches over its guard too, and ends with it.
+    pub(crate) fn with_guard(self, guard: Option<Guard>) -> Self {
+        Self { guard, ..self }
     }
 
     /// Until the command has ended.
@@ -164,6 +176,11 @@ impl Watch {
                 if let Some(network) = &mut self.network {
                     network.mend();
                 }
+                if self.guard.as_ref().is_some_and(Guard::has_died) {
+                    self.guard = None;
+                    self.notes.push("the process that guards its folders ended unexpectedly, and it was ended".to_owned());
+                    self.send(signals::KILL);
+                }
             }
             _ => self.send(number),
         }
@@ -239,7 +256,7 @@ impl Watch {
         };
         self.take_reports();
         self.stdio.finish();
-        Ok(Ending { code, failure: self.failure, waiting: self.waiting })
+        Ok(Ending { code, failure: self.failure, waiting: self.waiting, notes: self.notes })
     }
 }
 

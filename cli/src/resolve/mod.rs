@@ -7,6 +7,7 @@ mod environment;
 mod error;
 mod expand;
 mod files;
+mod guard;
 mod host;
 mod ids;
 mod image;
@@ -177,7 +178,8 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         env: variables,
         workdir,
         mounts: placed.into_iter().map(|placed| placed.mount).collect(),
-        protect: Default::default(),
+        protect: guard::protect(inputs.project),
+        guard: true,
         home_files: BTreeMap::new(),
         network,
         reach,
