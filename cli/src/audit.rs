@@ -51,10 +51,25 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
         ("cell", format!("{} (image {}, profile {})", cell.name, cell.image, word(cell.profile))),
         ("writes", list(true)),
         ("reads", if reads.is_empty() { "nothing of this host".into() } else { reads.join(", ") }),
+        ("guard", guard(cell)),
         ("network", network),
         ("user", format!("{} ({}){ids}", cell.user.name, cell.user.uid)),
         ("command", cell.command.join(" ")),
     ]
+}
+
+/// What becomes of names that must not be changed.
+fn guard(cell: &Cell) -> String {
+    match (cell.guard, cell.protect.is_empty()) {
+        (_, true) => "nothing of the host's is to be guarded".to_owned(),
+        (true, false) => {
+            "git's hooks and settings and the files that tools of this host act on cannot be made or changed".to_owned()
+        }
+        (false, false) => {
+            "OFF: hooks and settings that do not exist yet can be made inside, and this host's tools act on them"
+                .to_owned()
+        }
+    }
 }
 
 /// The first rules of a list.
@@ -134,12 +149,13 @@ fn exposure(cell: &Cell) -> String {
     let mounts = serde_json::to_string(&cell.mounts).unwrap_or_default();
     let reach: Vec<&str> = cell.reach.allow.iter().map(|said| said.rule.as_str()).collect();
     let text = format!(
-        "{}\n{}\n{}\n{:?}\n{mounts}\n{names:?}\n{reach:?}\n{:?}",
+        "{}\n{}\n{}\n{:?}\n{mounts}\n{names:?}\n{reach:?}\n{:?}\n{}",
         cell.image,
         word(cell.profile),
         word(cell.network),
         cell.ids.scheme,
-        cell.reach.publish
+        cell.reach.publish,
+        cell.guard
     );
     Sha256::digest(text).iter().take(16).map(|b| format!("{b:02x}")).collect()
 }

@@ -204,6 +204,9 @@ fn runtime_hint(error: &RuntimeError) -> Vec<String> {
         RuntimeError::Network(NetworkError::Publish(text)) if text.contains("in use") => {
             "another program has that port: publish another one, such as -p 8081:80".into()
         }
+        RuntimeError::Guard(_) => {
+            "`--no-guard` starts it with files unguarded that do not exist yet; `cellblock doctor` says what this host lacks".into()
+        }
         RuntimeError::Limit(_) => {
             "`--limits=best-effort` goes on without the limit; `cellblock doctor` says what would mend it".into()
         }

@@ -299,11 +299,7 @@ fn settle_ids(ids: &Ids) -> io::Result<()> {
     Ok(())
 }
 
-fn create(
-    order: &Order<'_>,
-    (report, supervisor): (OwnedFd, OwnedFd),
-    guard: Sender,
-) -> Result<i32, String> {
+fn create(order: &Order<'_>, (report, supervisor): (OwnedFd, OwnedFd), guard: Sender) -> Result<i32, String> {
     let log = ErrorLog::install();
     let built = ContainerBuilder::new(order.id.to_owned(), SyscallType::Linux)
         .with_root_path(order.state.clone())

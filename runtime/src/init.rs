@@ -49,7 +49,6 @@ impl Payload {
     pub(crate) fn new(program: Program, init: bool, supervisor: OwnedFd, alive: OwnedFd, guard: Sender) -> Self {
         Self { inner: Rc::new(Inner { program, init, supervisor, alive, guard }) }
     }
-
 }
 
 impl Executor for Payload {

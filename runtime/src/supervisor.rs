@@ -201,9 +201,8 @@ fn run(
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(os("cannot make a socket"))?;
     let guarded = crate::guard::is_wanted(cell).then(|| Guard::start(start, &alone)).transpose()?;
-    let (mut guard, sender) = guarded.map_or((None, None), |(guard, sender)| {
-        (Some(guard), Some((sender, crate::guard::word(cell, cell.user.uid))))
-    });
+    let (mut guard, sender) = guarded
+        .map_or((None, None), |(guard, sender)| (Some(guard), Some((sender, crate::guard::word(cell, cell.user.uid)))));
     let order = Order {
         bundle: stage.clone(),
         state: stage.clone(),

@@ -178,7 +178,8 @@ impl Watch {
                 }
                 if self.guard.as_ref().is_some_and(Guard::has_died) {
                     self.guard = None;
-                    self.notes.push("the process that guards its folders ended unexpectedly, and it was ended".to_owned());
+                    self.notes
+                        .push("the process that guards its folders ended unexpectedly, and it was ended".to_owned());
                     self.send(signals::KILL);
                 }
             }

@@ -63,8 +63,7 @@ impl Listener {
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         let mut sizes = libc::seccomp_notif_sizes { seccomp_notif: 0, seccomp_notif_resp: 0, seccomp_data: 0 };
         // SAFETY: writes a struct of this type.
-        let r =
-            unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_NOTIF_SIZES, 0, &raw mut sizes) };
+        let r = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_NOTIF_SIZES, 0, &raw mut sizes) };
         if r != 0 {
             return Err(io::Error::last_os_error());
         }

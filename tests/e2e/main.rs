@@ -7,6 +7,7 @@ mod command_line;
 mod compat;
 mod faults;
 mod files;
+mod guard;
 mod images;
 mod inside;
 mod killed;

@@ -119,7 +119,8 @@ fn body(code: &mut Code, abi: Abi) -> Label {
     }
     // Where one follows directly on another, the gap between them is empty.
     let starts: Vec<u32> = runs.iter().skip(1).map(|(start, _)| *start).chain([u32::MAX]).collect();
-    let mut runs: Vec<_> = runs.into_iter().zip(starts).filter(|((start, _), next)| start != next).map(|(r, _)| r).collect();
+    let mut runs: Vec<_> =
+        runs.into_iter().zip(starts).filter(|((start, _), next)| start != next).map(|(r, _)| r).collect();
     runs.dedup_by_key(|(_, when)| *when);
     let mut root = search(code, &runs);
     if abi.column == Column::X86_64 {
@@ -190,7 +191,8 @@ mod tests {
 
     #[test]
     fn the_program_says_what_the_list_says() {
-        let values = [0u64, 1, 2, 3, 4, 0o100, 0o1000, 0o2000, 0o10_000_001, 0o20_200_002, 7, 1 << 32, u64::MAX, 0o2_000_000];
+        let values =
+            [0u64, 1, 2, 3, 4, 0o100, 0o1000, 0o2000, 0o10_000_001, 0o20_200_002, 7, 1 << 32, u64::MAX, 0o2_000_000];
         for arch in ARCHES {
             let program = program(arch);
             machine::check(&program);

@@ -99,6 +99,9 @@ pub(crate) struct CellFlags {
     /// Mount an empty file system in memory
     #[arg(long, value_name = "TARGET[:OPTIONS]", help_heading = "Files")]
     pub(crate) tmpfs: Vec<TmpfsSpec>,
+    /// Refuse nothing by name: what the host's tools act on and does not exist yet (a hook, an .envrc) can be made inside
+    #[arg(long, help_heading = "Files")]
+    pub(crate) no_guard: bool,
     /// Lay the cell's user ids over the host's in this way
     #[arg(long, value_name = "MODE", value_parser = choice::<Userns>(), help_heading = "Files")]
     pub(crate) userns: Option<Userns>,

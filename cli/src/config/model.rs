@@ -109,6 +109,11 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<Vec<String>>")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) mounts: Vec<Located<MountSpec>>,
+    /// Whether a process of cellblock's looks at the name of each file before it is changed inside (the default): only so is protected what does
+    /// not exist when the cell starts.
+    #[schemars(with = "Option<bool>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) guard: Option<Located<bool>>,
     /// Most memory, such as 512m or 2g; swap is not added on top.
     #[schemars(default, schema_with = "text_or_integer")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -179,7 +179,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         workdir,
         mounts: placed.into_iter().map(|placed| placed.mount).collect(),
         protect: guard::protect(inputs.project),
-        guard: true,
+        guard: inputs.guard(layers, &mut explain)?,
         home_files: BTreeMap::new(),
         network,
         reach,

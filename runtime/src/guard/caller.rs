@@ -62,7 +62,8 @@ const FOR_FILES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::FSETID)
     .union(CapabilitySet::SETFCAP);
 /// What the guard keeps for itself: they do not change what it may do to files.
-pub(super) const OWN: CapabilitySet = CapabilitySet::SYS_PTRACE.union(CapabilitySet::SETUID).union(CapabilitySet::SETGID);
+pub(super) const OWN: CapabilitySet =
+    CapabilitySet::SYS_PTRACE.union(CapabilitySet::SETUID).union(CapabilitySet::SETGID);
 
 /// Reads `/proc/THREAD/status` (proc(5)).
 fn parse(text: &str) -> Option<Status> {

@@ -2,7 +2,9 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_NOW, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, UTIME_NOW, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 use super::caller::{self, Disguise, Identity, Statuses};
@@ -47,6 +49,23 @@ impl From<std::io::Error> for Stop {
 }
 
 type Step<T> = Result<T, Stop>;
+
+/// `__O_TMPFILE`, without the `O_DIRECTORY` that comes with it.
+const UNNAMED: OFlags = OFlags::TMPFILE.difference(OFlags::DIRECTORY);
+/// What `open(2)` knows; it passes over the rest, which `openat2(2)` does not.
+const KNOWN: OFlags = OFlags::ACCMODE
+    .union(OFlags::APPEND)
+    .union(OFlags::CREATE)
+    .union(OFlags::DIRECT)
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::DSYNC)
+    .union(OFlags::EXCL)
+    .union(OFlags::NOATIME)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::SYNC)
+    .union(OFlags::TMPFILE)
+    .union(OFlags::TRUNC);
 
 const GO_ON: Stop = Stop::Outcome(Outcome::GoOn);
 
@@ -105,8 +124,11 @@ impl Work<'_> {
             Request::MakeNode { at, mode, device } => self.node(at, mode, device),
             Request::Remove { at, folder } => {
                 let place = self.named(at)?;
-                if place.slash && !folder {
-                    return Err(GO_ON);
+                match place.kind() {
+                    None => return Err(Errno::NOENT.into()),
+                    Some(FileType::Directory) => {}
+                    Some(_) if place.slash => return Err(Errno::NOTDIR.into()),
+                    Some(_) => {}
                 }
                 self.allowed(&place, Act::Remove)?;
                 let flags = if folder { AtFlags::REMOVEDIR } else { AtFlags::empty() };
@@ -180,8 +202,6 @@ impl Work<'_> {
     }
 
     fn open(&mut self, at: At, flags: OFlags, mode: u32) -> Step<()> {
-        /// `__O_TMPFILE`, without the `O_DIRECTORY` that comes with it.
-        const UNNAMED: OFlags = OFlags::TMPFILE.difference(OFlags::DIRECTORY);
         let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC);
         if flags.intersects(UNNAMED) {
             return self.open_unnamed(at, flags, mode);
@@ -207,7 +227,7 @@ impl Work<'_> {
             }
         }
         let name = place.name.as_slice();
-        self.opened(&place.folder, name, flags | OFlags::NOFOLLOW, mode)
+        self.opened(&place.folder, name, flags, mode)
     }
 
     /// A file without a name, in a folder.
@@ -224,8 +244,12 @@ impl Work<'_> {
     /// Opens and hands over. Only ever a regular file: from a folder on the writable mount its owner could go on without us.
     fn opened(&self, folder: &OwnedFd, name: &[u8], flags: OFlags, mode: u32) -> Step<()> {
         // Not waiting, should somebody outside have put a pipe there meanwhile.
-        let ours = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = rustix::fs::openat(folder, name, ours, Mode::from_raw_mode(mode & 0o7777))?;
+        let ours = OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::LARGEFILE;
+        let makes = flags.intersects(OFlags::CREATE | UNNAMED);
+        let mode = if makes { Mode::from_raw_mode(mode & 0o7777) } else { Mode::empty() };
+        // By this call and not O_NOFOLLOW: a file remembers how it was opened, and somebody may look.
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let file = rustix::fs::openat2(folder, name, (flags & KNOWN) | ours, mode, resolve)?;
         if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
             return Err(Errno::ISDIR.into());
         }
@@ -427,7 +451,9 @@ impl Work<'_> {
         }
         let bytes = caller::bytes(self.thread, address, length).ok_or(GO_ON)?;
         // AF_UNIX, with a name in the file system.
-        let Some([1, 0, path @ ..]) = bytes.get(..).filter(|bytes| bytes.get(PATH) != Some(&0)) else { return Err(GO_ON) };
+        let Some([1, 0, path @ ..]) = bytes.get(..).filter(|bytes| bytes.get(PATH) != Some(&0)) else {
+            return Err(GO_ON);
+        };
         let end = path.iter().position(|byte| *byte == 0).unwrap_or(path.len());
         let path = path.get(..end).unwrap_or_default();
         let place = self.find_text(At { folder: super::request::CWD, path: 0 }, path, false)?;
@@ -457,6 +483,7 @@ fn arrives(place: &Place) -> Act {
 
 /// The number in `/proc/self/fd/N` and its like.
 fn own_descriptor(path: &[u8]) -> Option<i32> {
-    let rest = [&b"/proc/self/fd/"[..], b"/proc/thread-self/fd/", b"/dev/fd/"].iter().find_map(|p| path.strip_prefix(*p))?;
+    let rest =
+        [&b"/proc/self/fd/"[..], b"/proc/thread-self/fd/", b"/dev/fd/"].iter().find_map(|p| path.strip_prefix(*p))?;
     std::str::from_utf8(rest).ok()?.parse().ok().filter(|number| *number >= 0)
 }

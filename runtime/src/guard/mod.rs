@@ -43,8 +43,8 @@ use rustix::process::{Gid, Pid, PidfdFlags, Signal, Uid};
 use rustix::thread::ThreadNameSpaceType;
 use serde::{Deserialize, Serialize};
 
-pub use audit::Denial;
 use audit::Audit;
+pub use audit::Denial;
 use caller::{Disguise, Identity, Statuses};
 use carry::{Caller, Outcome, Worker};
 use place::{Root, Roots};
@@ -233,7 +233,10 @@ fn cover_all(setup: &Setup) -> Result<Vec<Root>, GuardError> {
     for root in &setup.protect.roots {
         let writable = |mount: &Mount| matches!(mount, Mount::Bind { target, writable: true, .. } if target == root);
         if !setup.mounts.iter().any(writable) {
-            return Err(GuardError::Failed(format!("{} is to be guarded and is no folder that it may write", root.display())));
+            return Err(GuardError::Failed(format!(
+                "{} is to be guarded and is no folder that it may write",
+                root.display()
+            )));
         }
         // They are in order: what holds one comes before it.
         if !outermost.iter().any(|outer| root.starts_with(outer)) {
@@ -338,7 +341,8 @@ impl Serving {
         let Some(behind) = self.listeners.get_mut(index) else { return };
         let Ok(call) = behind.listener.receive() else { return };
         let number = u32::try_from(call.number).unwrap_or(u32::MAX);
-        let request = self.calls.get(&(call.arch, number)).and_then(|name| request::request(name, call.arch, &call.args));
+        let request =
+            self.calls.get(&(call.arch, number)).and_then(|name| request::request(name, call.arch, &call.args));
         // A thread that cannot be seen is none of ours.
         let Some(request) = request.filter(|_| call.thread > 0) else {
             let _ = behind.listener.go_on(&call);

@@ -102,7 +102,9 @@ impl Roots {
                     rustix::fs::readlinkat(&place.folder, place.name.as_slice(), Vec::new())?
                 }
                 // An open file that was removed: its descriptor leads to it, a name does not.
-                Some(place) if place.found.is_none() && place.name.ends_with(b" (deleted)") => return Ok(Found::Elsewhere),
+                Some(place) if place.found.is_none() && place.name.ends_with(b" (deleted)") => {
+                    return Ok(Found::Elsewhere);
+                }
                 Some(place) => return Ok(Found::Inside(place)),
                 None if !follow || step.name.is_empty() => return Ok(Found::Elsewhere),
                 None => match rustix::fs::readlinkat(&hint, step.name, Vec::new()) {
@@ -289,7 +291,8 @@ pub(crate) fn open_file(thread: i32, number: i32) -> io::Result<OwnedFd> {
 pub(crate) fn bind_in(socket: &OwnedFd, place: &Place) -> rustix::io::Result<()> {
     let home = rustix::fs::openat(CWD, ".", WALK, Mode::empty())?;
     rustix::process::fchdir(&place.folder)?;
-    let bound = rustix::net::SocketAddrUnix::new(place.name.as_slice()).and_then(|name| rustix::net::bind(socket, &name));
+    let bound =
+        rustix::net::SocketAddrUnix::new(place.name.as_slice()).and_then(|name| rustix::net::bind(socket, &name));
     // Everything else is looked for from there.
     if rustix::process::fchdir(&home).is_err() {
         cellblock_sys::process::exit_now(crate::exit::OURS);

@@ -198,8 +198,8 @@ impl At<'_> {
                 self.judge(fit, row)?;
             }
             // A repository without work tree, whatever it is called.
-            let telling = self.policy.git_names.first(part).next().is_some()
-                || matches!(&**part, b"modules" | b"worktrees");
+            let telling =
+                self.policy.git_names.first(part).next().is_some() || matches!(&**part, b"modules" | b"worktrees");
             if telling && index > known && self.is_repository(index) {
                 self.git(&self.policy.git_names, rest, index)?;
             }
@@ -233,7 +233,11 @@ impl At<'_> {
                 return Err(why.clone());
             }
         }
-        let holds = self.policy.git_dirs.iter().any(|(folder, _)| below(folder, self.path).is_some_and(|rest| !rest.is_empty()));
+        let holds = self
+            .policy
+            .git_dirs
+            .iter()
+            .any(|(folder, _)| below(folder, self.path).is_some_and(|rest| !rest.is_empty()));
         if holds && self.moves() { Err("it holds a repository".to_owned()) } else { Ok(()) }
     }
 
@@ -310,7 +314,8 @@ impl At<'_> {
 
     /// Whether the folder of our first `count` components looks like a repository to git.
     fn is_repository(&self, count: usize) -> bool {
-        self.has(count, "HEAD") && (self.has(count, "commondir") || self.has(count, "objects") && self.has(count, "refs"))
+        self.has(count, "HEAD")
+            && (self.has(count, "commondir") || self.has(count, "objects") && self.has(count, "refs"))
     }
 
     /// Whether what is made is the last thing that a folder lacks to be a repository.

@@ -24,8 +24,7 @@ fn tree(paths: &[&str]) -> Tree {
     Tree(all)
 }
 
-const ALL: [Act; 7] =
-    [Act::Make, Act::MakeDir, Act::Place, Act::PlaceDir, Act::Write, Act::Remove, Act::Away];
+const ALL: [Act; 7] = [Act::Make, Act::MakeDir, Act::Place, Act::PlaceDir, Act::Write, Act::Remove, Act::Away];
 
 fn policy() -> Policy {
     let said = |list: &[&str]| list.iter().map(|name| ((*name).to_owned(), format!("why {name}"))).collect();
@@ -33,7 +32,15 @@ fn policy() -> Policy {
         roots: ["/p".into(), "/main/.git".into(), "/cache".into()].into(),
         trees: ["/p".into()].into(),
         names: said(&[".envrc", ".vscode", ".claude/settings*.json", ".claude/hooks", "**/.direnv"]),
-        git_names: said(&["hooks", "config", "config.worktree", "config.lock", "info/attributes", "commondir", "gitdir"]),
+        git_names: said(&[
+            "hooks",
+            "config",
+            "config.worktree",
+            "config.lock",
+            "info/attributes",
+            "commondir",
+            "gitdir",
+        ]),
         paths: [("/p/tools/hooks".into(), "core.hooksPath".to_owned())].into(),
         git_dirs: [("/main/.git".into(), ["HEAD".to_owned(), "index".to_owned()].into())].into(),
         open: ["/p/.vscode/tasks.json".into()].into(),
@@ -193,7 +200,9 @@ fn odd_paths_are_cleaned_and_harmless() {
 
 #[test]
 fn patterns() {
-    for (pattern, name, fits) in [("a*c", "abc", true), ("a*c", "ac", true), ("a*c", "ab", false), ("*", "", true), ("a", "aa", false)] {
+    for (pattern, name, fits) in
+        [("a*c", "abc", true), ("a*c", "ac", true), ("a*c", "ab", false), ("*", "", true), ("a", "aa", false)]
+    {
         assert_eq!(glob(pattern.as_bytes(), name.as_bytes()), fits, "{pattern} {name}");
     }
 }

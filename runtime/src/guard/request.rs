@@ -50,8 +50,15 @@ pub(crate) enum Change {
     Owner(u32, u32),
     /// To now, if the address is 0.
     Times(Address, Clock),
-    SetXattr { name: Address, value: Address, size: u64, flags: u32 },
-    RemoveXattr { name: Address },
+    SetXattr {
+        name: Address,
+        value: Address,
+        size: u64,
+        flags: u32,
+    },
+    RemoveXattr {
+        name: Address,
+    },
 }
 
 /// How times lie in memory: two of seconds and a fraction.
@@ -150,9 +157,7 @@ pub(crate) fn request(name: &str, arch: u32, args: &[u64; 6]) -> Option<Request>
         "lchown32" => change(itself(cwd(a0)), Change::Owner(word(a1), word(a2))),
         "fchown32" => change(Target::Open(int(a0)), Change::Owner(word(a1), word(a2))),
         "fchownat" => change(path(from(a0, a1), at(a4)), Change::Owner(word(a2), word(a3))),
-        "utime" => {
-            change(followed(cwd(a0)), Change::Times(pointer(a1), Clock { width: long, unit: 0 }))
-        }
+        "utime" => change(followed(cwd(a0)), Change::Times(pointer(a1), Clock { width: long, unit: 0 })),
         "utimes" => change(followed(cwd(a0)), Change::Times(pointer(a1), micro)),
         "futimesat" => times(a0, a1, a2, 0, micro),
         "utimensat" => times(a0, a1, a2, a3, nano),
