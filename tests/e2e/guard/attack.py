@@ -230,6 +230,7 @@ def making():
                 bad.append((name, path))
             if not existed and os.path.lexists(path):
                 bad.append((name, path, "is there"))
+                clear(path)
             tried += 1
             if free and not (name in not_in_git and ("/.git/" in free or free.startswith((".git/", "bare/")))):
                 sources()
