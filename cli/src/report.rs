@@ -65,6 +65,8 @@ impl CliError {
     fn code(&self) -> i32 {
         match self {
             Self::Runtime(RuntimeError::Exec { source, .. }) => exit::of_exec_error(source),
+            // As a shell says of a command that is not there.
+            Self::Resolve(ResolveError::NoAgent(_)) => exit::NOT_FOUND,
             _ => exit::OURS,
         }
     }
@@ -115,6 +117,7 @@ fn hint(error: &CliError) -> Vec<String> {
             one("`cellblock config edit` opens the file, `cellblock config schema` says what may stand in it")
         }
         CliError::Project(error) => error.hint().into_iter().map(str::to_owned).collect(),
+        CliError::Resolve(ResolveError::NoAgent(missing)) => missing.hints.clone(),
         CliError::Resolve(error) => error.hint().into_iter().collect(),
         CliError::State(StateError::NameTaken(name)) => one(&format!(
             "`cellblock exec {name} -- CMD` runs in it, `cellblock stop {name}` ends it, `--name` starts another"

@@ -50,6 +50,7 @@ fn a_dry_run_says_everything_and_starts_nothing() {
     let json: serde_json::Value =
         serde_json::from_str(&world.cellblock("run --dry-run --json -- true").ok()).expect("json");
     assert_eq!(json["cell"]["network"], "names");
+    world.cellblock("run --json -- true").fails(125).says("--dry-run");
     assert_eq!(json["cell"]["command"][0], "true");
     assert!(world.leftovers().is_empty());
 }

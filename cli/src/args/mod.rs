@@ -69,6 +69,9 @@ pub(crate) struct CellFlags {
     /// Run this program, with the command's words as its arguments
     #[arg(long, value_name = "PROGRAM", help_heading = "Process")]
     pub(crate) entrypoint: Option<String>,
+    /// Let an agent ask before it acts, as it does without cellblock
+    #[arg(long, help_heading = "Process")]
+    pub(crate) ask: bool,
     /// Allocate a pseudo-terminal, the same as --tty=always
     #[arg(short = 't', conflicts_with = "tty", help_heading = "Process")]
     pub(crate) tty_short: bool,
@@ -184,11 +187,14 @@ pub(crate) struct StartFlags {
     /// Print what would be started, and start nothing
     #[arg(long, help_heading = "Start")]
     pub(crate) dry_run: bool,
+    /// Look whether it could start, and start nothing: the image, the program, an agent's login
+    #[arg(long, conflicts_with = "dry_run", help_heading = "Start")]
+    pub(crate) check: bool,
     /// Print where each value comes from
     #[arg(long, help_heading = "Start")]
     pub(crate) explain: bool,
     /// Print the plan as JSON
-    #[arg(long, requires = "dry_run", help_heading = "Start")]
+    #[arg(long, help_heading = "Start")]
     pub(crate) json: bool,
 }
 

@@ -60,6 +60,15 @@ pub(crate) enum ValueError {
         "{0:?} would be a named volume, which this version does not support; a folder is written ./{0} or as an absolute path"
     )]
     NamedVolume(String),
+    /// A program with a path.
+    #[error("a program is a name, without `/`: it is looked for in the PATH")]
+    Program,
+    /// Not a path of an agent's.
+    #[error("a path begins with `~/` or `/`, without `.` and `..`")]
+    HomePath,
+    /// Not a path below another.
+    #[error("a path below the folder, without `.` and `..`, or `*`")]
+    Beneath,
     /// Not a user.
     #[error("a user is UID, UID:GID, root, or your own login name")]
     User,
@@ -168,6 +177,12 @@ choice!(Network { "names" => Network::Names, "none" => Network::None, "bridge" =
 choice!(Profile { "default" => Profile::Default, "strict" => Profile::Strict });
 choice!(Userns { "auto" => Userns::Auto, "keep-id" => Userns::KeepId, "single" => Userns::Single });
 choice!(LimitMode { "enforce" => LimitMode::Enforce, "best-effort" => LimitMode::BestEffort });
+choice!(StateMode {
+    "private" => StateMode::Private,
+    "copy" => StateMode::Copy,
+    "share" => StateMode::Share,
+    "sync" => StateMode::Sync,
+});
 choice!(Tty { "auto" => Tty::Auto, "always" => Tty::Always, "never" => Tty::Never });
 
 /// How ids are to be laid over the host's.
@@ -190,6 +205,19 @@ pub(crate) enum LimitMode {
     Enforce,
     /// The cell starts without it, and says so.
     BestEffort,
+}
+
+/// How an agent's file or folder of the host is shown to a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StateMode {
+    /// The host's is seen below a layer of the project's own, which keeps what cells of that project write.
+    Private,
+    /// Copied at start; what the cell makes of it dies with it.
+    Copy,
+    /// The host's own, for reading and writing.
+    Share,
+    /// The host's, kept in step while the cell runs and read-only inside.
+    Sync,
 }
 
 /// When the command gets a pseudo-terminal.

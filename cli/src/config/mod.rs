@@ -3,6 +3,7 @@
 //! Only the person's own file is read here, never one of a project's: a file that comes with a repository must not widen what a
 //! cell may do. docs/config.md is the manual.
 
+mod agent;
 mod model;
 mod problem;
 mod read;
@@ -11,6 +12,7 @@ mod tree;
 use std::io::Read;
 use std::path::Path;
 
+pub(crate) use agent::{AgentSettings, AgentSpec, StatePath};
 pub(crate) use model::{Config, Located, ProjectSettings, Settings, schema};
 pub(crate) use problem::{ConfigError, Place};
 
@@ -55,6 +57,19 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
     } else {
         problems.sort_by_key(|problem| problem.at);
         Err(ConfigError::Problems { path: path.to_owned(), problems })
+    }
+}
+
+/// Reads the text of one agent that is shipped with cellblock, under its name.
+pub(crate) fn parse_agent(name: &str, text: &str) -> Result<AgentSettings, ConfigError> {
+    let mut problems = Vec::new();
+    let path = || format!("agents/{name}.yaml").into();
+    match tree::parse(text, &mut problems) {
+        Ok(root) => {
+            let settings = read::shipped(name, root, &mut problems);
+            if problems.is_empty() { Ok(settings) } else { Err(ConfigError::Problems { path: path(), problems }) }
+        }
+        Err(problem) => Err(ConfigError::Problems { path: path(), problems: vec![problem] }),
     }
 }
 

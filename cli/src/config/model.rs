@@ -11,6 +11,7 @@ use cellblock_bundle::cell::{Network, Profile};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
+use super::agent::AgentSettings;
 use super::problem::Place;
 use crate::args::values::{
     Choice, Cpus, EnvEntry, LimitMode, MountSpec, Pids, PublishSpec, RuleSpec, SecretSpec, Size, UserSpec, Userns,
@@ -40,6 +41,9 @@ pub(crate) struct Config {
     #[serde(skip)]
     #[schemars(skip)]
     pub(crate) file: PathBuf,
+    /// Agents, by name: what is to be different for one that cellblock knows, or one that it does not know.
+    #[schemars(default)]
+    pub(crate) agents: BTreeMap<String, AgentSettings>,
     /// What counts for every cell that nothing else says otherwise.
     #[schemars(default)]
     pub(crate) defaults: Settings,
@@ -168,7 +172,7 @@ pub(crate) fn schema() -> serde_json::Value {
     schemars::schema_for!(Config).into()
 }
 
-fn words<T: Choice>(_: &mut SchemaGenerator) -> Schema {
+pub(super) fn words<T: Choice>(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": T::WORDS })
 }
 

@@ -43,6 +43,18 @@ projects:
     network: none
     mounts:
       - ./cache:/cache
+agents:
+  codex:
+    title: Mine
+    programs: [codex, codex2]
+    install: {npm: \"@me/codex\"}
+    unattended: []
+    asks: true
+    pass_env: [A_KEY]
+    state: [{path: ~/.codex, mode: private, history: [sessions, \"*\"]}]
+    login: [{path: ~/.codex/auth.json, mode: copy}]
+    instructions: ~/.codex/AGENTS.md
+    memory: 4g
 ";
 
 #[test]
@@ -89,10 +101,15 @@ fn what_was_understood_can_be_shown_and_read_again() {
     assert_eq!(shown["defaults"]["mounts"], serde_json::json!(["~/work/shared-libs:/shared-libs:ro"]));
     assert_eq!(shown["defaults"]["cpus"], "1.5");
     assert_eq!(shown["projects"]["web"]["mounts"], serde_json::json!(["./cache:/cache:rw"]));
+    let codex = &shown["agents"]["codex"];
+    assert_eq!(codex["login"][0], serde_json::json!({"path": "~/.codex/auth.json", "mode": "copy", "file": true}));
     // JSON is YAML.
     let again = serde_json::to_value(good(&shown.to_string())).unwrap();
     assert_eq!(again, shown);
-    assert_eq!(serde_json::to_value(Config::default()).unwrap(), serde_json::json!({ "defaults": {}, "projects": {} }));
+    assert_eq!(
+        serde_json::to_value(Config::default()).unwrap(),
+        serde_json::json!({ "agents": {}, "defaults": {}, "projects": {} })
+    );
 }
 
 #[test]
@@ -117,7 +134,7 @@ fn mistakes_are_told_with_their_line() {
         ("defaults:\n  imgae: host\n", "c.yaml:2:3: unknown key `imgae`\n  hint: did you mean `image`?"),
         ("default:\n  image: host\n", "c.yaml:1:1: unknown key `default`\n  hint: did you mean `defaults`?"),
         ("image: host\n", "c.yaml:1:1: unknown key `image`\n  hint: put `image` under `defaults:` or under a project"),
-        ("zzz: 1\n", "c.yaml:1:1: unknown key `zzz`\n  hint: the keys here are defaults, projects"),
+        ("zzz: 1\n", "c.yaml:1:1: unknown key `zzz`\n  hint: the keys here are agents, defaults, projects"),
         (
             "defaults:\n  ssh_agent: true\n",
             "c.yaml:2:3: this version of cellblock has no support for `ssh_agent`: the cell gets no ssh agent\n  hint: take the line out",
@@ -209,10 +226,14 @@ fn the_schema_and_the_reader_know_the_same_keys() {
         keys.sort();
         keys
     };
-    assert_eq!(keys("/properties"), ["defaults", "projects"]);
+    assert_eq!(keys("/properties"), ["agents", "defaults", "projects"]);
     let mut known: Vec<String> = read::KEYS.iter().map(|k| (*k).to_owned()).collect();
     known.sort();
     assert_eq!(keys("/$defs/Settings/properties"), known);
+    let mut of_agents: Vec<String> =
+        known.iter().cloned().chain(agent::AGENT_KEYS.iter().map(|k| (*k).to_owned())).collect();
+    of_agents.sort();
+    assert_eq!(keys("/$defs/AgentSettings/properties"), of_agents);
     known.push("path".into());
     known.sort();
     assert_eq!(keys("/$defs/ProjectSettings/properties"), known);

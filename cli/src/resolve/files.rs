@@ -19,6 +19,10 @@ pub(crate) trait Files: Debug {
     fn look(&self, path: &Path) -> io::Result<Seen>;
     /// The text of a small file.
     fn read(&self, path: &Path) -> io::Result<String>;
+    /// At most `most` bytes of the beginning of a regular file.
+    fn head(&self, path: &Path, most: usize) -> io::Result<Vec<u8>>;
+    /// Whether the person may execute the file.
+    fn executable(&self, path: &Path) -> bool;
 }
 
 /// The host's own files.
@@ -42,5 +46,17 @@ impl Files for HostFiles {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 2 MiB"));
         }
         Ok(text)
+    }
+
+    fn head(&self, path: &Path, most: usize) -> io::Result<Vec<u8>> {
+        let mut head = Vec::new();
+        if std::fs::metadata(path)?.is_file() {
+            std::fs::File::open(path)?.take(most as u64).read_to_end(&mut head)?;
+        }
+        Ok(head)
+    }
+
+    fn executable(&self, path: &Path) -> bool {
+        rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
     }
 }

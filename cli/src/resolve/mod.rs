@@ -3,6 +3,7 @@
 //! Everything here works on data: [`HostFacts`] is gathered once, the few questions about files go through [`Files`]. It takes two
 //! steps, because `auto` needs the image store and the ids need to know the image: [`image()`], then [`resolve`].
 
+mod agent;
 mod environment;
 mod error;
 mod expand;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 
 use cellblock_bundle::cell::{Cell, Limits, Mount, Network, Profile, User};
 
+pub(crate) use agent::AgentMissing;
 pub(crate) use error::ResolveError;
 pub(crate) use expand::typed_path;
 pub(crate) use files::{Files, HostFiles};
@@ -35,6 +37,7 @@ pub(crate) use reach::{SecretWanted, keep_addresses};
 
 use cellblock_egress::policy::Entry;
 
+use crate::agents::{Agent, Found};
 use crate::args::values::{Choice, LimitMode, Tty, Userns};
 use crate::args::{StartFlags, Typed, Words};
 use crate::config::Config;
@@ -48,6 +51,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) typed: &'a Typed,
     /// The configuration.
     pub(crate) config: &'a Config,
+    /// The agent that the words name, if it is one that is known.
+    pub(crate) agent: Option<&'a Agent>,
     /// The project, unless there is to be none.
     pub(crate) project: Option<&'a ProjectFacts>,
     /// The host and the person.
@@ -131,7 +136,8 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     let mut explain = Explain::default();
     explain.add("image", &image.name, &wanted.request.origin);
     let user = inputs.user(layers, image, &mut explain)?;
-    let command = inputs.command(&user.1)?;
+    let found = inputs.program(image)?;
+    let command = inputs.command(&user.1, found.as_ref(), &mut explain)?;
     let name = inputs.name(&mut explain);
     explain.add("command", &command.join(" "), &Origin::Words);
     let workdir = inputs.workdir(layers, &user.1, &mut explain)?;
@@ -140,13 +146,28 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         false,
     )?;
     explain.add("read_only", &read_only.value.to_string(), &read_only.origin);
-    let asked = mounts::Asked { flags, layers, project: inputs.project, host: inputs.host, files: inputs.files };
+    let asked = mounts::Asked {
+        flags,
+        layers,
+        project: inputs.project,
+        found: found.as_ref(),
+        host: inputs.host,
+        files: inputs.files,
+    };
     let placed = mounts::mounts(asked, read_only.value.then_some(&read_only.origin))?;
     for mount in &placed {
         explain.add(&format!("mount {}", mount.mount.target().display()), &mount_words(&mount.mount), &mount.origin);
     }
-    let asked =
-        environment::Asked { flags, layers, host: inputs.host, files: inputs.files, image, user: &user.1, name: &name };
+    let asked = environment::Asked {
+        flags,
+        layers,
+        host: inputs.host,
+        files: inputs.files,
+        image,
+        found: found.as_ref(),
+        user: &user.1,
+        name: &name,
+    };
     let environment = environment::environment(asked)?;
     explain.0.extend(environment.explained);
     let network = inputs.network(layers, &mut explain)?;

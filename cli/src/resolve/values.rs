@@ -5,7 +5,7 @@ use crate::args::values::word;
 
 impl<'a> Inputs<'a> {
     pub(super) fn layers(self) -> Result<Layers<'a>, ResolveError> {
-        Layers::new(self.config, self.project, self.host, self.files)
+        Layers::new(self.config, self.agent, self.project, self.host, self.files)
     }
 
     /// A folder that must not be a project is refused here, where nobody can forget to ask.
@@ -59,13 +59,19 @@ impl<'a> Inputs<'a> {
         if image.shows(own, self.files) { own.clone() } else { "/bin/sh".into() }
     }
 
-    pub(super) fn command(self, user: &User) -> Result<Vec<String>, ResolveError> {
+    pub(super) fn command(
+        self,
+        user: &User,
+        found: Option<&Found>,
+        explain: &mut Explain,
+    ) -> Result<Vec<String>, ResolveError> {
         let shell = user.shell.to_string_lossy();
         let words = &self.typed.words;
         let command = match (&self.typed.cell.entrypoint, words) {
             (Some(program), Words::Shell) => vec![program.clone()],
             (Some(program), Words::Command(args)) => std::iter::once(program).chain(args).cloned().collect(),
             (Some(program), Words::Agent { args, .. }) => std::iter::once(program).chain(args).cloned().collect(),
+            (None, Words::Agent { args, .. }) if self.agent.is_some() => self.agents_command(args, found, explain),
             (None, words) => words.argv(&shell),
         };
         match command.first() {
@@ -82,6 +88,7 @@ impl<'a> Inputs<'a> {
             None => {
                 let word = match (&self.typed.cell.entrypoint, &self.typed.words) {
                     (Some(program), Words::Command(_) | Words::Shell) => program.rsplit('/').next().unwrap_or(program),
+                    (_, Words::Agent { .. }) if self.agent.is_some() => self.agent.map_or("", |agent| &agent.name),
                     (_, words) => words.short_name(),
                 };
                 (default_name(self.project, word), Origin::Default)
@@ -216,6 +223,7 @@ impl<'a> Inputs<'a> {
             }
         }
         if let Words::Agent { name, .. } = &self.typed.words {
+            let name = self.agent.map_or(name, |agent| &agent.name);
             labels.insert("cellblock.agent".into(), (name.clone(), Origin::Words));
         }
         for (settings, origin) in layers.sections() {

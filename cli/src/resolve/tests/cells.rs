@@ -126,7 +126,8 @@ fn images_as_asked_for() {
         let config = crate::config::parse(Path::new("/c.yaml"), &world.config).unwrap();
         let typed = typed(line);
         let project = world.project.as_ref().filter(|_| !typed.cell.no_project);
-        let inputs = Inputs { typed: &typed, config: &config, project, host: &world.host, files: &world.files };
+        let inputs =
+            Inputs { typed: &typed, config: &config, agent: None, project, host: &world.host, files: &world.files };
         image(inputs).map(|wanted| (wanted.request.value.to_string(), wanted.request.origin.to_string()))
     };
     let cases = [
@@ -186,7 +187,14 @@ fn commands() {
         let world = World { image, ..World::new() }.config(config);
         let config = crate::config::parse(Path::new("/c.yaml"), &world.config).unwrap();
         let typed = Typed::default();
-        let inputs = Inputs { typed: &typed, config: &config, project: None, host: &world.host, files: &world.files };
+        let inputs = Inputs {
+            typed: &typed,
+            config: &config,
+            agent: None,
+            project: None,
+            host: &world.host,
+            files: &world.files,
+        };
         let resolved = resolve(inputs, &image_wanted(), &world.image).unwrap();
         assert_eq!(resolved.cell.env["SHELL"], resolved.cell.command[0]);
         resolved.cell.command
@@ -275,7 +283,16 @@ fn folders_that_are_no_project_are_refused_here_too() {
 #[test]
 fn how_it_is_started_is_handed_on() {
     let got = World::new().run("-d --keep -y --dry-run --explain --json -- x").start;
-    let want = StartFlags { detach: true, rm: false, keep: true, yes: true, dry_run: true, explain: true, json: true };
+    let want = StartFlags {
+        detach: true,
+        rm: false,
+        keep: true,
+        yes: true,
+        dry_run: true,
+        check: false,
+        explain: true,
+        json: true,
+    };
     assert_eq!(got, want);
     assert_eq!(World::new().run("-- x").start, StartFlags::default());
 }

@@ -56,6 +56,14 @@ impl Files for Table {
     fn read(&self, path: &Path) -> io::Result<String> {
         self.texts.get(path).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
+
+    fn head(&self, path: &Path, most: usize) -> io::Result<Vec<u8>> {
+        self.read(path).map(|text| text.bytes().take(most).collect())
+    }
+
+    fn executable(&self, path: &Path) -> bool {
+        self.look(path).is_ok_and(|seen| !seen.is_dir)
+    }
 }
 
 #[derive(Debug, Parser)]
@@ -106,6 +114,7 @@ impl World {
             newuidmap: true,
             real_root: false,
             own: vec!["/home/ada/.local/share/cellblock".into(), "/home/ada/.config/cellblock".into()],
+            program: Some("/usr/local/bin/cellblock".into()),
             runtime: "/run/user/1000/cellblock".into(),
         };
         let mut files = Table::default();
@@ -159,9 +168,14 @@ impl World {
     pub(super) fn try_run(&self, line: &str) -> Result<Resolved, ResolveError> {
         let config = crate::config::parse(Path::new("/c.yaml"), &self.config).unwrap_or_else(|e| panic!("{e}"));
         let typed = typed(line);
+        let agent = match &typed.words {
+            Words::Agent { name, .. } => crate::agents::find(name, &config).unwrap_or_else(|e| panic!("{e}")),
+            _ => None,
+        };
         let inputs = Inputs {
             typed: &typed,
             config: &config,
+            agent: agent.as_ref(),
             project: self.project.as_ref().filter(|_| !typed.cell.no_project),
             host: &self.host,
             files: &self.files,
