@@ -9,6 +9,7 @@ use cellblock_runtime::state::StateError;
 use cellblock_runtime::supervisor::RuntimeError;
 use cellblock_runtime::{BuildError, IdMapError, NetworkError, exit};
 
+use crate::agents;
 use crate::commands::net::saved::SavedError;
 use crate::config::ConfigError;
 use crate::images::ImageError;
@@ -153,8 +154,12 @@ fn runtime_hint(error: &RuntimeError) -> Vec<String> {
         RuntimeError::Exec { program, source }
             if source.kind() == io::ErrorKind::NotFound && !program.contains('/') =>
         {
-            "`cellblock run --dry-run` shows the image and the PATH inside; the `host` image has the host's own tools"
-                .into()
+            let usual = "`cellblock run --dry-run` shows the image and the PATH inside; the `host` image has the host's own tools";
+            return agents::nearest_name(program)
+                .map(|near| format!("did you mean the agent `{near}`?"))
+                .into_iter()
+                .chain(Some(usual.to_owned()))
+                .collect();
         }
         RuntimeError::Exec { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             "if the file is there, what it needs to start is not: the interpreter of its first line, or its dynamic loader".into()

@@ -2,6 +2,7 @@
 //!
 //! Every denial has a positive twin beside it that proves the probe works.
 
+mod agents;
 mod bridge;
 mod command_line;
 mod compat;

@@ -6,6 +6,7 @@
 mod inside;
 mod program;
 
+use crate::args::values::nearest;
 use crate::config::{AgentSettings, AgentSpec, Config, ConfigError, Settings, StatePath, parse_agent};
 use crate::resolve::{HostFacts, HostFiles, ImageFacts};
 pub(crate) use inside::missing;
@@ -98,6 +99,11 @@ pub(crate) fn all(config: &Config) -> Result<Vec<Agent>, ConfigError> {
     let mut names: Vec<&str> = shipped.clone().chain(configured).collect();
     names.sort_unstable();
     names.into_iter().map(|name| Ok(named(name, config)?.unwrap_or_default())).collect()
+}
+
+/// The shipped agent whose name is nearly this.
+pub(crate) fn nearest_name(word: &str) -> Option<String> {
+    nearest(word, SHIPPED.iter().map(|(name, _)| *name)).filter(|near| near != word)
 }
 
 /// The agent that a word means: one of that name, or the one whose program it is.
