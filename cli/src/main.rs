@@ -18,6 +18,7 @@ mod place;
 mod project;
 mod report;
 mod resolve;
+mod sandbox_md;
 mod secrets;
 
 #[expect(clippy::disallowed_methods, reason = "the one place where the process ends")]

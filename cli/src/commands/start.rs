@@ -22,7 +22,7 @@ use crate::job::{Job, become_job};
 use crate::output::{self, data, json, say};
 use crate::report::CliError;
 use crate::resolve::{self, AgentMissing, Explained, HostFacts, HostFiles, Inputs, ResolveError, Resolved, numbered};
-use crate::{agents, audit, config, place, project, secrets};
+use crate::{agents, audit, config, place, project, sandbox_md, secrets};
 
 /// Everything known before a cell is started.
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl Ready {
             self.check_agent(&prepared.0)?;
             Ok((prepared, secrets()?))
         });
-        let ((mut root, skeleton), secrets) = match prepared {
+        let ((mut root, mut skeleton), secrets) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 cleanup::release(claim);
@@ -162,6 +162,7 @@ impl Ready {
         };
         let keep = self.keep();
         root.volatile = !keep;
+        skeleton.push(sandbox_md::entry(&self.resolved.cell, keep));
         let cell = self.resolved.cell;
         let roots = secrets::roots(&self.host);
         let start = Start { cell, root, limits: None, dirs, keep, detached: flags.detach, secrets, roots };
