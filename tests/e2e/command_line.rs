@@ -153,3 +153,37 @@ fn a_bundle_runs_unchanged_in_runc() {
         }
     }
 }
+
+/// Row B7.
+#[test]
+fn profiles_add_up_in_their_order() {
+    let world = World::new();
+    world.configure(
+        "defaults: {profile: one, env: [A=defaults, B=defaults]}\n\
+         profiles:\n  one: {env: [A=one], network: none}\n  two: {env: [A=two, C=two], mounts: ['/usr/share:/shared:ro']}\n",
+    );
+    let env = |flags: &str| {
+        let out = world
+            .cellblock(&format!(
+                "run --image host {flags} -- sh -c 'echo $A $B $C; ls -d /shared; grep NoNew /proc/self/status'"
+            ))
+            .run();
+        out.stdout().lines().next().unwrap_or_default().to_owned()
+            + if out.stdout().contains("/shared") { " shared" } else { "" }
+    };
+    assert_eq!(env(""), "one defaults");
+    assert_eq!(env("--profile two"), "two defaults two shared");
+    assert_eq!(env("--profile two,one"), "one defaults two shared");
+    assert_eq!(env("--profile two,strict -e A=flag"), "flag defaults two shared");
+    let plan = world.cellblock("run --dry-run --explain --profile strict,two -- true").ok();
+    assert!(plan.contains("strict,two") && plan.contains("(profile two)"), "{plan}");
+    assert!(
+        world.cellblock("run --dry-run --json --profile strict,two -- true").ok().contains("\"profile\": \"strict\"")
+    );
+    world
+        .cellblock("run --profile tow -- true")
+        .fails(125)
+        .says("there is no profile \"tow\"")
+        .says("did you mean `two`?");
+    world.cellblock("run --profile A -- true").fails(125).says("profiles are at most");
+}

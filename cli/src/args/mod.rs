@@ -12,12 +12,12 @@ pub(crate) mod words;
 
 use std::path::PathBuf;
 
-use cellblock_bundle::cell::{Network, Profile};
+use cellblock_bundle::cell::Network;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use values::{
-    Choice, Cpus, EnvEntry, Label, LimitMode, MountSpec, Pids, PublishSpec, RuleSpec, SecretSpec, Size, TmpfsSpec, Tty,
-    UserSpec, Userns,
+    Choice, Cpus, EnvEntry, Label, LimitMode, MountSpec, Pids, ProfileSpec, PublishSpec, RuleSpec, SecretSpec, Size,
+    TmpfsSpec, Tty, UserSpec, Userns,
 };
 pub(crate) use words::Words;
 
@@ -41,9 +41,9 @@ pub(crate) struct CellFlags {
     /// Use this root file system: auto, host, alpine[:VERSION], a stored image's name, a folder or a tar file
     #[arg(long, value_name = "IMAGE", help_heading = "Cell")]
     pub(crate) image: Option<String>,
-    /// Choose how much the cell may do
-    #[arg(long, value_name = "PROFILE", value_parser = choice::<Profile>(), help_heading = "Cell")]
-    pub(crate) profile: Option<Profile>,
+    /// Choose how much the cell may do (default or strict), and profiles of the configuration: strict,rust
+    #[arg(long, value_name = "PROFILE,…", help_heading = "Cell")]
+    pub(crate) profile: Option<ProfileSpec>,
     /// Set the host name inside
     #[arg(long, value_name = "NAME", value_parser = values::hostname, help_heading = "Cell")]
     pub(crate) hostname: Option<String>,

@@ -4,6 +4,7 @@
 //! All of it is pure: nothing is expanded and no file is looked at here.
 
 mod mounts;
+mod profile;
 mod reach;
 mod secret;
 
@@ -13,6 +14,7 @@ use std::str::FromStr;
 use cellblock_bundle::cell::{MAX_NAME, Network, Profile};
 
 pub(crate) use mounts::{MountSpec, TmpfsSpec, inside_path};
+pub(crate) use profile::{MOST, ProfileSpec};
 pub(crate) use reach::{PublishSpec, RuleSpec};
 pub(crate) use secret::{SecretSpec, Source};
 
@@ -60,6 +62,11 @@ pub(crate) enum ValueError {
         "{0:?} would be a named volume, which this version does not support; a folder is written ./{0} or as an absolute path"
     )]
     NamedVolume(String),
+    /// Not a list of profiles.
+    #[error(
+        "profiles are at most {MOST} different names with commas between them; a name has lower-case letters, digits and . _ -"
+    )]
+    Profiles,
     /// A program with a path.
     #[error("a program is a name, without `/`: it is looked for in the PATH")]
     Program,

@@ -7,14 +7,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use cellblock_bundle::cell::{Network, Profile};
+use cellblock_bundle::cell::Network;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 use super::agent::AgentSettings;
 use super::problem::Place;
 use crate::args::values::{
-    Choice, Cpus, EnvEntry, LimitMode, MountSpec, Pids, PublishSpec, RuleSpec, SecretSpec, Size, UserSpec, Userns,
+    Choice, Cpus, EnvEntry, LimitMode, MountSpec, Pids, ProfileSpec, PublishSpec, RuleSpec, SecretSpec, Size, UserSpec,
+    Userns,
 };
 
 /// A value and where it stands.
@@ -47,6 +48,9 @@ pub(crate) struct Config {
     /// What counts for every cell that nothing else says otherwise.
     #[schemars(default)]
     pub(crate) defaults: Settings,
+    /// Profiles: what counts for the cells that name them, in addition. They have every key of `defaults` but `profile`.
+    #[schemars(default)]
+    pub(crate) profiles: BTreeMap<String, Settings>,
     /// Projects, each under a name of your choice.
     #[schemars(default)]
     pub(crate) projects: BTreeMap<String, ProjectSettings>,
@@ -76,10 +80,10 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) image: Option<Located<String>>,
-    /// How much the cell may do.
-    #[schemars(default, schema_with = "words::<Profile>")]
+    /// How much the cell may do (default or strict), and profiles of this file, with commas between them.
+    #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) profile: Option<Located<Profile>>,
+    pub(crate) profile: Option<Located<ProfileSpec>>,
     /// The network: names for what is allowed by name (the default), none, bridge for the whole internet but nothing nearer, or host for the
     /// host's own.
     #[schemars(default, schema_with = "words::<Network>")]

@@ -10,7 +10,7 @@ use super::tree::{Key, Kind, Node};
 use crate::args::values::{self, Choice, ValueError, nearest};
 
 /// Keys at the top.
-const TOP: &[&str] = &["agents", "defaults", "projects"];
+const TOP: &[&str] = &["agents", "defaults", "profiles", "projects"];
 
 /// Keys of a section, besides a project's `path`. A test holds them against the schema.
 pub(super) const KEYS: &[&str] = &[
@@ -60,6 +60,12 @@ pub(super) fn config(root: Node, problems: &mut Vec<Problem>) -> Config {
                 }
             }
             "defaults" => config.defaults = reader.section(node, "defaults", None),
+            "profiles" => {
+                for (name, node) in reader.map(node, "profiles") {
+                    let settings = reader.profile(&name, node);
+                    config.profiles.insert(name.text, settings);
+                }
+            }
             "projects" => {
                 for (name, node) in reader.map(node, "projects") {
                     if let Some(project) = reader.project(&name, node) {
@@ -139,6 +145,22 @@ impl Reader<'_> {
         Some(ProjectSettings { path: path?, at: name.at, settings })
     }
 
+    fn profile(&mut self, name: &Key, node: Node) -> Settings {
+        if cellblock_bundle::Profile::read(&name.text).is_ok() {
+            let problem = Problem::new(name.at, format!("`{}` is a profile of cellblock's own", name.text));
+            self.problems
+                .push(problem.hint("give this one another name; `--profile` takes several, with commas between them"));
+        } else if name.text.parse::<values::ProfileSpec>().is_err() || name.text.contains(',') {
+            let problem = Problem::new(name.at, format!("{:?} is not a name for a profile", name.text));
+            self.problems.push(problem.hint("lower-case letters, digits and . _ -"));
+        }
+        let settings = self.section(node, &format!("the profile `{}`", name.text), None);
+        if let Some(profile) = &settings.profile {
+            self.problems.push(Problem::new(profile.at, "a profile names no other profiles"));
+        }
+        settings
+    }
+
     /// One section; `path` is where a project's path goes, and `None` for the defaults.
     fn section(&mut self, node: Node, what: &str, mut path: Option<&mut Option<Located<String>>>) -> Settings {
         let mut settings = Settings::default();
@@ -163,7 +185,7 @@ impl Reader<'_> {
     pub(super) fn key(&mut self, key: &Key, node: Node, to: &mut Settings) -> bool {
         match key.text.as_str() {
             "image" => to.image = self.scalar(key, node, |text| Ok(text.to_owned())),
-            "profile" => to.profile = self.scalar(key, node, Choice::read),
+            "profile" => to.profile = self.scalar(key, node, str::parse),
             "network" => to.network = self.scalar(key, node, Choice::read),
             "allow" => to.allow = Some(self.items(key, node)),
             "allow_file" => to.allow_file = self.scalar(key, node, |text| Ok(text.to_owned())),

@@ -43,6 +43,8 @@ projects:
     network: none
     mounts:
       - ./cache:/cache
+profiles:
+  rust: {mounts: [~/.cargo], memory: 8g}
 agents:
   codex:
     title: Mine
@@ -63,7 +65,7 @@ fn every_key_is_read() {
     let d = &config.defaults;
     assert_eq!(d.image.as_ref().unwrap().value, "alpine:3.20.3");
     assert_eq!(d.image.as_ref().unwrap().at, Place { line: 2, column: 10 });
-    assert_eq!(d.profile.as_ref().unwrap().value, Profile::Strict);
+    assert_eq!(d.profile.as_ref().unwrap().value.security(), Some(Profile::Strict));
     assert_eq!(d.network.as_ref().unwrap().value, Network::Host);
     assert_eq!(d.env[0].value, EnvEntry { name: "MIX_ENV".into(), value: Some("dev".into()) });
     assert_eq!(d.env[1].value, EnvEntry { name: "DATABASE_URL".into(), value: None });
@@ -108,7 +110,7 @@ fn what_was_understood_can_be_shown_and_read_again() {
     assert_eq!(again, shown);
     assert_eq!(
         serde_json::to_value(Config::default()).unwrap(),
-        serde_json::json!({ "agents": {}, "defaults": {}, "projects": {} })
+        serde_json::json!({ "agents": {}, "defaults": {}, "profiles": {}, "projects": {} })
     );
 }
 
@@ -134,7 +136,11 @@ fn mistakes_are_told_with_their_line() {
         ("defaults:\n  imgae: host\n", "c.yaml:2:3: unknown key `imgae`\n  hint: did you mean `image`?"),
         ("default:\n  image: host\n", "c.yaml:1:1: unknown key `default`\n  hint: did you mean `defaults`?"),
         ("image: host\n", "c.yaml:1:1: unknown key `image`\n  hint: put `image` under `defaults:` or under a project"),
-        ("zzz: 1\n", "c.yaml:1:1: unknown key `zzz`\n  hint: the keys here are agents, defaults, projects"),
+        (
+            "profiles: {strict: {}, A: {}, b: {profile: strict}}\n",
+            "c.yaml:1:12: `strict` is a profile of cellblock's own\n  hint: give this one another name; `--profile` takes several, with commas between them\nc.yaml:1:24: \"A\" is not a name for a profile\n  hint: lower-case letters, digits and . _ -\nc.yaml:1:44: a profile names no other profiles",
+        ),
+        ("zzz: 1\n", "c.yaml:1:1: unknown key `zzz`\n  hint: the keys here are agents, defaults, profiles, projects"),
         (
             "defaults:\n  ssh_agent: true\n",
             "c.yaml:2:3: this version of cellblock has no support for `ssh_agent`: the cell gets no ssh agent\n  hint: take the line out",
@@ -226,7 +232,7 @@ fn the_schema_and_the_reader_know_the_same_keys() {
         keys.sort();
         keys
     };
-    assert_eq!(keys("/properties"), ["agents", "defaults", "projects"]);
+    assert_eq!(keys("/properties"), ["agents", "defaults", "profiles", "projects"]);
     let mut known: Vec<String> = read::KEYS.iter().map(|k| (*k).to_owned()).collect();
     known.sort();
     assert_eq!(keys("/$defs/Settings/properties"), known);

@@ -15,6 +15,16 @@ pub(crate) enum ResolveError {
     /// Nothing to run.
     #[error("there is no command to run")]
     NoCommand,
+    /// A profile that nobody has written.
+    #[error("{origin}: there is no profile {name:?}")]
+    NoProfile {
+        /// Where it is named.
+        origin: Origin,
+        /// Its name.
+        name: String,
+        /// One that is nearly called so.
+        near: Option<String>,
+    },
     /// An agent that is not there.
     #[error("{0}")]
     NoAgent(Box<AgentMissing>),
@@ -235,6 +245,10 @@ impl ResolveError {
             Self::NoCommand => {
                 "`cellblock run -- COMMAND` runs a command, `cellblock run AGENT` an agent, `cellblock shell` a shell"
                     .to_owned()
+            }
+            Self::NoProfile { near: Some(near), .. } => format!("did you mean `{near}`?"),
+            Self::NoProfile { .. } => {
+                "`profiles:` in the configuration has yours; `default` and `strict` are cellblock's".to_owned()
             }
             Self::NoAgent(missing) => missing.hints.first()?.clone(),
             Self::Refused(refusal) => refusal.hint().to_owned(),

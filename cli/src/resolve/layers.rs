@@ -1,5 +1,5 @@
 //! Which of several places that speak about a value counts: default < what is shipped with the agent < `defaults:` < the agent in the
-//! configuration < project < variable < flag.
+//! configuration < project < profiles < variable < flag.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use super::files::Files;
 use super::host::HostFacts;
 use super::origin::{Origin, Sourced};
 use crate::agents::Agent;
-use crate::args::values::ValueError;
+use crate::args::values::{MOST, ProfileSpec, ValueError, nearest};
 use crate::config::{Config, Located, Place, ProjectSettings, Settings};
 use crate::project::ProjectFacts;
 
@@ -19,6 +19,7 @@ pub(super) struct Layers<'a> {
     config: &'a Config,
     agent: Option<&'a Agent>,
     project: Option<(&'a str, &'a ProjectSettings)>,
+    profiles: [Option<(&'a str, &'a Settings)>; MOST],
     host: &'a HostFacts,
 }
 
@@ -29,6 +30,7 @@ enum Section<'a> {
     Defaults,
     Agent(&'a str),
     Project(&'a str),
+    Profile(&'a str),
 }
 
 impl Section<'_> {
@@ -38,6 +40,7 @@ impl Section<'_> {
             Self::Shipped(agent) => Origin::Shipped { agent: agent.to_owned() },
             Self::Defaults => Origin::Config { file, line },
             Self::Agent(name) => Origin::Section { of: format!("agent {name}"), file, line },
+            Self::Profile(name) => Origin::Section { of: format!("profile {name}"), file, line },
             Self::Project(name) => Origin::Section { of: format!("project {name}"), file, line },
         }
     }
@@ -65,7 +68,23 @@ impl<'a> Layers<'a> {
         files: &dyn Files,
     ) -> Result<Self, ResolveError> {
         let project = project.map(|facts| matching(config, facts, host, files)).transpose()?.flatten();
-        Ok(Self { config, agent, project, host })
+        Ok(Self { config, agent, project, profiles: [None; MOST], host })
+    }
+
+    /// With those of the configuration's profiles that count.
+    pub(super) fn with_profiles(mut self, said: &Sourced<ProfileSpec>) -> Result<Self, ResolveError> {
+        for (place, name) in self.profiles.iter_mut().zip(said.value.named()) {
+            let Some((name, settings)) = self.config.profiles.get_key_value(name) else {
+                let known = ["default", "strict"].into_iter().chain(self.config.profiles.keys().map(String::as_str));
+                return Err(ResolveError::NoProfile {
+                    origin: said.origin.clone(),
+                    name: name.to_owned(),
+                    near: nearest(name, known),
+                });
+            };
+            *place = Some((name.as_str(), settings));
+        }
+        Ok(self)
     }
 
     /// The sections that count, the weaker first, with what makes an origin of a line.
@@ -75,7 +94,8 @@ impl<'a> Layers<'a> {
         let defaults = Some((&self.config.defaults, Section::Defaults));
         let own = agent.and_then(|agent| Some((agent.own.as_ref()?, Section::Agent(&agent.name))));
         let project = self.project.map(|(name, project)| (&project.settings, Section::Project(name)));
-        [shipped, defaults, own, project].into_iter().flatten().map(move |(settings, section)| {
+        let profiles = self.profiles.map(|one| one.map(|(name, settings)| (settings, Section::Profile(name))));
+        [shipped, defaults, own, project].into_iter().chain(profiles).flatten().map(move |(settings, section)| {
             let file = &self.config.file;
             (settings, move |at: Place| section.origin(file, at))
         })

@@ -1,11 +1,24 @@
 //! One function for each value of a cell: where it is looked for and what counts if nobody said anything.
 
 use super::*;
-use crate::args::values::word;
+use crate::args::values::{ProfileSpec, word};
 
 impl<'a> Inputs<'a> {
     pub(super) fn layers(self) -> Result<Layers<'a>, ResolveError> {
-        Layers::new(self.config, self.agent, self.project, self.host, self.files)
+        let layers = Layers::new(self.config, self.agent, self.project, self.host, self.files)?;
+        match self.profiles(layers)? {
+            Some(said) => layers.with_profiles(&said),
+            None => Ok(layers),
+        }
+    }
+
+    /// The strongest word on profiles: how much the cell may do, and which of the configuration's count.
+    fn profiles(self, layers: Layers<'a>) -> Result<Option<Sourced<ProfileSpec>>, ResolveError> {
+        layers.find(Wanted {
+            flag: self.typed.cell.profile.clone().map(|profile| (profile, "--profile")),
+            variable: Some(("CELLBLOCK_PROFILE", str::parse)),
+            key: |s| &s.profile,
+        })
     }
 
     /// A folder that must not be a project is refused here, where nobody can forget to ask.
@@ -115,14 +128,12 @@ impl<'a> Inputs<'a> {
     }
 
     pub(super) fn profile(self, layers: Layers<'a>, explain: &mut Explain) -> Result<Profile, ResolveError> {
-        let wanted = Wanted {
-            flag: self.typed.cell.profile.map(|profile| (profile, "--profile")),
-            variable: Some(("CELLBLOCK_PROFILE", Profile::read)),
-            key: |s| &s.profile,
-        };
-        let said = layers.pick(wanted, Profile::Default)?;
-        explain.add("profile", word(said.value), &said.origin);
-        Ok(said.value)
+        let said = self.profiles(layers)?;
+        let (text, origin) =
+            said.as_ref().map_or((String::new(), &Origin::Default), |s| (s.value.to_string(), &s.origin));
+        let profile = said.as_ref().and_then(|said| said.value.security()).unwrap_or_default();
+        explain.add("profile", if text.is_empty() { word(profile) } else { &text }, origin);
+        Ok(profile)
     }
 
     pub(super) fn network(self, layers: Layers<'a>, explain: &mut Explain) -> Result<Network, ResolveError> {
