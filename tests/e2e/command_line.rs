@@ -181,9 +181,9 @@ fn profiles_add_up_in_their_order() {
         world.cellblock("run --dry-run --json --profile strict,two -- true").ok().contains("\"profile\": \"strict\"")
     );
     world
-        .cellblock("run --profile tow -- true")
+        .cellblock("run --profile strickt -- true")
         .fails(125)
-        .says("there is no profile \"tow\"")
-        .says("did you mean `two`?");
+        .says("there is no profile \"strickt\"")
+        .says("did you mean `strict`?");
     world.cellblock("run --profile A -- true").fails(125).says("profiles are at most");
 }
