@@ -18,6 +18,7 @@ mod place;
 mod project;
 mod report;
 mod resolve;
+mod rungs;
 mod sandbox_md;
 mod secrets;
 

@@ -22,7 +22,7 @@ use crate::job::{Job, become_job};
 use crate::output::{self, data, json, say};
 use crate::report::CliError;
 use crate::resolve::{self, AgentMissing, Explained, HostFacts, HostFiles, Inputs, ResolveError, Resolved, numbered};
-use crate::{agents, audit, config, place, project, sandbox_md, secrets};
+use crate::{agents, audit, config, place, project, rungs, sandbox_md, secrets};
 
 /// Everything known before a cell is started.
 #[derive(Debug)]
@@ -142,6 +142,7 @@ impl Ready {
     /// Starts the cell: this process becomes its supervisor. Returns only on failure, or at once with `detach`.
     fn start(mut self, flags: &StartFlags) -> Result<i32, CliError> {
         let dirs = place::dirs(&self.host);
+        let rungs = rungs::to_try(&self.host.env)?;
         super::heal(&dirs)?;
         let claim = self.claim()?;
         let cell = &self.resolved.cell;
@@ -165,7 +166,7 @@ impl Ready {
         skeleton.push(sandbox_md::entry(&self.resolved.cell, keep));
         let cell = self.resolved.cell;
         let roots = secrets::roots(&self.host);
-        let start = Start { cell, root, limits: None, dirs, keep, detached: flags.detach, secrets, roots };
+        let start = Start { cell, root, limits: None, dirs, keep, detached: flags.detach, secrets, roots, rungs };
         if flags.detach { detach(start, skeleton, claim) } else { Err(become_supervisor(start, skeleton, claim, None)) }
     }
 
