@@ -18,6 +18,7 @@ mod network;
 mod network_clients;
 mod network_faults;
 mod network_https;
+mod network_rungs;
 mod programs;
 mod security;
 mod streams;
