@@ -198,6 +198,8 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         env: variables,
         workdir,
         mounts: placed.into_iter().map(|placed| placed.mount).collect(),
+        protect: Default::default(),
+        home_files: BTreeMap::new(),
         network,
         reach,
         limits: inputs.limits(layers, &mut explain)?,
