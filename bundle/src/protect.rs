@@ -22,7 +22,14 @@ pub struct Protect {
     /// `roots`. A `*` stands for any letters within one component. Whatever is below a protected name is protected, and what holds one (`.claude`
     /// for `.claude/settings.json`) must not be replaced as a whole.
     pub names: BTreeMap<String, String>,
-    /// The same from the top of any git folder: one that is called `.git`, one of `git_dirs`, and each below a git folder's `modules`, however deep.
+    /// Further files and folders, by their whole path: where links lead that stand at one of `names`, what git's configuration names. With everything
+    /// below.
+    pub paths: BTreeMap<PathBuf, String>,
+    /// As `names`, from the top of any git folder: one that is called `.git`, one of `git_dirs`, and each below a git folder's `modules`, however
+    /// deep. The innermost git folder around a path is the one that counts: `worktrees` is closed, and the cell's own folder in it is not.
+    ///
+    /// An entry called `.git` is never made, replaced, moved or removed, and a link is never made in a git folder: git writes through `logs/HEAD` and
+    /// `COMMIT_EDITMSG` wherever they lead.
     pub git_names: BTreeMap<String, String>,
     /// Git folders known at the start, whatever they are called, each with names that are closed in addition: in the folder that worktrees share
     /// that are the main worktree's files.
@@ -36,5 +43,43 @@ impl Protect {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.roots.is_empty()
+    }
+}
+
+/// Whether one component of a row matches a name. A `*` stands for any letters, none included. Letters of ASCII match in either case: on a
+/// file system that does not tell them apart `.GIT` is `.git`, and nobody needs `.VSCODE` for anything else.
+#[must_use]
+pub fn component_matches(pattern: &str, name: &[u8]) -> bool {
+    let pattern = pattern.as_bytes();
+    match pattern.iter().position(|b| *b == b'*') {
+        None => pattern.eq_ignore_ascii_case(name),
+        Some(star) => {
+            let (before, after) = (&pattern[..star], &pattern[star + 1..]);
+            // Rows have at most one star in a component; a test of the list holds them to it.
+            name.len() >= before.len() + after.len()
+                && name[..before.len()].eq_ignore_ascii_case(before)
+                && name[name.len() - after.len()..].eq_ignore_ascii_case(after)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn components_match_in_either_case_and_with_a_star() {
+        for (pattern, name, want) in [
+            (".git", ".GIT", true),
+            (".git", ".gitx", false),
+            ("settings*.json", "settings.json", true),
+            ("settings*.json", "Settings.local.JSON", true),
+            ("settings*.json", "settings.jso", false),
+            ("settings*.json", "xsettings.json", false),
+            ("*.code-workspace", ".code-workspace", true),
+            ("a*a", "a", false),
+        ] {
+            assert_eq!(component_matches(pattern, name.as_bytes()), want, "{pattern} {name}");
+        }
     }
 }

@@ -82,7 +82,7 @@ impl Sources {
         };
         let lot = |mounts: &[&Mount]| {
             let source = |mount: &&Mount| match mount {
-                Mount::Bind { source, .. } => open(source, OFlags::empty()).map(Some),
+                Mount::Bind { source, .. } => resolved(source).map(Some),
                 Mount::Tmpfs { .. } => Ok(None),
             };
             mounts.iter().map(source).collect::<Result<Vec<_>, _>>()
@@ -136,6 +136,14 @@ impl Sources {
         fsconfig_create(&context)?;
         rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
     }
+}
+
+/// Opens the source of a bind. Its path has no links, as whoever decided on it has followed them: a link that is there now was put there since, by
+/// another cell of the same project perhaps, and leads where nobody decided.
+fn resolved(path: &Path) -> Result<OwnedFd, RootError> {
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+        .map_err(|e| RootError::Source { path: path.to_owned(), source: e.into() })
 }
 
 /// Mounts what was asked for below `top`, in order.
