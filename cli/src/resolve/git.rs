@@ -195,8 +195,10 @@ impl Fence<'_> {
     /// `.git` where it is a file: with another one in its place the host's git would be led elsewhere.
     fn pointer(&mut self, project: &ProjectFacts) {
         let dot_git = project.root.join(".git");
-        if self.closed && self.asked.files.kind(&dot_git) == Some(Kind::File) {
-            self.covers.close(&dot_git, "says where the repository is");
+        match self.asked.files.kind(&dot_git) {
+            Some(Kind::File) if self.closed => self.covers.close(&dot_git, "says where the repository is"),
+            Some(Kind::Link) if self.closed => self.covers.hold(&dot_git),
+            _ => {}
         }
     }
 
@@ -273,7 +275,8 @@ impl Fence<'_> {
                         self.modules(&dot_git.join("modules"));
                     }
                     Some(Kind::File) => self.covers.close(&dot_git, "says where the repository is"),
-                    Some(Kind::Link) | None => {}
+                    Some(Kind::Link) => self.covers.hold(&dot_git),
+                    None => {}
                 }
             }
         }

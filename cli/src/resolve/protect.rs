@@ -86,13 +86,14 @@ pub(super) struct Covers<'a> {
     /// What a person has opened, as paths inside.
     open: BTreeSet<PathBuf>,
     made: BTreeMap<PathBuf, Cover>,
+    links: BTreeMap<PathBuf, PathBuf>,
     /// Closed paths that the list does not name, by their path inside: where links lead, what git's configuration names.
     pub(super) found: BTreeMap<PathBuf, String>,
 }
 
 impl<'a> Covers<'a> {
     pub(super) fn new(files: &'a dyn Files, trees: Vec<Tree>, taken: Vec<PathBuf>, open: BTreeSet<PathBuf>) -> Self {
-        Self { files, trees, taken, open, made: BTreeMap::new(), found: BTreeMap::new() }
+        Self { files, trees, taken, open, made: BTreeMap::new(), links: BTreeMap::new(), found: BTreeMap::new() }
     }
 
     /// What the cell may write.
@@ -135,7 +136,10 @@ impl<'a> Covers<'a> {
             at.push(component);
             match self.files.kind(&at) {
                 None => return,
-                Some(Kind::Link) => return self.close_link(path, why),
+                Some(Kind::Link) => {
+                    self.hold(&at);
+                    return self.close_link(path, why);
+                }
                 Some(Kind::File | Kind::Folder) => {}
             }
         }
@@ -165,6 +169,16 @@ impl<'a> Covers<'a> {
                 }
                 _ => self.close(&folder.join(row), why),
             }
+        }
+    }
+
+    /// Keeps the link `path` where it is: in its place another one, or a folder, would be taken for what is closed.
+    pub(super) fn hold(&mut self, path: &Path) {
+        let Some(tree) = self.tree(path).cloned() else { return };
+        let Some(target) = tree.inside(path).filter(|target| !self.is_open(target)) else { return };
+        if !self.is_theirs(&tree, &target) {
+            self.links.insert(target, path.to_owned());
+            path.parent().into_iter().for_each(|parent| self.pin(parent));
         }
     }
 
@@ -212,6 +226,7 @@ impl<'a> Covers<'a> {
             trees: self.trees.iter().map(|tree| tree.target.clone()).filter(|t| !git_dirs.contains_key(t)).collect(),
             names: list.tree.clone(),
             paths: self.found,
+            links: held(self.links, &self.made),
             git_names: list.git.clone(),
             git_dirs,
             open: self.open,
@@ -220,12 +235,17 @@ impl<'a> Covers<'a> {
     }
 
     fn add(&mut self, tree: &Tree, target: PathBuf, source: &Path, role: Role, why: &str) {
-        // What a person mounted at or above it, within the tree, is theirs: a cover would show something else, or need a place that is not there.
-        let theirs =
-            |mount: &PathBuf| target.starts_with(mount) && *mount != tree.target && mount.starts_with(&tree.target);
-        if !self.taken.iter().any(theirs) {
+        if !self.is_theirs(tree, &target) {
             self.made.insert(target, Cover { source: source.to_owned(), role, why: why.to_owned() });
         }
+    }
+
+    /// Whether a person mounted something at or above `target`, within the tree: a cover would show something else, or need a place that is
+    /// not there.
+    fn is_theirs(&self, tree: &Tree, target: &Path) -> bool {
+        let theirs =
+            |mount: &PathBuf| target.starts_with(mount) && *mount != tree.target && mount.starts_with(&tree.target);
+        self.taken.iter().any(theirs)
     }
 
     fn is_open(&self, target: &Path) -> bool {
@@ -242,6 +262,12 @@ impl<'a> Covers<'a> {
     pub(super) fn place(&self, path: &Path) -> Option<PathBuf> {
         self.tree(path)?.inside(path)
     }
+}
+
+/// The links that stand in nothing that is closed anyway.
+fn held(links: BTreeMap<PathBuf, PathBuf>, made: &BTreeMap<PathBuf, Cover>) -> BTreeMap<PathBuf, PathBuf> {
+    let closed = |above: &Path| made.get(above).is_some_and(|cover| cover.role == Role::Closed);
+    links.into_iter().filter(|(target, _)| !target.ancestors().skip(1).any(closed)).collect()
 }
 
 /// The mounts that are needed of `made`: no pin in what is closed, nothing closed twice.

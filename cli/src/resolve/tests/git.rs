@@ -199,6 +199,10 @@ fn what_configurations_name_and_links_lead_to_is_closed() {
         assert!(got.iter().any(|mount| mount == want), "{want}: {got:?}");
     }
     assert!(!got.iter().any(|mount| mount.contains(".ssh") || mount.contains(".idea")), "{got:?}");
+    // The links stay where they are, wherever they lead.
+    let links: Vec<PathBuf> = world.run("-- x").cell.protect.links.into_keys().collect();
+    assert_eq!(links, [".cursor", ".idea"].map(|name| Path::new(WEB).join(name)));
+    assert!(world.run("--unprotect .cursor -- x").cell.protect.links.len() == 1);
     let paths = world.run("-- x").cell.protect.paths;
     assert!(paths.contains_key(Path::new("/home/ada/web/tools/hooks")), "{paths:?}");
 }
