@@ -147,12 +147,15 @@ impl Sources {
 
 /// Opens the source of a bind. Its path has no links, as whoever decided on it has followed them: a link that is there now was put there since, by
 /// another cell of the same project perhaps, and leads where nobody decided.
-fn resolved(path: &Path) -> Result<OwnedFd, RootError> {
+pub(crate) fn open_resolved(path: &Path) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     // A link at the end is opened itself (openat2(2), RESOLVE_NO_SYMLINKS).
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat2(CWD, path, flags, Mode::empty(), resolve)
-        .map_err(|e| RootError::Source { path: path.to_owned(), source: e.into() })
+}
+
+fn resolved(path: &Path) -> Result<OwnedFd, RootError> {
+    open_resolved(path).map_err(|e| RootError::Source { path: path.to_owned(), source: e.into() })
 }
 
 /// Mounts what was asked for below `top`, in order.

@@ -44,7 +44,7 @@ git log --format='%an <%ae>' -1
 impl Repository {
     fn new(layout: &str) -> Self {
         let world = World::new();
-        std::fs::remove_dir_all(world.project()).expect("the world's own project");
+        std::fs::rename(world.project(), world.path("unused")).expect("the world's own project");
         world.write("home/.gitconfig", "[user]\n\tname = Ada L\n\temail = ada@example.com\n[init]\n\tdefaultBranch = main\n[protocol \"file\"]\n\tallow = always\n");
         let path = |inside: &str| world.path("home").join(inside);
         std::fs::create_dir(path("demo")).expect("mkdir");
@@ -415,7 +415,7 @@ fn nothing_is_widened_by_what_is_wrong() {
     done.says("has no place in a main worktree");
     // A worktree whose main is gone, a bare repository, a broken pointer.
     let linked = Repository::new("linked");
-    std::fs::remove_dir_all(linked.world.path("home/demo/.git")).expect("gone");
+    std::fs::rename(linked.world.path("home/demo/.git"), linked.world.path("gone")).expect("gone");
     let done = linked.inside("", "true");
     assert_eq!(done.code(), Some(125));
     done.says("which is not there").says("worktree repair");

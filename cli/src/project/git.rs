@@ -142,7 +142,8 @@ fn confirm(dot_git: &Path, git_dir: &Path, common_dir: &Path) -> Result<(), Proj
 /// Whether the repository `dir` names `root` as its work tree (`core.worktree`), as git writes it for each submodule.
 fn names_work_tree(dir: &Path, root: &Path) -> bool {
     let named = ["config", "config.worktree"].into_iter().flat_map(|name| config(&dir.join(name)));
-    let named = named.filter(|entry| entry.is("core", "worktree")).last();
+    // The last one counts, as for git.
+    let named = named.fold(None, |known, entry| if entry.is("core", "worktree") { Some(entry) } else { known });
     named.is_some_and(|entry| dir.join(entry.value).canonicalize().is_ok_and(|tree| tree == root))
 }
 
