@@ -34,6 +34,9 @@ pub struct Protect {
     /// Git folders known at the start, whatever they are called, each with names that are closed in addition: in the folder that worktrees share
     /// that are the main worktree's files.
     pub git_dirs: BTreeMap<PathBuf, BTreeSet<String>>,
+    /// Links that stand at a protected name, by their path inside, each with its path on the host. They are mounted onto themselves, so that nothing
+    /// can be put in their place. No bundle can express that: runtimes follow the link.
+    pub links: BTreeMap<PathBuf, PathBuf>,
     /// What a person has opened: whole paths, with everything below. They win over everything here.
     pub open: BTreeSet<PathBuf>,
 }
@@ -43,5 +46,43 @@ impl Protect {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.roots.is_empty()
+    }
+}
+
+/// Whether one component of a row matches a name. A `*` stands for any letters, none included. Letters of ASCII match in either case: on a
+/// file system that does not tell them apart `.GIT` is `.git`, and nobody needs `.VSCODE` for anything else.
+#[must_use]
+pub fn component_matches(pattern: &str, name: &[u8]) -> bool {
+    let pattern = pattern.as_bytes();
+    match pattern.iter().position(|b| *b == b'*') {
+        None => pattern.eq_ignore_ascii_case(name),
+        Some(star) => {
+            let (before, after) = (&pattern[..star], &pattern[star + 1..]);
+            // Rows have at most one star in a component; a test of the list holds them to it.
+            name.len() >= before.len() + after.len()
+                && name[..before.len()].eq_ignore_ascii_case(before)
+                && name[name.len() - after.len()..].eq_ignore_ascii_case(after)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn components_match_in_either_case_and_with_a_star() {
+        for (pattern, name, want) in [
+            (".git", ".GIT", true),
+            (".git", ".gitx", false),
+            ("settings*.json", "settings.json", true),
+            ("settings*.json", "Settings.local.JSON", true),
+            ("settings*.json", "settings.jso", false),
+            ("settings*.json", "xsettings.json", false),
+            ("*.code-workspace", ".code-workspace", true),
+            ("a*a", "a", false),
+        ] {
+            assert_eq!(component_matches(pattern, name.as_bytes()), want, "{pattern} {name}");
+        }
     }
 }

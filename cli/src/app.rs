@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands;
+use crate::invoked::{Invoked, invoked};
 use crate::report::CliError;
 
 /// A cell of its own for every coding agent: daemonless, rootless, in milliseconds
@@ -31,6 +32,7 @@ enum Command {
     Inspect(commands::inspect::Args),
     Logs(commands::logs::Args),
     Net(commands::net::Args),
+    Agent(commands::agent::Args),
     Image(commands::image::Args),
     Bundle(commands::bundle::Args),
     Config(commands::config::Args),
@@ -46,6 +48,7 @@ pub(crate) fn command() -> clap::Command {
 
 /// Parses `arguments` and does what they say; the exit code, or why not.
 pub(crate) fn main(arguments: Vec<OsString>) -> Result<i32, CliError> {
+    let Invoked { arguments, before } = invoked(arguments)?;
     let app = match App::try_parse_from(&arguments) {
         Ok(app) => app,
         Err(error) => {
@@ -55,7 +58,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> Result<i32, CliError> {
         }
     };
     match app.command {
-        Command::Run(args) => commands::run::run(args, &arguments),
+        Command::Run(args) => commands::run::run(args, &arguments, before),
         Command::Shell(args) => commands::shell::run(args),
         Command::Exec(args) => commands::exec::run(&args),
         Command::Stop(args) => commands::stop::run(&args),
@@ -63,6 +66,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> Result<i32, CliError> {
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Logs(args) => commands::logs::run(&args),
         Command::Net(args) => commands::net::run(&args, &arguments),
+        Command::Agent(args) => commands::agent::run(&args),
         Command::Image(args) => commands::image::run(args),
         Command::Bundle(args) => commands::bundle::run(args),
         Command::Config(args) => commands::config::run(&args),

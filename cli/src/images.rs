@@ -82,11 +82,16 @@ pub(crate) enum Image {
 impl Image {
     /// Finds the image; an archive given by path, and an Alpine release that is asked for by name, are stored first. With `auto` there is a note
     /// on what was taken.
-    pub(crate) fn find(wanted: &ImageWanted, host: &HostFacts) -> Result<(Self, Option<String>), ImageError> {
+    /// `agent` is a program that the host has: with `auto` it decides between an image that may lack it and the host's own tools.
+    pub(crate) fn find(
+        wanted: &ImageWanted,
+        host: &HostFacts,
+        agent: Option<&str>,
+    ) -> Result<(Self, Option<String>), ImageError> {
         let store = Store::new(&place::dirs(host).data);
         match &wanted.request.value {
             ImageRequest::Host => Ok((Self::Host(host::detect(Path::new("/"))?), None)),
-            ImageRequest::Auto => Self::best(&store),
+            ImageRequest::Auto => Self::best(&store, agent),
             ImageRequest::Path(path) => Self::by_path(path, &store).map(|image| (image, None)),
             ImageRequest::Name(name) => {
                 if let Some(image) = store.find(name)? {
@@ -101,14 +106,19 @@ impl Image {
         }
     }
 
-    fn best(store: &Store) -> Result<(Self, Option<String>), ImageError> {
-        for name in ["cellblock", "alpine"] {
+    fn best(store: &Store, agent: Option<&str>) -> Result<(Self, Option<String>), ImageError> {
+        // The image `cellblock` is made to hold agents; a plain Alpine holds none.
+        let names: &[&str] = if agent.is_some() { &["cellblock"] } else { &["cellblock", "alpine"] };
+        for name in names {
             if let Some(image) = store.find(name)? {
                 let note = format!("image `{}` (stored); `--image host` takes this host's own tools", image.name);
                 return Ok((Self::Stored(image), Some(note)));
             }
         }
-        let note = "image `host`: this host's own tools; `cellblock image pull alpine` gets a separate one".into();
+        let note = match agent {
+            Some(program) => format!("image `host`: this host's own tools, with its `{program}`"),
+            None => "image `host`: this host's own tools; `cellblock image pull alpine` gets a separate one".into(),
+        };
         Ok((Self::Host(host::detect(Path::new("/"))?), Some(note)))
     }
 
@@ -152,10 +162,12 @@ impl Image {
             network: cell.network,
             resolv_conf: resolv.as_deref(),
         };
-        let skeleton = match self {
+        let mut skeleton = match self {
             Self::Host(image) => {
                 let mut entries = skeleton::under_host(about, &image.entries);
-                let folders = image.mounts.iter().chain(&cell.mounts).filter(|m| match m {
+                // What stands on another mount finds its place there.
+                let own = cell.mounts.iter().filter(|m| !stands_on_another(m, &cell.mounts));
+                let folders = image.mounts.iter().chain(own).filter(|m| match m {
                     Mount::Bind { source, .. } => source.is_dir(),
                     Mount::Tmpfs { .. } => true,
                 });
@@ -174,9 +186,19 @@ impl Image {
                 skeleton::over_image(about, &shared).map_err(ImageError::from)?
             }
         };
+        skeleton.extend(
+            cell.home_files
+                .iter()
+                .map(|(path, text)| Entry::File { path: cell.user.home.join(path), text: text.clone() }),
+        );
         let (upper, work) = (layer.join("upper"), layer.join("work"));
         Ok((RootFs { lowers, shared, volatile: false, upper, work, mounts: self.mounts().to_vec() }, skeleton))
     }
+}
+
+fn stands_on_another(mount: &Mount, all: &[Mount]) -> bool {
+    let target = mount.target();
+    all.iter().any(|other| target != other.target() && target.starts_with(other.target()))
 }
 
 /// Stores an archive, with a progress bar; one that is stored under this name already with the same content is only checked.

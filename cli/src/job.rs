@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use cellblock_bundle::Ids;
 use cellblock_rootfs::root::skeleton::{self, Entry};
 use cellblock_runtime::state::{Claim, Dirs};
-use cellblock_runtime::supervisor::{Start, supervise};
+use cellblock_runtime::supervisor::{News, Start, supervise};
 use cellblock_runtime::{cleanup, exit, outer};
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now, inherited};
 use rustix::fs::MemfdFlags;
@@ -143,12 +143,15 @@ fn guard(start: &Start, entries: &[Entry], lock: OwnedFd, ready: Option<OwnedFd>
     let top = start.dirs.skeleton(&cell.name);
     let mut prepare = || skeleton::write(&top, entries, &cell.ids, &cell.user);
     let mut ready = ready;
-    let mut started = || {
-        if let Some(pipe) = ready.take() {
-            let _ = rustix::io::write(&pipe, b"started");
+    let mut tell = |news: News<'_>| match news {
+        News::Warning(text) => say(&format!("cellblock: {text}")),
+        News::Started => {
+            if let Some(pipe) = ready.take() {
+                let _ = rustix::io::write(&pipe, b"started");
+            }
         }
     };
-    let ended = supervise(start, claim, &mut prepare, &mut started)?;
+    let ended = supervise(start, claim, &mut prepare, &mut tell)?;
     for note in ended.notes {
         say(&format!("cellblock: {note}"));
     }

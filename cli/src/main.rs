@@ -3,6 +3,7 @@
 //! The program as a story: a hidden job of our own (the second life of a start, in OUTER) or a command line; the command does its
 //! work and gives an exit code, or an error that is told once, here.
 
+mod agents;
 mod app;
 mod args;
 mod audit;
@@ -10,12 +11,15 @@ mod commands;
 mod config;
 mod export;
 mod images;
+mod invoked;
 mod job;
 mod output;
 mod place;
 mod project;
 mod report;
 mod resolve;
+mod rungs;
+mod sandbox_md;
 mod secrets;
 
 #[expect(clippy::disallowed_methods, reason = "the one place where the process ends")]

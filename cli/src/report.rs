@@ -7,8 +7,9 @@ use cellblock_bundle::spec::SpecError;
 use cellblock_runtime::outer::OuterError;
 use cellblock_runtime::state::StateError;
 use cellblock_runtime::supervisor::RuntimeError;
-use cellblock_runtime::{BuildError, IdMapError, NetworkError, exit};
+use cellblock_runtime::{BuildError, GuardError, IdMapError, NetworkError, exit};
 
+use crate::agents;
 use crate::commands::net::saved::SavedError;
 use crate::config::ConfigError;
 use crate::images::ImageError;
@@ -65,6 +66,8 @@ impl CliError {
     fn code(&self) -> i32 {
         match self {
             Self::Runtime(RuntimeError::Exec { source, .. }) => exit::of_exec_error(source),
+            // As a shell says of a command that is not there.
+            Self::Resolve(ResolveError::NoAgent(_)) => exit::NOT_FOUND,
             _ => exit::OURS,
         }
     }
@@ -115,6 +118,7 @@ fn hint(error: &CliError) -> Vec<String> {
             one("`cellblock config edit` opens the file, `cellblock config schema` says what may stand in it")
         }
         CliError::Project(error) => error.hint().into_iter().map(str::to_owned).collect(),
+        CliError::Resolve(ResolveError::NoAgent(missing)) => missing.hints.clone(),
         CliError::Resolve(error) => error.hint().into_iter().collect(),
         CliError::State(StateError::NameTaken(name)) => one(&format!(
             "`cellblock exec {name} -- CMD` runs in it, `cellblock stop {name}` ends it, `--name` starts another"
@@ -150,8 +154,12 @@ fn runtime_hint(error: &RuntimeError) -> Vec<String> {
         RuntimeError::Exec { program, source }
             if source.kind() == io::ErrorKind::NotFound && !program.contains('/') =>
         {
-            "`cellblock run --dry-run` shows the image and the PATH inside; the `host` image has the host's own tools"
-                .into()
+            let usual = "`cellblock run --dry-run` shows the image and the PATH inside; the `host` image has the host's own tools";
+            return agents::nearest_name(program)
+                .map(|near| format!("did you mean the agent `{near}`?"))
+                .into_iter()
+                .chain(Some(usual.to_owned()))
+                .collect();
         }
         RuntimeError::Exec { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             "if the file is there, what it needs to start is not: the interpreter of its first line, or its dynamic loader".into()
@@ -204,6 +212,7 @@ fn runtime_hint(error: &RuntimeError) -> Vec<String> {
         RuntimeError::Network(NetworkError::Publish(text)) if text.contains("in use") => {
             "another program has that port: publish another one, such as -p 8081:80".into()
         }
+        RuntimeError::Guard(GuardError::NoSpace(_)) => MAKE_ROOM.into(),
         RuntimeError::Guard(_) => {
             "`--no-guard` starts it with files unguarded that do not exist yet; `cellblock doctor` says what this host lacks".into()
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::Rung;
 use crate::policy::Entry;
 
 /// What can be asked.
@@ -58,6 +59,9 @@ pub enum Reply {
 pub struct Show {
     /// How connections are caught, in words: `a listener on each of 4 ports`.
     pub capture: String,
+    /// The rung that this is; none for a bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rung: Option<Rung>,
     /// The rules that allow, in their order, sets replaced by their rules.
     pub allow: Vec<Shown>,
     /// Those that deny; they beat the others.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cellblock_bundle::cell::Said;
-use cellblock_egress::gateway::GatewayError;
+use cellblock_egress::gateway::{GatewayError, Rung};
 use cellblock_egress::policy::{Entry, Written};
 use cellblock_egress::serve::{self, Mode, Network, Ready, ServeError, Settings};
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now, run_with_only};
@@ -88,7 +88,7 @@ impl From<ServeError> for NetworkError {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
@@ -123,6 +123,7 @@ pub(crate) fn settings(start: &Start) -> Result<Settings, NetworkError> {
         secrets: secrets(start)?,
         roots: start.roots.clone(),
         connections: serve::CONNECTIONS,
+        rungs: start.rungs.clone(),
     })
 }
 
@@ -144,6 +145,15 @@ fn secrets(start: &Start) -> Result<Vec<serve::Secret>, NetworkError> {
             })
         })
         .collect()
+}
+
+/// How a network is that serves.
+#[derive(Debug, Serialize, Deserialize)]
+struct Up {
+    /// By which rung connections are caught; `None` for a bridge.
+    rung: Option<Rung>,
+    /// What a person should know of it.
+    warning: Option<String>,
 }
 
 /// The running process.
@@ -186,7 +196,7 @@ impl Egress {
     }
 
     /// Waits until it serves.
-    fn ready(&mut self) -> Result<(), NetworkError> {
+    fn ready(&mut self) -> Result<Up, NetworkError> {
         self.answer()
     }
 
@@ -241,9 +251,15 @@ impl Connected {
         self.egress.as_mut().map_or(Ok(None), Egress::prepared)
     }
 
-    /// Waits until it serves.
-    pub(crate) fn ready(&mut self) -> Result<(), NetworkError> {
-        self.egress.as_mut().map_or(Ok(()), Egress::ready)
+    /// Waits until it serves; what a person should know of it.
+    pub(crate) fn ready(&mut self) -> Result<Option<String>, NetworkError> {
+        let Some(egress) = &mut self.egress else { return Ok(None) };
+        let Up { rung, warning } = egress.ready()?;
+        // Another process goes on with what this one has made of the cell's namespace.
+        if let Some(rung) = rung {
+            self.settings.rungs = vec![rung];
+        }
+        Ok(warning)
     }
 
     /// Makes another process if the one there was has died. The cell has no network meanwhile, and none after if that fails. Rules that
@@ -293,7 +309,8 @@ fn child(settings: Settings, control: &UnixListener, line: &UnixStream) -> ! {
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let code = match make(settings, control, line) {
         Ok(ready) => {
-            let up = |outcome: Result<(), ServeError>| tell(line, outcome.map_err(NetworkError::from));
+            let is = Up { rung: ready.rung(), warning: ready.warning() };
+            let up = |outcome: Result<(), ServeError>| tell(line, outcome.map(|()| is).map_err(NetworkError::from));
             i32::from(ready.serve(up, || wait_for_the_end(line)).is_err())
         }
         Err(error) => {

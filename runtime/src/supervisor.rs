@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use cellblock_bundle::{Cell, Network, RootFs, cell, seccomp, spec};
+use cellblock_egress::gateway::Rung;
 use cellblock_egress::serve::Hidden;
 use cellblock_sys::process::SingleThreaded;
 use cellblock_sys::signal::{SignalFd, SignalSet};
@@ -49,6 +50,8 @@ pub struct Start {
     pub secrets: Vec<Hidden>,
     /// The host's root certificates, if there is a file of them.
     pub roots: Option<PathBuf>,
+    /// The ways to catch a cell's connections by name that may be tried.
+    pub rungs: Vec<Rung>,
 }
 
 /// Why a cell did not start, or what went wrong around it.
@@ -121,11 +124,20 @@ pub struct Ended {
     pub notes: Vec<String>,
 }
 
+/// What happens to a cell that is being started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News<'a> {
+    /// Something that a person should know, before the command runs.
+    Warning(&'a str),
+    /// The command has been started.
+    Started,
+}
+
 /// Runs `start` to its end. To be called in OUTER, in a fresh single-threaded process, which this takes over: its signals, its
 /// standard streams, its children.
 ///
 /// `prepare` is called once, before anything is mounted for the cell, to write what the caller wants in the root file system.
-/// `started` is called when the command has been started.
+/// `tell` hears of what happens.
 ///
 /// # Errors
 /// See [`RuntimeError`]. Whatever happens, nothing of the cell is left behind, unless this very process is killed.
@@ -133,7 +145,7 @@ pub fn supervise(
     start: &Start,
     claim: Claim,
     prepare: &mut dyn FnMut() -> io::Result<()>,
-    started: &mut dyn FnMut(),
+    tell: &mut dyn FnMut(News<'_>),
 ) -> Result<Ended, RuntimeError> {
     outer::settle_capabilities().map_err(os("cannot settle capabilities"))?;
     // libcontainer goes back to the working directory it came from, with the ids of the cell: it must be one anybody can enter.
@@ -144,7 +156,7 @@ pub fn supervise(
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(os("cannot adopt orphans"))?;
 
     let mut cgroup = None;
-    let outcome = run(start, &claim, signals, prepare, started, &mut cgroup);
+    let outcome = run(start, &claim, signals, prepare, tell, &mut cgroup);
     crate::reap::kill_all_children();
     let counted = cgroup.as_ref().map(Cgroup::report).unwrap_or_default();
     let notes = cgroup.as_ref().map(Cgroup::notes).unwrap_or_default();
@@ -182,7 +194,7 @@ fn run(
     claim: &Claim,
     signals: SignalFd,
     prepare: &mut dyn FnMut() -> io::Result<()>,
-    started: &mut dyn FnMut(),
+    tell: &mut dyn FnMut(News<'_>),
     cgroup: &mut Option<Cgroup>,
 ) -> Result<Ending, RuntimeError> {
     let alone = SingleThreaded::prove().map_err(os("cannot start a cell"))?;
@@ -252,14 +264,16 @@ fn run(
         guard.enter(init)?;
     }
     // Nothing of the cell runs before its network is there.
-    if let Some(egress) = &mut egress {
-        egress.ready()?;
+    if let Some(egress) = &mut egress
+        && let Some(warning) = egress.ready()?
+    {
+        tell(News::Warning(&warning));
     }
     stdio.connect().map_err(os("cannot get the cell's terminal"))?;
     let running = Running::of(init.as_raw_nonzero().get()).map_err(os("cannot look at the cell's process"))?;
     state::write_json(&claim.dir.join("running.json"), &running)?;
     crate::builder::start(&stage, CONTAINER)?;
-    started();
+    tell(News::Started);
     Watch::new(init, signals, report, control, stdio)?.with_network(egress).with_guard(guard).run()
 }
 
@@ -405,7 +419,7 @@ fn write_bundle(start: &Start, stage: &Path, builder: Pid) -> Result<Plan, Runti
     let config = stage.join("config.json");
     let fd = rustix::fs::open(&config, flags, Mode::from_raw_mode(0o644)).map_err(os("cannot write the bundle"))?;
     io::Write::write_all(&mut std::fs::File::from(fd), &text).map_err(os("cannot write the bundle"))?;
-    Ok(Plan { root, kernel: spec::early_mounts(&start.cell)?, mounts: cell.mounts })
+    Ok(Plan { root, kernel: spec::early_mounts(&start.cell)?, mounts: cell.mounts, links: cell.protect.links })
 }
 
 /// From here on nobody without privilege in OUTER may look at this process, whatever user they are.

@@ -1,6 +1,9 @@
 # Small helpers for what a cell tries: each returns words, and never raises for what a network may do.
 import http.client, json, socket, ssl, struct, sys, time
 
+# Seconds to wait for an answer.
+PATIENCE = 8
+
 
 def names(name, family=0):
     try:
@@ -11,7 +14,7 @@ def names(name, family=0):
 
 def get(host, path="/", port=80, headers={}, address=None, method="GET"):
     try:
-        connection = http.client.HTTPConnection(address or host, port, timeout=8)
+        connection = http.client.HTTPConnection(address or host, port, timeout=PATIENCE)
         connection.request(method, path, headers={"Host": host, **headers})
         answer = connection.getresponse()
         return f"{answer.status} {answer.read().decode()}"
@@ -26,7 +29,7 @@ def tls(address, sni, port=443, path="/", host=None):
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        with socket.create_connection((address, port), 8) as plain, context.wrap_socket(plain, server_hostname=sni) as stream:
+        with socket.create_connection((address, port), PATIENCE) as plain, context.wrap_socket(plain, server_hostname=sni) as stream:
             stream.sendall(f"GET {path} HTTP/1.1\r\nHost: {host or sni}\r\nConnection: close\r\n\r\n".encode())
             return stream.recv(65536).decode().splitlines()[0]
     except ssl.SSLError as error:
@@ -38,8 +41,8 @@ def tls(address, sni, port=443, path="/", host=None):
 def raw(address, port, data=b"", wait=True):
     """What comes back for `data`: bytes, or the name of the error."""
     try:
-        with socket.create_connection((address, port), 8) as stream:
-            stream.settimeout(8)
+        with socket.create_connection((address, port), PATIENCE) as stream:
+            stream.settimeout(PATIENCE)
             got = b""
             if data:
                 stream.sendall(data)

@@ -15,6 +15,9 @@ fn every_command_has_help_with_its_purpose() {
         "status",
         "inspect",
         "logs",
+        "agent",
+        "agent list",
+        "agent show",
         "net",
         "net log",
         "net show",
@@ -50,6 +53,7 @@ fn a_dry_run_says_everything_and_starts_nothing() {
     let json: serde_json::Value =
         serde_json::from_str(&world.cellblock("run --dry-run --json -- true").ok()).expect("json");
     assert_eq!(json["cell"]["network"], "names");
+    world.cellblock("run --json -- true").fails(125).says("--dry-run");
     assert_eq!(json["cell"]["command"][0], "true");
     assert!(world.leftovers().is_empty());
 }
@@ -148,4 +152,38 @@ fn a_bundle_runs_unchanged_in_runc() {
             assert!(done.stdout().contains(part), "{image}: {part} in {done}");
         }
     }
+}
+
+/// Row B7.
+#[test]
+fn profiles_add_up_in_their_order() {
+    let world = World::new();
+    world.configure(
+        "defaults: {profile: one, env: [A=defaults, B=defaults]}\n\
+         profiles:\n  one: {env: [A=one], network: none}\n  two: {env: [A=two, C=two], mounts: ['/usr/share:/shared:ro']}\n",
+    );
+    let env = |flags: &str| {
+        let out = world
+            .cellblock(&format!(
+                "run --image host {flags} -- sh -c 'echo $A $B $C; ls -d /shared; grep NoNew /proc/self/status'"
+            ))
+            .run();
+        out.stdout().lines().next().unwrap_or_default().to_owned()
+            + if out.stdout().contains("/shared") { " shared" } else { "" }
+    };
+    assert_eq!(env(""), "one defaults");
+    assert_eq!(env("--profile two"), "two defaults two shared");
+    assert_eq!(env("--profile two,one"), "one defaults two shared");
+    assert_eq!(env("--profile two,strict -e A=flag"), "flag defaults two shared");
+    let plan = world.cellblock("run --dry-run --explain --profile strict,two -- true").ok();
+    assert!(plan.contains("strict,two") && plan.contains("(profile two)"), "{plan}");
+    assert!(
+        world.cellblock("run --dry-run --json --profile strict,two -- true").ok().contains("\"profile\": \"strict\"")
+    );
+    world
+        .cellblock("run --profile strickt -- true")
+        .fails(125)
+        .says("there is no profile \"strickt\"")
+        .says("did you mean `strict`?");
+    world.cellblock("run --profile A -- true").fails(125).says("profiles are at most");
 }

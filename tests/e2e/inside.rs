@@ -174,3 +174,24 @@ fn the_configuration_is_applied_and_flags_win() {
     world.cellblock("run -- sh -c 'echo x > /shared-libs/a'").run().says("Read-only file system");
     assert_eq!(std::fs::read_to_string(world.path("home/libs/a")).expect("there"), "shared");
 }
+
+/// Row D10.
+#[test]
+fn an_agent_is_told_where_it_is() {
+    let world = World::new();
+    world.load_alpine();
+    for image in ["host", "alpine"] {
+        let text = world.cellblock(&format!("run --image {image} -- cat /etc/cellblock/SANDBOX.md")).ok();
+        let project = format!("- `{}`: the person's own files.", world.project().display());
+        for part in
+            ["# You are in a cell", &project, "cellblock net allow HOST demo-main-cat", "gone when the cell ends"]
+        {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+    let text = world.cellblock("run --net none --name kept -- cat /etc/cellblock/SANDBOX.md").ok();
+    assert!(text.contains("None, but 127.0.0.1") && text.contains("is kept for the next cell"), "{text}");
+    // It is no place to write to.
+    let _ = world.cellblock("run --image host -- sh -c 'echo x > /etc/cellblock/SANDBOX.md'").run();
+    assert!(world.cellblock("run --image host -- cat /etc/cellblock/SANDBOX.md").ok().starts_with("# You are"));
+}

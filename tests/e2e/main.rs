@@ -2,12 +2,14 @@
 //!
 //! Every denial has a positive twin beside it that proves the probe works.
 
+mod agents;
 mod bridge;
 mod command_line;
 mod compat;
 mod faults;
 mod files;
 mod guard;
+mod git_matrix;
 mod images;
 mod inside;
 mod killed;
@@ -18,6 +20,7 @@ mod network;
 mod network_clients;
 mod network_faults;
 mod network_https;
+mod network_rungs;
 mod programs;
 mod security;
 mod streams;

@@ -8,7 +8,7 @@ use cellblock_tests::World;
 use cellblock_tests::internet::Internet;
 
 /// The id of the process that is the network of the running cell `name`.
-fn network_process(world: &World, name: &str) -> Option<i32> {
+pub(crate) fn network_process(world: &World, name: &str) -> Option<i32> {
     let text = std::fs::read_to_string(world.path(&format!("run/cellblock/cells/{name}/cell.json"))).ok()?;
     let record: serde_json::Value = serde_json::from_str(&text).ok()?;
     let supervisor = record["supervisor"].as_i64()?;
@@ -117,6 +117,51 @@ fn a_published_port_leads_into_the_cell_and_nowhere_else() {
     done.says("cannot publish 127.0.0.1:8080:80").says("another program has that port");
     internet.cellblock("stop -t 0 web").ok();
     assert_eq!(get("http://127.0.0.1:8080/").code(), Some(7), "gone with the cell");
+}
+
+/// R21: whoever connects to published ports takes no places from the cell.
+#[test]
+fn connections_to_published_ports_have_places_of_their_own() {
+    let internet = Internet::new();
+    let world = &internet.world;
+    let script = "
+import threading
+server = socket.create_server(('127.0.0.1', 8000), backlog=512)
+def greet(held=[]):
+    while True:
+        held.append(server.accept()[0])
+        held[-1].sendall(b'x')
+threading.Thread(target=greet, daemon=True).start()
+while True:
+    open('state', 'w').write(get('allowed.test')[:3])
+    time.sleep(0.1)
+";
+    world.write("home/demo/t.py", &format!("{}{script}", include_str!("../data/client.py")));
+    let many = "
+import socket, os, time
+held, refused = [], 0
+for number in range(560):
+    try:
+        stream = socket.create_connection(('127.0.0.1', 8080), 5)
+        if not stream.recv(1):
+            raise OSError
+        held.append(stream)
+    except OSError:
+        refused += 1
+print(len(held), refused, flush=True)
+os.remove('state')
+while not os.path.exists('state') or not open('state').read():
+    time.sleep(0.05)
+print(open('state').read())
+";
+    world.write("home/demo/many.py", many);
+    let flags = "--rm --name web --image host --no-default-allow --allow allowed.test -p 8080:8000";
+    internet.cellblock(&format!("run -d {flags} -- python3 t.py")).ok();
+    world.wait("the network", || std::fs::read_to_string(world.path("home/demo/state")).is_ok_and(|s| s == "200"));
+    assert_eq!(internet.call(Path::new("python3"), &["many.py"]).ok(), "512 48\n200\n");
+    let told = |line: &serde_json::Value| line["why"] == "too many connections to published ports at a time";
+    assert!(internet.audit().iter().any(told), "{:?}", internet.audit());
+    internet.cellblock("stop -t 0 web").ok();
 }
 
 /// R24, R10: a cell that floods the resolver fills no disk, and others are still answered.

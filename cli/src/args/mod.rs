@@ -12,12 +12,12 @@ pub(crate) mod words;
 
 use std::path::PathBuf;
 
-use cellblock_bundle::cell::{Network, Profile};
+use cellblock_bundle::cell::Network;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use values::{
-    Choice, Cpus, EnvEntry, Label, LimitMode, MountSpec, Pids, PublishSpec, RuleSpec, SecretSpec, Size, TmpfsSpec, Tty,
-    UserSpec, Userns,
+    Choice, Cpus, EnvEntry, Label, LimitMode, MountSpec, Opened, Pids, ProfileSpec, Protection, PublishSpec, RuleSpec,
+    SecretSpec, Size, TmpfsSpec, Tty, UserSpec, Userns,
 };
 pub(crate) use words::Words;
 
@@ -41,9 +41,9 @@ pub(crate) struct CellFlags {
     /// Use this root file system: auto, host, alpine[:VERSION], a stored image's name, a folder or a tar file
     #[arg(long, value_name = "IMAGE", help_heading = "Cell")]
     pub(crate) image: Option<String>,
-    /// Choose how much the cell may do
-    #[arg(long, value_name = "PROFILE", value_parser = choice::<Profile>(), help_heading = "Cell")]
-    pub(crate) profile: Option<Profile>,
+    /// Choose how much the cell may do (default or strict), and profiles of the configuration: strict,rust
+    #[arg(long, value_name = "PROFILE,…", help_heading = "Cell")]
+    pub(crate) profile: Option<ProfileSpec>,
     /// Set the host name inside
     #[arg(long, value_name = "NAME", value_parser = values::hostname, help_heading = "Cell")]
     pub(crate) hostname: Option<String>,
@@ -69,6 +69,9 @@ pub(crate) struct CellFlags {
     /// Run this program, with the command's words as its arguments
     #[arg(long, value_name = "PROGRAM", help_heading = "Process")]
     pub(crate) entrypoint: Option<String>,
+    /// Let an agent ask before it acts, as it does without cellblock
+    #[arg(long, help_heading = "Process")]
+    pub(crate) ask: bool,
     /// Allocate a pseudo-terminal, the same as --tty=always
     #[arg(short = 't', conflicts_with = "tty", help_heading = "Process")]
     pub(crate) tty_short: bool,
@@ -102,6 +105,12 @@ pub(crate) struct CellFlags {
     /// Refuse nothing by name: what the host's tools act on and does not exist yet (a hook, an .envrc) can be made inside
     #[arg(long, help_heading = "Files")]
     pub(crate) no_guard: bool,
+    /// Keep files that the host's tools act on (git's hooks, .envrc, .vscode, …) from being changed inside, or do not
+    #[arg(long, value_name = "on|off", value_parser = choice::<Protection>(), help_heading = "Files")]
+    pub(crate) protect: Option<Protection>,
+    /// Let one of these be changed, such as .vscode
+    #[arg(long, value_name = "PATH", help_heading = "Files")]
+    pub(crate) unprotect: Vec<Opened>,
     /// Lay the cell's user ids over the host's in this way
     #[arg(long, value_name = "MODE", value_parser = choice::<Userns>(), help_heading = "Files")]
     pub(crate) userns: Option<Userns>,
@@ -187,11 +196,14 @@ pub(crate) struct StartFlags {
     /// Print what would be started, and start nothing
     #[arg(long, help_heading = "Start")]
     pub(crate) dry_run: bool,
+    /// Look whether it could start, and start nothing: the image, the program, an agent's login
+    #[arg(long, conflicts_with = "dry_run", help_heading = "Start")]
+    pub(crate) check: bool,
     /// Print where each value comes from
     #[arg(long, help_heading = "Start")]
     pub(crate) explain: bool,
     /// Print the plan as JSON
-    #[arg(long, requires = "dry_run", help_heading = "Start")]
+    #[arg(long, help_heading = "Start")]
     pub(crate) json: bool,
 }
 

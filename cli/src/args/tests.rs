@@ -21,7 +21,9 @@ struct Run {
 fn run(line: &str) -> Result<Typed, String> {
     let argv: Vec<OsString> = std::iter::once("run").chain(line.split_whitespace()).map(OsString::from).collect();
     let run = Run::try_parse_from(&argv).map_err(|e| e.to_string())?;
-    Ok(Typed { cell: run.cell, start: run.start, words: Words::from_trailing(&argv, run.words) })
+    let mut start = run.start;
+    let words = Words::for_run(&argv, run.words, vec![], &mut start);
+    Ok(Typed { cell: run.cell, start, words })
 }
 
 fn argv(line: &str) -> Vec<String> {
@@ -37,9 +39,9 @@ fn the_definition_is_sound() {
 #[test]
 fn an_agents_words_are_its_own() {
     let cases: &[(&str, &[&str])] = &[
-        ("claude-code --continue", &["claude", "--continue"]),
-        ("claude-code -- prompt", &["claude", "prompt"]),
-        ("claude-code -- -dash --", &["claude", "-dash", "--"]),
+        ("claude-code --continue", &["claude-code", "--continue"]),
+        ("claude-code -- prompt", &["claude-code", "prompt"]),
+        ("claude-code -- -dash --", &["claude-code", "-dash", "--"]),
         ("codex resume --last", &["codex", "resume", "--last"]),
         ("gemini -i prompt -e x", &["gemini", "-i", "prompt", "-e", "x"]),
         ("-e A=1 codex -- --yes", &["codex", "--yes"]),
@@ -49,6 +51,24 @@ fn an_agents_words_are_its_own() {
     for (line, want) in cases {
         assert_eq!(argv(line), *want, "{line}");
     }
+}
+
+#[test]
+fn three_flags_are_cellblocks_also_after_an_agents_name() {
+    let start = |line: &str| run(line).unwrap_or_else(|e| panic!("{line}: {e}")).start;
+    assert_eq!(
+        argv("codex --yes resume --check --last -- --dry-run --yes"),
+        ["codex", "resume", "--last", "--dry-run", "--yes"]
+    );
+    let typed = start("codex --yes resume --check --last -- --dry-run");
+    assert!(typed.yes && typed.check && !typed.dry_run, "{typed:?}");
+    assert!(start("codex --dry-run").dry_run);
+    // A command's words are not ours to look at.
+    assert!(!start("-- codex --yes").yes);
+    let mut own = StartFlags::default();
+    let argv: Vec<OsString> = ["run", "codex", "resume"].map(OsString::from).into();
+    let words = Words::for_run(&argv, vec!["codex".into(), "resume".into()], vec!["--no-daemon".into()], &mut own);
+    assert_eq!(words.argv("sh"), ["codex", "--no-daemon", "resume"]);
 }
 
 #[test]
@@ -110,7 +130,7 @@ fn wrong_flags_are_told() {
             "-w src -- x",
             "error: invalid value 'src' for '--workdir <DIR>': \"src\" is a path inside the cell and must be absolute, without `..`",
         ),
-        ("--json -- x", "error: the following required arguments were not provided:"),
+        ("--check --dry-run -- x", "error: the argument '--check' cannot be used with '--dry-run'"),
         ("--no-project -C / -- x", "error: the argument '--no-project' cannot be used with '--project-dir <DIR>'"),
         ("-d -t -- x", "error: the argument '--detach' cannot be used with '-t'"),
     ];

@@ -4,6 +4,8 @@
 //! All of it is pure: nothing is expanded and no file is looked at here.
 
 mod mounts;
+mod profile;
+mod protect;
 mod reach;
 mod secret;
 
@@ -13,6 +15,8 @@ use std::str::FromStr;
 use cellblock_bundle::cell::{MAX_NAME, Network, Profile};
 
 pub(crate) use mounts::{MountSpec, TmpfsSpec, inside_path};
+pub(crate) use profile::{MOST, ProfileSpec};
+pub(crate) use protect::{Opened, Protection};
 pub(crate) use reach::{PublishSpec, RuleSpec};
 pub(crate) use secret::{SecretSpec, Source};
 
@@ -34,6 +38,9 @@ pub(crate) enum ValueError {
     /// A name no environment variable can have for every shell.
     #[error("{0:?} is not a name for a variable: letters, digits and _ only, and no digit first")]
     EnvName(String),
+    /// Not a path in a work tree.
+    #[error("{0:?} is not a path in the project, such as .vscode or .git/hooks")]
+    Opened(String),
     /// A NUL byte, which no process can be given.
     #[error("a NUL character cannot be passed to a program")]
     Nul,
@@ -60,6 +67,20 @@ pub(crate) enum ValueError {
         "{0:?} would be a named volume, which this version does not support; a folder is written ./{0} or as an absolute path"
     )]
     NamedVolume(String),
+    /// Not a list of profiles.
+    #[error(
+        "profiles are at most {MOST} different names with commas between them; a name has lower-case letters, digits and . _ -"
+    )]
+    Profiles,
+    /// A program with a path.
+    #[error("a program is a name, without `/`: it is looked for in the PATH")]
+    Program,
+    /// Not a path of an agent's.
+    #[error("a path begins with `~/` or `/`, without `.` and `..`")]
+    HomePath,
+    /// Not a path below another.
+    #[error("a path below the folder, without `.` and `..`, or `*`")]
+    Beneath,
     /// Not a user.
     #[error("a user is UID, UID:GID, root, or your own login name")]
     User,
@@ -168,6 +189,13 @@ choice!(Network { "names" => Network::Names, "none" => Network::None, "bridge" =
 choice!(Profile { "default" => Profile::Default, "strict" => Profile::Strict });
 choice!(Userns { "auto" => Userns::Auto, "keep-id" => Userns::KeepId, "single" => Userns::Single });
 choice!(LimitMode { "enforce" => LimitMode::Enforce, "best-effort" => LimitMode::BestEffort });
+choice!(StateMode {
+    "private" => StateMode::Private,
+    "copy" => StateMode::Copy,
+    "share" => StateMode::Share,
+    "sync" => StateMode::Sync,
+});
+choice!(Protection { "on" => Protection::On, "off" => Protection::Off });
 choice!(Tty { "auto" => Tty::Auto, "always" => Tty::Always, "never" => Tty::Never });
 
 /// How ids are to be laid over the host's.
@@ -190,6 +218,19 @@ pub(crate) enum LimitMode {
     Enforce,
     /// The cell starts without it, and says so.
     BestEffort,
+}
+
+/// How an agent's file or folder of the host is shown to a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StateMode {
+    /// The host's is seen below a layer of the project's own, which keeps what cells of that project write.
+    Private,
+    /// Copied at start; what the cell makes of it dies with it.
+    Copy,
+    /// The host's own, for reading and writing.
+    Share,
+    /// The host's, kept in step while the cell runs and read-only inside.
+    Sync,
 }
 
 /// When the command gets a pseudo-terminal.
@@ -440,6 +481,8 @@ shown! {
     UserSpec => |user| user.to_string(),
     EnvEntry => |entry| entry.value.as_ref().map_or_else(|| entry.name.clone(), |value| format!("{}={value}", entry.name)),
     MountSpec => |mount| mount.to_string(),
+    Opened => |path| path.to_string(),
+    Protection => |mode| word(*mode),
 }
 
 #[cfg(test)]

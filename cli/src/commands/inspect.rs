@@ -1,5 +1,6 @@
 //! `cellblock inspect`.
 
+use cellblock_egress::control::{self, Reply, Request};
 use cellblock_runtime::state;
 use serde_json::json as document;
 
@@ -23,12 +24,18 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
     let dirs = place::dirs(&place::host()?);
     commands::heal(&dirs)?;
     let found = state::find(&dirs, &args.cell)?;
+    // Only a network of the cell's own can be asked, and one that has just ended does not answer.
+    let network = match control::ask(&dirs.network_socket(&found.record.cell.name), &Request::Show) {
+        Ok(Reply::Show(show)) => Some(document!({ "rung": show.rung, "capture": show.capture })),
+        _ => None,
+    };
     json(&document!({
         "name": found.record.cell.name,
         "cell": found.record.cell,
         "supervisor": found.record.supervisor,
         "running": found.running,
         "started": found.record.started,
+        "network": network,
         "keep": found.record.keep,
         "detached": found.record.detached,
         "cgroups": found.record.cgroups,

@@ -5,7 +5,9 @@
     reason = "these doc comments are shown to people as help, with brackets for what may be left out"
 )]
 
+pub(crate) mod agent;
 pub(crate) mod bundle;
+pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod doctor;

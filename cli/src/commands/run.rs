@@ -19,7 +19,8 @@ use crate::report::CliError;
   cellblock run --allow api.example.com -- ./job   let it reach one more name
   cellblock run -m 2G -p 8080:3000 -- npm start    a limit, and a port for your browser
   cellblock run --dry-run --explain -- true     what would be, and why
-  cellblock run claude-code --continue          an agent; flags after its name are its own")]
+  cellblock run claude-code --continue          an agent; flags after its name are its own
+  cellblock run codex --check                   whether it could start, and whether it is logged in")]
 pub(crate) struct Args {
     #[command(flatten)]
     cell: CellFlags,
@@ -30,7 +31,9 @@ pub(crate) struct Args {
     command: Vec<String>,
 }
 
-pub(crate) fn run(args: Args, typed: &[OsString]) -> Result<i32, CliError> {
-    let words = Words::from_trailing(typed, args.command);
-    start::run(&Typed { cell: args.cell, start: args.start, words })
+/// `before` are flags that stood before `run`, which are the agent's.
+pub(crate) fn run(args: Args, typed: &[OsString], before: Vec<String>) -> Result<i32, CliError> {
+    let mut start = args.start;
+    let words = Words::for_run(typed, args.command, before, &mut start);
+    start::run(&Typed { cell: args.cell, start, words })
 }

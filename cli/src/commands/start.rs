@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use cellblock_bundle::{Mount, Network};
+use cellblock_bundle::{Mount, Network, RootFs};
 use cellblock_rootfs::root::skeleton::Entry;
 use cellblock_runtime::state::{self, Claim, StateError};
 use cellblock_runtime::supervisor::{RuntimeError, Start};
@@ -12,15 +12,17 @@ use cellblock_sys::process::{Fork, SingleThreaded};
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 
+use crate::agents::Agent;
 use crate::args::values::Tty;
 use crate::args::{StartFlags, Typed, Words};
+use crate::commands::check;
 use crate::commands::net::saved::saved_rules;
 use crate::images::Image;
 use crate::job::{Job, become_job};
 use crate::output::{self, data, json, say};
 use crate::report::CliError;
-use crate::resolve::{self, Explained, HostFacts, HostFiles, Inputs, Resolved, numbered};
-use crate::{audit, config, place, project, secrets};
+use crate::resolve::{self, AgentMissing, Explained, HostFacts, HostFiles, Inputs, ResolveError, Resolved, numbered};
+use crate::{agents, audit, config, place, project, rungs, sandbox_md, secrets};
 
 /// Everything known before a cell is started.
 #[derive(Debug)]
@@ -31,11 +33,20 @@ pub(crate) struct Ready {
     pub(crate) resolved: Resolved,
     /// The image.
     pub(crate) image: Image,
+    /// The agent, if it is one that is known.
+    pub(crate) agent: Option<Agent>,
 }
 
 /// Does what `run` and `shell` do.
 pub(crate) fn run(typed: &Typed) -> Result<i32, CliError> {
+    // Not for clap to see: those two may stand behind an agent's name.
+    if typed.start.json && !typed.start.dry_run && !typed.start.check {
+        return Err(CliError::plain("`--json` prints a plan or a check", "use it with `--dry-run` or `--check`"));
+    }
     let ready = plan(typed)?;
+    if typed.start.check {
+        return check::run(&ready);
+    }
     if ready.show(&typed.start)? {
         return Ok(0);
     }
@@ -55,10 +66,22 @@ pub(crate) fn plan(typed: &Typed) -> Result<Ready, CliError> {
         host.stdin_terminal = false;
     }
     let config = config::load(&place::config_file(&host))?;
+    let agent = match &typed.words {
+        Words::Agent { name, .. } => agents::find(name, &config)?,
+        Words::Shell | Words::Command(_) => None,
+    };
     let project = project::asked_for(&typed.cell, &host.cwd, host.uid)?;
-    let inputs = Inputs { typed, config: &config, project: project.as_ref(), host: &host, files: &HostFiles };
+    let inputs = Inputs {
+        typed,
+        config: &config,
+        agent: agent.as_ref(),
+        project: project.as_ref(),
+        host: &host,
+        files: &HostFiles,
+    };
     let wanted = resolve::image(inputs)?;
-    let (image, note) = Image::find(&wanted, &host)?;
+    let installed = agent.as_ref().and_then(|agent| agents::installed(agent, &host));
+    let (image, note) = Image::find(&wanted, &host, installed)?;
     let mut resolved = resolve::resolve(inputs, &wanted, &image.facts())?;
     if let (Network::Names | Network::Bridge, Some(project)) = (resolved.cell.network, &project) {
         let saved = saved_rules(&place::rules_file(&host, &project.id))?;
@@ -71,7 +94,7 @@ pub(crate) fn plan(typed: &Typed) -> Result<Ready, CliError> {
     for note in note.iter().chain(&resolved.notes) {
         say(&format!("cellblock: {note}"));
     }
-    Ok(Ready { host, resolved, image })
+    Ok(Ready { host, resolved, image, agent })
 }
 
 /// The plan as JSON.
@@ -119,6 +142,7 @@ impl Ready {
     /// Starts the cell: this process becomes its supervisor. Returns only on failure, or at once with `detach`.
     fn start(mut self, flags: &StartFlags) -> Result<i32, CliError> {
         let dirs = place::dirs(&self.host);
+        let rungs = rungs::to_try(&self.host.env)?;
         super::heal(&dirs)?;
         let claim = self.claim()?;
         let cell = &self.resolved.cell;
@@ -126,8 +150,11 @@ impl Ready {
         let prepared =
             audit::ask(cell, &self.host, flags.yes || flags.detach).and_then(|()| self.image.prepare(cell, &self.host));
         let secrets = || self.resolved.secrets.iter().map(|s| secrets::read(s, &self.host)).collect::<Result<_, _>>();
-        let prepared = prepared.and_then(|prepared| Ok((prepared, secrets()?)));
-        let ((mut root, skeleton), secrets) = match prepared {
+        let prepared = prepared.and_then(|prepared| {
+            self.check_agent(&prepared.0)?;
+            Ok((prepared, secrets()?))
+        });
+        let ((mut root, mut skeleton), secrets) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 cleanup::release(claim);
@@ -136,10 +163,22 @@ impl Ready {
         };
         let keep = self.keep();
         root.volatile = !keep;
+        skeleton.push(sandbox_md::entry(&self.resolved.cell, keep));
         let cell = self.resolved.cell;
         let roots = secrets::roots(&self.host);
-        let start = Start { cell, root, limits: None, dirs, keep, detached: flags.detach, secrets, roots };
+        let start = Start { cell, root, limits: None, dirs, keep, detached: flags.detach, secrets, roots, rungs };
         if flags.detach { detach(start, skeleton, claim) } else { Err(become_supervisor(start, skeleton, claim, None)) }
+    }
+
+    /// Says that an agent is not there before anything is started, and how it gets there.
+    pub(crate) fn check_agent(&self, root: &RootFs) -> Result<(), CliError> {
+        match (&self.agent, self.resolved.cell.command.first()) {
+            (Some(agent), Some(program)) if agents::missing(program, &self.resolved.cell, root) => {
+                let missing = AgentMissing::new(agent, &self.resolved.cell.image);
+                Err(ResolveError::NoAgent(Box::new(missing)).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes the cell's name; one that was not chosen by the person gets a number if it is taken.

@@ -3,14 +3,17 @@
 //! Only the person's own file is read here, never one of a project's: a file that comes with a repository must not widen what a
 //! cell may do. docs/config.md is the manual.
 
+mod agent;
 mod model;
 mod problem;
 mod read;
 mod tree;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
+pub(crate) use agent::{AgentSettings, AgentSpec, StatePath};
 pub(crate) use model::{Config, Located, ProjectSettings, Settings, schema};
 pub(crate) use problem::{ConfigError, Place};
 
@@ -56,6 +59,40 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         problems.sort_by_key(|problem| problem.at);
         Err(ConfigError::Problems { path: path.to_owned(), problems })
     }
+}
+
+/// Reads the text of one agent that is shipped with cellblock, under its name.
+pub(crate) fn parse_agent(name: &str, text: &str) -> Result<AgentSettings, ConfigError> {
+    let mut problems = Vec::new();
+    let path = || format!("agents/{name}.yaml").into();
+    match tree::parse(text, &mut problems) {
+        Ok(root) => {
+            let settings = read::shipped(name, root, &mut problems);
+            if problems.is_empty() { Ok(settings) } else { Err(ConfigError::Problems { path: path(), problems }) }
+        }
+        Err(problem) => Err(ConfigError::Problems { path: path(), problems: vec![problem] }),
+    }
+}
+
+/// A list of cellblock's own, as a map of maps of text: what it is about, the name, the reason.
+///
+/// # Errors
+/// What is wrong with it. Lists are part of the program, and a test reads each of them.
+pub(crate) fn table(text: &str) -> Result<BTreeMap<String, BTreeMap<String, String>>, String> {
+    let mut problems = Vec::new();
+    let root = tree::parse(text, &mut problems).map_err(|problem| problem.message)?;
+    if let Some(problem) = problems.first() {
+        return Err(problem.message.clone());
+    }
+    let map = |node: tree::Node| match node.kind {
+        tree::Kind::Map(entries) => Ok(entries.into_iter().map(|(key, value)| (key.text, value))),
+        other => Err(format!("line {}: a map is wanted, not {}", node.at.line, other.name())),
+    };
+    let reason = |(name, node): (String, tree::Node)| match node.kind {
+        tree::Kind::Scalar { text, .. } => Ok((name, text)),
+        other => Err(format!("line {}: a reason is wanted, not {}", node.at.line, other.name())),
+    };
+    map(root)?.map(|(name, rows)| Ok((name, map(rows)?.map(reason).collect::<Result<_, _>>()?))).collect()
 }
 
 #[cfg(test)]

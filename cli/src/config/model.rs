@@ -7,13 +7,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use cellblock_bundle::cell::{Network, Profile};
+use cellblock_bundle::cell::Network;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
+use super::agent::AgentSettings;
 use super::problem::Place;
 use crate::args::values::{
-    Choice, Cpus, EnvEntry, LimitMode, MountSpec, Pids, PublishSpec, RuleSpec, SecretSpec, Size, UserSpec, Userns,
+    Choice, Cpus, EnvEntry, LimitMode, MountSpec, Opened, Pids, ProfileSpec, Protection, PublishSpec, RuleSpec,
+    SecretSpec, Size, UserSpec, Userns,
 };
 
 /// A value and where it stands.
@@ -40,9 +42,15 @@ pub(crate) struct Config {
     #[serde(skip)]
     #[schemars(skip)]
     pub(crate) file: PathBuf,
+    /// Agents, by name: what is to be different for one that cellblock knows, or one that it does not know.
+    #[schemars(default)]
+    pub(crate) agents: BTreeMap<String, AgentSettings>,
     /// What counts for every cell that nothing else says otherwise.
     #[schemars(default)]
     pub(crate) defaults: Settings,
+    /// Profiles: what counts for the cells that name them, in addition. They have every key of `defaults` but `profile`.
+    #[schemars(default)]
+    pub(crate) profiles: BTreeMap<String, Settings>,
     /// Projects, each under a name of your choice.
     #[schemars(default)]
     pub(crate) projects: BTreeMap<String, ProjectSettings>,
@@ -72,10 +80,10 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) image: Option<Located<String>>,
-    /// How much the cell may do.
-    #[schemars(default, schema_with = "words::<Profile>")]
+    /// How much the cell may do (default or strict), and profiles of this file, with commas between them.
+    #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) profile: Option<Located<Profile>>,
+    pub(crate) profile: Option<Located<ProfileSpec>>,
     /// The network: names for what is allowed by name (the default), none, bridge for the whole internet but nothing nearer, or host for the
     /// host's own.
     #[schemars(default, schema_with = "words::<Network>")]
@@ -114,6 +122,14 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<bool>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) guard: Option<Located<bool>>,
+    /// Whether files that the host's tools act on (git's hooks, .envrc, .vscode, …) are kept from being changed inside: on (the default) or off.
+    #[schemars(default, schema_with = "words::<Protection>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) protect: Option<Located<Protection>>,
+    /// Those that may be changed all the same, by their path in the project.
+    #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) protect_except: Vec<Located<Opened>>,
     /// Most memory, such as 512m or 2g; swap is not added on top.
     #[schemars(default, schema_with = "text_or_integer")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -173,7 +189,7 @@ pub(crate) fn schema() -> serde_json::Value {
     schemars::schema_for!(Config).into()
 }
 
-fn words<T: Choice>(_: &mut SchemaGenerator) -> Schema {
+pub(super) fn words<T: Choice>(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": T::WORDS })
 }
 

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use super::agent::AgentSettings;
 use super::model::{Config, Located, ProjectSettings, Settings};
 use super::problem::Problem;
 use super::tree::{Key, Kind, Node};
 use crate::args::values::{self, Choice, ValueError, nearest};
 
 /// Keys at the top.
-const TOP: &[&str] = &["defaults", "projects"];
+const TOP: &[&str] = &["agents", "defaults", "profiles", "projects"];
 
 /// Keys of a section, besides a project's `path`. A test holds them against the schema.
 pub(super) const KEYS: &[&str] = &[
@@ -24,6 +25,8 @@ pub(super) const KEYS: &[&str] = &[
     "env",
     "mounts",
     "guard",
+    "protect",
+    "protect_except",
     "memory",
     "cpus",
     "pids",
@@ -53,7 +56,19 @@ pub(super) fn config(root: Node, problems: &mut Vec<Problem>) -> Config {
     let mut config = Config::default();
     for (key, node) in reader.map(root, "the configuration") {
         match key.text.as_str() {
+            "agents" => {
+                for (name, node) in reader.map(node, "agents") {
+                    let settings = reader.agent(&name, node);
+                    config.agents.insert(name.text, settings);
+                }
+            }
             "defaults" => config.defaults = reader.section(node, "defaults", None),
+            "profiles" => {
+                for (name, node) in reader.map(node, "profiles") {
+                    let settings = reader.profile(&name, node);
+                    config.profiles.insert(name.text, settings);
+                }
+            }
             "projects" => {
                 for (name, node) in reader.map(node, "projects") {
                     if let Some(project) = reader.project(&name, node) {
@@ -73,7 +88,13 @@ pub(super) fn config(root: Node, problems: &mut Vec<Problem>) -> Config {
     config
 }
 
-fn unknown(key: &Key, known: &[&str]) -> Problem {
+/// Reads the tree of an agent that is shipped with cellblock.
+pub(super) fn shipped(name: &str, root: Node, problems: &mut Vec<Problem>) -> AgentSettings {
+    let key = Key { at: root.at, text: name.to_owned() };
+    Reader { problems }.agent(&key, root)
+}
+
+pub(super) fn unknown(key: &Key, known: &[&str]) -> Problem {
     if let Some((name, what)) = LATER.iter().find(|(name, _)| *name == key.text) {
         return Problem::new(key.at, format!("this version of cellblock has no support for `{name}`: {what}"))
             .hint("take the line out");
@@ -85,12 +106,12 @@ fn unknown(key: &Key, known: &[&str]) -> Problem {
     }
 }
 
-struct Reader<'p> {
-    problems: &'p mut Vec<Problem>,
+pub(super) struct Reader<'p> {
+    pub(super) problems: &'p mut Vec<Problem>,
 }
 
 impl Reader<'_> {
-    fn map(&mut self, node: Node, what: &str) -> Vec<(Key, Node)> {
+    pub(super) fn map(&mut self, node: Node, what: &str) -> Vec<(Key, Node)> {
         match node.kind {
             Kind::Map(entries) => entries,
             // A section whose lines are all commented out.
@@ -102,7 +123,7 @@ impl Reader<'_> {
         }
     }
 
-    fn list(&mut self, node: Node, key: &str) -> Vec<Node> {
+    pub(super) fn list(&mut self, node: Node, key: &str) -> Vec<Node> {
         match node.kind {
             Kind::List(items) => items,
             Kind::Null => Vec::new(),
@@ -127,6 +148,22 @@ impl Reader<'_> {
         Some(ProjectSettings { path: path?, at: name.at, settings })
     }
 
+    fn profile(&mut self, name: &Key, node: Node) -> Settings {
+        if cellblock_bundle::Profile::read(&name.text).is_ok() {
+            let problem = Problem::new(name.at, format!("`{}` is a profile of cellblock's own", name.text));
+            self.problems
+                .push(problem.hint("give this one another name; `--profile` takes several, with commas between them"));
+        } else if name.text.parse::<values::ProfileSpec>().is_err() || name.text.contains(',') {
+            let problem = Problem::new(name.at, format!("{:?} is not a name for a profile", name.text));
+            self.problems.push(problem.hint("lower-case letters, digits and . _ -"));
+        }
+        let settings = self.section(node, &format!("the profile `{}`", name.text), None);
+        if let Some(profile) = &settings.profile {
+            self.problems.push(Problem::new(profile.at, "a profile names no other profiles"));
+        }
+        settings
+    }
+
     /// One section; `path` is where a project's path goes, and `None` for the defaults.
     fn section(&mut self, node: Node, what: &str, mut path: Option<&mut Option<Located<String>>>) -> Settings {
         let mut settings = Settings::default();
@@ -148,10 +185,10 @@ impl Reader<'_> {
     }
 
     /// Reads one key into `to`; false if there is no such key.
-    fn key(&mut self, key: &Key, node: Node, to: &mut Settings) -> bool {
+    pub(super) fn key(&mut self, key: &Key, node: Node, to: &mut Settings) -> bool {
         match key.text.as_str() {
             "image" => to.image = self.scalar(key, node, |text| Ok(text.to_owned())),
-            "profile" => to.profile = self.scalar(key, node, Choice::read),
+            "profile" => to.profile = self.scalar(key, node, str::parse),
             "network" => to.network = self.scalar(key, node, Choice::read),
             "allow" => to.allow = Some(self.items(key, node)),
             "allow_file" => to.allow_file = self.scalar(key, node, |text| Ok(text.to_owned())),
@@ -161,6 +198,8 @@ impl Reader<'_> {
             "env" => to.env = self.items(key, node),
             "mounts" => to.mounts = self.items(key, node),
             "guard" => to.guard = self.truth(key, node),
+            "protect" => to.protect = self.scalar(key, node, Choice::read),
+            "protect_except" => to.protect_except = self.items(key, node),
             "memory" => to.memory = self.scalar(key, node, str::parse),
             "cpus" => to.cpus = self.scalar(key, node, str::parse),
             "pids" => to.pids = self.scalar(key, node, str::parse),
@@ -179,7 +218,12 @@ impl Reader<'_> {
         true
     }
 
-    fn scalar<T>(&mut self, key: &Key, node: Node, read: impl Fn(&str) -> Result<T, ValueError>) -> Option<Located<T>> {
+    pub(super) fn scalar<T>(
+        &mut self,
+        key: &Key,
+        node: Node,
+        read: impl Fn(&str) -> Result<T, ValueError>,
+    ) -> Option<Located<T>> {
         let at = node.at;
         let problem = match node.kind {
             Kind::Scalar { text, .. } if text.is_empty() => format!("`{}` is empty", key.text),
@@ -201,7 +245,7 @@ impl Reader<'_> {
     }
 
     /// `true` or `false`, and nothing else: YAML 1.1's `yes` and `on` mean different things to different readers.
-    fn truth(&mut self, key: &Key, node: Node) -> Option<Located<bool>> {
+    pub(super) fn truth(&mut self, key: &Key, node: Node) -> Option<Located<bool>> {
         let at = node.at;
         match &node.kind {
             Kind::Scalar { text, plain: true } if text == "true" => Some(Located { value: true, at }),
@@ -213,7 +257,7 @@ impl Reader<'_> {
         }
     }
 
-    fn items<T: FromStr<Err = ValueError>>(&mut self, key: &Key, node: Node) -> Vec<Located<T>> {
+    pub(super) fn items<T: FromStr<Err = ValueError>>(&mut self, key: &Key, node: Node) -> Vec<Located<T>> {
         let items = self.list(node, &key.text);
         items.into_iter().filter_map(|item| self.scalar(key, item, str::parse)).collect()
     }

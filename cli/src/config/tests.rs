@@ -1,7 +1,7 @@
 //! Files as people write them, and the exact words they get back.
 
 use super::*;
-use crate::args::values::{Cpus, EnvEntry, LimitMode, MountSpec, Pids, Size, UserSpec, Userns};
+use crate::args::values::{Cpus, EnvEntry, LimitMode, MountSpec, Opened, Pids, Protection, Size, UserSpec, Userns};
 use cellblock_bundle::cell::{Network, Profile};
 
 fn good(text: &str) -> Config {
@@ -19,6 +19,8 @@ defaults:
   network: host
   env: [MIX_ENV=dev, DATABASE_URL]
   mounts: [~/work/shared-libs:/shared-libs:ro]
+  protect: on
+  protect_except: [.vscode]
   memory: 2g
   cpus: 1.50
   pids: 300
@@ -43,6 +45,20 @@ projects:
     network: none
     mounts:
       - ./cache:/cache
+profiles:
+  rust: {mounts: [~/.cargo], memory: 8g}
+agents:
+  codex:
+    title: Mine
+    programs: [codex, codex2]
+    install: {npm: \"@me/codex\"}
+    unattended: []
+    asks: true
+    pass_env: [A_KEY]
+    state: [{path: ~/.codex, mode: private, history: [sessions, \"*\"]}]
+    login: [{path: ~/.codex/auth.json, mode: copy}]
+    instructions: ~/.codex/AGENTS.md
+    memory: 4g
 ";
 
 #[test]
@@ -51,7 +67,7 @@ fn every_key_is_read() {
     let d = &config.defaults;
     assert_eq!(d.image.as_ref().unwrap().value, "alpine:3.20.3");
     assert_eq!(d.image.as_ref().unwrap().at, Place { line: 2, column: 10 });
-    assert_eq!(d.profile.as_ref().unwrap().value, Profile::Strict);
+    assert_eq!(d.profile.as_ref().unwrap().value.security(), Some(Profile::Strict));
     assert_eq!(d.network.as_ref().unwrap().value, Network::Host);
     assert_eq!(d.env[0].value, EnvEntry { name: "MIX_ENV".into(), value: Some("dev".into()) });
     assert_eq!(d.env[1].value, EnvEntry { name: "DATABASE_URL".into(), value: None });
@@ -69,6 +85,8 @@ fn every_key_is_read() {
     assert_eq!(d.deny[0].value.to_string(), "*.example.net");
     assert_eq!(d.secrets[0].value.to_string(), "TOKEN@api.example.com=env:TOKEN");
     assert_eq!(d.publish[0].value.0.to_string(), "127.0.0.1:8080:80");
+    assert_eq!(d.protect.as_ref().unwrap().value, Protection::On);
+    assert_eq!(d.protect_except[0].value, Opened(".vscode".into()));
     assert_eq!(d.user.as_ref().unwrap().value, UserSpec::Ids { uid: 1000, gid: Some(100) });
     assert_eq!(d.shell.as_ref().unwrap().value, Path::new("/bin/zsh"));
     assert_eq!(d.workdir.as_ref().unwrap().value, Path::new("/src"));
@@ -78,7 +96,7 @@ fn every_key_is_read() {
     assert_eq!(d.alpine_mirror.as_ref().unwrap().value, "https://mirror.example/alpine");
     let web = &config.projects["web"];
     assert_eq!(web.path.value, "~/work/web");
-    assert_eq!(web.at.line, 26);
+    assert_eq!(web.at.line, 28);
     assert_eq!(web.settings.network.as_ref().unwrap().value, Network::None);
     assert_eq!(web.settings.mounts[0].value.target.as_deref(), Some(Path::new("/cache")));
 }
@@ -89,10 +107,15 @@ fn what_was_understood_can_be_shown_and_read_again() {
     assert_eq!(shown["defaults"]["mounts"], serde_json::json!(["~/work/shared-libs:/shared-libs:ro"]));
     assert_eq!(shown["defaults"]["cpus"], "1.5");
     assert_eq!(shown["projects"]["web"]["mounts"], serde_json::json!(["./cache:/cache:rw"]));
+    let codex = &shown["agents"]["codex"];
+    assert_eq!(codex["login"][0], serde_json::json!({"path": "~/.codex/auth.json", "mode": "copy", "file": true}));
     // JSON is YAML.
     let again = serde_json::to_value(good(&shown.to_string())).unwrap();
     assert_eq!(again, shown);
-    assert_eq!(serde_json::to_value(Config::default()).unwrap(), serde_json::json!({ "defaults": {}, "projects": {} }));
+    assert_eq!(
+        serde_json::to_value(Config::default()).unwrap(),
+        serde_json::json!({ "agents": {}, "defaults": {}, "profiles": {}, "projects": {} })
+    );
 }
 
 #[test]
@@ -117,7 +140,11 @@ fn mistakes_are_told_with_their_line() {
         ("defaults:\n  imgae: host\n", "c.yaml:2:3: unknown key `imgae`\n  hint: did you mean `image`?"),
         ("default:\n  image: host\n", "c.yaml:1:1: unknown key `default`\n  hint: did you mean `defaults`?"),
         ("image: host\n", "c.yaml:1:1: unknown key `image`\n  hint: put `image` under `defaults:` or under a project"),
-        ("zzz: 1\n", "c.yaml:1:1: unknown key `zzz`\n  hint: the keys here are defaults, projects"),
+        (
+            "profiles: {strict: {}, A: {}, b: {profile: strict}}\n",
+            "c.yaml:1:12: `strict` is a profile of cellblock's own\n  hint: give this one another name; `--profile` takes several, with commas between them\nc.yaml:1:24: \"A\" is not a name for a profile\n  hint: lower-case letters, digits and . _ -\nc.yaml:1:44: a profile names no other profiles",
+        ),
+        ("zzz: 1\n", "c.yaml:1:1: unknown key `zzz`\n  hint: the keys here are agents, defaults, profiles, projects"),
         (
             "defaults:\n  ssh_agent: true\n",
             "c.yaml:2:3: this version of cellblock has no support for `ssh_agent`: the cell gets no ssh agent\n  hint: take the line out",
@@ -209,10 +236,14 @@ fn the_schema_and_the_reader_know_the_same_keys() {
         keys.sort();
         keys
     };
-    assert_eq!(keys("/properties"), ["defaults", "projects"]);
+    assert_eq!(keys("/properties"), ["agents", "defaults", "profiles", "projects"]);
     let mut known: Vec<String> = read::KEYS.iter().map(|k| (*k).to_owned()).collect();
     known.sort();
     assert_eq!(keys("/$defs/Settings/properties"), known);
+    let mut of_agents: Vec<String> =
+        known.iter().cloned().chain(agent::AGENT_KEYS.iter().map(|k| (*k).to_owned())).collect();
+    of_agents.sort();
+    assert_eq!(keys("/$defs/AgentSettings/properties"), of_agents);
     known.push("path".into());
     known.sort();
     assert_eq!(keys("/$defs/ProjectSettings/properties"), known);

@@ -11,6 +11,7 @@ use super::host::HostFacts;
 use super::image::ImageFacts;
 use super::layers::Layers;
 use super::origin::{Explained, Origin};
+use crate::agents::Found;
 use crate::args::CellFlags;
 use crate::args::values::EnvEntry;
 
@@ -75,6 +76,8 @@ pub(super) struct Asked<'a> {
     pub(super) host: &'a HostFacts,
     pub(super) files: &'a dyn Files,
     pub(super) image: &'a ImageFacts,
+    /// The agent's program, where it lies on the host.
+    pub(super) found: Option<&'a Found>,
     pub(super) user: &'a User,
     pub(super) name: &'a str,
 }
@@ -87,10 +90,19 @@ pub(super) fn environment(asked: Asked<'_>) -> Result<Environment, ResolveError>
     for (name, value) in host.iter().filter(|(name, value)| listed(name, value, &visible)) {
         made.set(name, value, Origin::Host);
     }
+    if let Some(agent) = asked.layers.agent() {
+        for name in agent.spec.pass_env.iter().flatten() {
+            if let Some(value) = host.get(&name.value) {
+                made.set(&name.value, value, Origin::Host);
+            }
+        }
+    }
     let path = match &asked.image.visible {
         Some(_) => path_inside(host.get("PATH").map_or("", String::as_str), &visible),
         None => USUAL_PATH.to_owned(),
     };
+    let more = asked.found.iter().flat_map(|found| &found.path).map(|folder| folder.to_string_lossy().into_owned());
+    let path = more.chain(Some(path)).collect::<Vec<_>>().join(":");
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let told: [(&str, &str); 8] = [
         // systemd's and podman's way of saying that this is a container (systemd, CONTAINER_INTERFACE.md).

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::agent::AgentMissing;
 use super::expand::ExpandError;
 use super::ids::IdError;
 use super::origin::Origin;
@@ -14,6 +15,19 @@ pub(crate) enum ResolveError {
     /// Nothing to run.
     #[error("there is no command to run")]
     NoCommand,
+    /// A profile that nobody has written.
+    #[error("{origin}: there is no profile {name:?}")]
+    NoProfile {
+        /// Where it is named.
+        origin: Origin,
+        /// Its name.
+        name: String,
+        /// One that is nearly called so.
+        near: Option<String>,
+    },
+    /// An agent that is not there.
+    #[error("{0}")]
+    NoAgent(Box<AgentMissing>),
     /// A program without a name.
     #[error("the program's name is empty")]
     EmptyProgram,
@@ -232,6 +246,11 @@ impl ResolveError {
                 "`cellblock run -- COMMAND` runs a command, `cellblock run AGENT` an agent, `cellblock shell` a shell"
                     .to_owned()
             }
+            Self::NoProfile { near: Some(near), .. } => format!("did you mean `{near}`?"),
+            Self::NoProfile { .. } => {
+                "`profiles:` in the configuration has yours; `default` and `strict` are cellblock's".to_owned()
+            }
+            Self::NoAgent(missing) => missing.hints.first()?.clone(),
             Self::Refused(refusal) => refusal.hint().to_owned(),
             Self::Ids(error) => error.hint()?.to_owned(),
             Self::Source { path, source, .. } if source.kind() == std::io::ErrorKind::NotFound => {

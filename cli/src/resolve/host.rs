@@ -41,6 +41,8 @@ pub(crate) struct HostFacts {
     pub(crate) real_root: bool,
     /// Folders of cellblock itself: data, state, configuration, without links. Never a project, never mounted for writing.
     pub(crate) own: Vec<PathBuf>,
+    /// The program that is running, without links.
+    pub(crate) program: Option<PathBuf>,
     /// Cellblock's folder of running cells, without links: it holds control sockets, which a read-only mount does not close. Never mounted.
     pub(crate) runtime: PathBuf,
 }
@@ -87,6 +89,7 @@ impl HostFacts {
             user,
             env,
             own: Vec::new(),
+            program: std::env::current_exe().ok().and_then(|own| own.canonicalize().ok()),
             runtime: PathBuf::new(),
         })
     }

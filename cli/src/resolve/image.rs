@@ -66,7 +66,7 @@ pub(super) fn request(
         }
         _ => {}
     }
-    let configured = matches!(said.origin, Origin::Config { .. } | Origin::Project { .. });
+    let configured = matches!(said.origin, Origin::Config { .. } | Origin::Section { .. });
     let expand = if configured { config_path } else { typed_path };
     let path = expand(text, host).map_err(|error| ResolveError::Expand {
         origin: said.origin.clone(),

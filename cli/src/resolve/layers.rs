@@ -1,4 +1,5 @@
-//! Which of several places that speak about a value counts: default < `defaults:` < project < variable < flag.
+//! Which of several places that speak about a value counts: default < what is shipped with the agent < `defaults:` < the agent in the
+//! configuration < project < profiles < variable < flag.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,8 @@ use super::expand::config_path;
 use super::files::Files;
 use super::host::HostFacts;
 use super::origin::{Origin, Sourced};
-use crate::args::values::ValueError;
+use crate::agents::Agent;
+use crate::args::values::{MOST, ProfileSpec, ValueError, nearest};
 use crate::config::{Config, Located, Place, ProjectSettings, Settings};
 use crate::project::ProjectFacts;
 
@@ -15,8 +17,33 @@ use crate::project::ProjectFacts;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layers<'a> {
     config: &'a Config,
+    agent: Option<&'a Agent>,
     project: Option<(&'a str, &'a ProjectSettings)>,
+    profiles: [Option<(&'a str, &'a Settings)>; MOST],
     host: &'a HostFacts,
+}
+
+/// A place that says something.
+#[derive(Clone, Copy, Debug)]
+enum Section<'a> {
+    Shipped(&'a str),
+    Defaults,
+    Agent(&'a str),
+    Project(&'a str),
+    Profile(&'a str),
+}
+
+impl Section<'_> {
+    fn origin(self, file: &Path, at: Place) -> Origin {
+        let (file, line) = (file.to_owned(), at.line);
+        match self {
+            Self::Shipped(agent) => Origin::Shipped { agent: agent.to_owned() },
+            Self::Defaults => Origin::Config { file, line },
+            Self::Agent(name) => Origin::Section { of: format!("agent {name}"), file, line },
+            Self::Profile(name) => Origin::Section { of: format!("profile {name}"), file, line },
+            Self::Project(name) => Origin::Section { of: format!("project {name}"), file, line },
+        }
+    }
 }
 
 /// How a value is read from its text.
@@ -35,26 +62,54 @@ pub(super) struct Wanted<'a, T> {
 impl<'a> Layers<'a> {
     pub(super) fn new(
         config: &'a Config,
+        agent: Option<&'a Agent>,
         project: Option<&ProjectFacts>,
         host: &'a HostFacts,
         files: &dyn Files,
     ) -> Result<Self, ResolveError> {
         let project = project.map(|facts| matching(config, facts, host, files)).transpose()?.flatten();
-        Ok(Self { config, project, host })
+        Ok(Self { config, agent, project, profiles: [None; MOST], host })
     }
 
-    /// The sections of the configuration that count, the weaker first, with what makes an origin of a line.
-    pub(super) fn sections(self) -> impl Iterator<Item = (&'a Settings, impl Fn(Place) -> Origin)> {
-        let Config { file, .. } = self.config;
-        let defaults = (&self.config.defaults, None);
-        let project = self.project.map(|(name, project)| (&project.settings, Some(name)));
-        std::iter::once(defaults).chain(project).map(move |(settings, name)| {
-            let origin = move |at: Place| match name {
-                None => Origin::Config { file: file.clone(), line: at.line },
-                Some(name) => Origin::Project { name: name.to_owned(), file: file.clone(), line: at.line },
+    /// With those of the configuration's profiles that count.
+    pub(super) fn with_profiles(mut self, said: &Sourced<ProfileSpec>) -> Result<Self, ResolveError> {
+        for (place, name) in self.profiles.iter_mut().zip(said.value.named()) {
+            let Some((name, settings)) = self.config.profiles.get_key_value(name) else {
+                let known = ["default", "strict"].into_iter().chain(self.config.profiles.keys().map(String::as_str));
+                return Err(ResolveError::NoProfile {
+                    origin: said.origin.clone(),
+                    name: name.to_owned(),
+                    near: nearest(name, known),
+                });
             };
-            (settings, origin)
+            *place = Some((name.as_str(), settings));
+        }
+        Ok(self)
+    }
+
+    /// The sections that count, the weaker first, with what makes an origin of a line.
+    pub(super) fn sections(self) -> impl Iterator<Item = (&'a Settings, impl Fn(Place) -> Origin)> {
+        let agent = self.agent;
+        let shipped = agent.and_then(|agent| Some((agent.shipped.as_ref()?, Section::Shipped(&agent.name))));
+        let defaults = Some((&self.config.defaults, Section::Defaults));
+        let own = agent.and_then(|agent| Some((agent.own.as_ref()?, Section::Agent(&agent.name))));
+        let project = self.project.map(|(name, project)| (&project.settings, Section::Project(name)));
+        let profiles = self.profiles.map(|one| one.map(|(name, settings)| (settings, Section::Profile(name))));
+        [shipped, defaults, own, project].into_iter().chain(profiles).flatten().map(move |(settings, section)| {
+            let file = &self.config.file;
+            (settings, move |at: Place| section.origin(file, at))
         })
+    }
+
+    /// Those that a person wrote.
+    pub(super) fn written(self) -> impl Iterator<Item = (&'a Settings, impl Fn(Place) -> Origin)> {
+        let shipped = self.agent.is_some_and(|agent| agent.shipped.is_some());
+        self.sections().skip(usize::from(shipped))
+    }
+
+    /// The agent whose cell it is, if it is one that is known.
+    pub(super) fn agent(self) -> Option<&'a Agent> {
+        self.agent
     }
 
     /// The strongest word on a value, or `None` if nobody said anything.

@@ -3,11 +3,13 @@
 //! Everything here works on data: [`HostFacts`] is gathered once, the few questions about files go through [`Files`]. It takes two
 //! steps, because `auto` needs the image store and the ids need to know the image: [`image()`], then [`resolve`].
 
+mod agent;
 mod environment;
 mod error;
 mod expand;
 mod files;
-mod guard;
+mod git;
+mod git_config;
 mod host;
 mod ids;
 mod image;
@@ -15,6 +17,7 @@ mod layers;
 mod mounts;
 mod names;
 mod origin;
+mod protect;
 mod reach;
 
 use std::collections::BTreeMap;
@@ -24,6 +27,7 @@ use std::path::PathBuf;
 
 use cellblock_bundle::cell::{Cell, Limits, Mount, Network, Profile, User};
 
+pub(crate) use agent::AgentMissing;
 pub(crate) use error::ResolveError;
 pub(crate) use expand::typed_path;
 pub(crate) use files::{Files, HostFiles};
@@ -36,7 +40,8 @@ pub(crate) use reach::{SecretWanted, keep_addresses};
 
 use cellblock_egress::policy::Entry;
 
-use crate::args::values::{Choice, LimitMode, Tty, Userns};
+use crate::agents::{Agent, Found};
+use crate::args::values::{Choice, LimitMode, Tty, Userns, word};
 use crate::args::{StartFlags, Typed, Words};
 use crate::config::Config;
 use crate::project::{ProjectFacts, refuse};
@@ -49,6 +54,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) typed: &'a Typed,
     /// The configuration.
     pub(crate) config: &'a Config,
+    /// The agent that the words name, if it is one that is known.
+    pub(crate) agent: Option<&'a Agent>,
     /// The project, unless there is to be none.
     pub(crate) project: Option<&'a ProjectFacts>,
     /// The host and the person.
@@ -132,7 +139,8 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     let mut explain = Explain::default();
     explain.add("image", &image.name, &wanted.request.origin);
     let user = inputs.user(layers, image, &mut explain)?;
-    let command = inputs.command(&user.1)?;
+    let found = inputs.program(image)?;
+    let command = inputs.command(&user.1, found.as_ref(), &mut explain)?;
     let name = inputs.name(&mut explain);
     explain.add("command", &command.join(" "), &Origin::Words);
     let workdir = inputs.workdir(layers, &user.1, &mut explain)?;
@@ -141,13 +149,36 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         false,
     )?;
     explain.add("read_only", &read_only.value.to_string(), &read_only.origin);
-    let asked = mounts::Asked { flags, layers, project: inputs.project, host: inputs.host, files: inputs.files };
-    let placed = mounts::mounts(asked, read_only.value.then_some(&read_only.origin))?;
+    let asked = mounts::Asked {
+        flags,
+        layers,
+        project: inputs.project,
+        found: found.as_ref(),
+        host: inputs.host,
+        files: inputs.files,
+    };
+    let mut placed = mounts::mounts(asked, read_only.value.then_some(&read_only.origin))?;
+    let asked = git::Asked { flags, layers, project: inputs.project, host: inputs.host, files: inputs.files };
+    let fenced = git::fence(asked, &placed)?;
+    placed.extend(fenced.mounts);
+    // Stable: what stands at the same place as another comes after it.
+    placed.sort_by_key(|placed| placed.mount.target().components().count());
+    if let Some(said) = &fenced.said {
+        explain.add("protect", word(said.value), &said.origin);
+    }
     for mount in &placed {
         explain.add(&format!("mount {}", mount.mount.target().display()), &mount_words(&mount.mount), &mount.origin);
     }
-    let asked =
-        environment::Asked { flags, layers, host: inputs.host, files: inputs.files, image, user: &user.1, name: &name };
+    let asked = environment::Asked {
+        flags,
+        layers,
+        host: inputs.host,
+        files: inputs.files,
+        image,
+        found: found.as_ref(),
+        user: &user.1,
+        name: &name,
+    };
     let environment = environment::environment(asked)?;
     explain.0.extend(environment.explained);
     let network = inputs.network(layers, &mut explain)?;
@@ -156,6 +187,12 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     let (reach, secrets) = reach::reach(asked)?;
     let mut variables = environment.variables;
     add_trust(&reach, &mut variables);
+    if !variables.contains_key("GIT_CONFIG_COUNT") {
+        for (name, value) in git_config::variables(&fenced.settings) {
+            explain.add(&format!("env {name}"), &value, &Origin::Default);
+            variables.insert(name, value);
+        }
+    }
     for (used, wanted) in reach.secrets.iter().zip(&secrets) {
         variables.insert(used.variable.clone(), used.placeholder.clone());
         let value = format!("into {} of requests to {}: ***", used.header, used.host);
@@ -178,9 +215,9 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         env: variables,
         workdir,
         mounts: placed.into_iter().map(|placed| placed.mount).collect(),
-        protect: guard::protect(inputs.project),
+        protect: fenced.protect,
         guard: inputs.guard(layers, &mut explain)?,
-        home_files: BTreeMap::new(),
+        home_files: BTreeMap::from([(".gitconfig".into(), fenced.person)]),
         network,
         reach,
         limits: inputs.limits(layers, &mut explain)?,
@@ -197,7 +234,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         start: inputs.typed.start.clone(),
         secrets,
         explain: explain.0,
-        notes: environment.notes,
+        notes: environment.notes.into_iter().chain(fenced.notes).collect(),
     })
 }
 

@@ -10,6 +10,7 @@ use super::files::{Files, Seen};
 use super::host::HostFacts;
 use super::layers::Layers;
 use super::origin::Origin;
+use crate::agents::Found;
 use crate::args::CellFlags;
 use crate::args::values::MountSpec;
 use crate::project::ProjectFacts;
@@ -47,6 +48,8 @@ pub(super) struct Asked<'a> {
     pub(super) flags: &'a CellFlags,
     pub(super) layers: Layers<'a>,
     pub(super) project: Option<&'a ProjectFacts>,
+    /// The agent's program, where it lies on the host.
+    pub(super) found: Option<&'a Found>,
     pub(super) host: &'a HostFacts,
     pub(super) files: &'a dyn Files,
 }
@@ -58,6 +61,16 @@ pub(super) fn mounts(asked: Asked<'_>, read_only: Option<&Origin>) -> Result<Vec
         let root = project.root.clone();
         let mount = Mount::Bind { source: root.clone(), target: root, writable: true };
         placed.push(Placed { mount, origin: Origin::Found });
+    }
+    if let (Some(found), Some(agent)) = (asked.found, asked.layers.agent()) {
+        let hidden = |path: &&PathBuf| !placed.iter().any(|other: &Placed| path.starts_with(other.mount.target()));
+        let program: Vec<Placed> = (found.mounts.iter().filter(hidden))
+            .map(|path| Placed {
+                mount: Mount::Bind { source: path.clone(), target: path.clone(), writable: false },
+                origin: Origin::Shipped { agent: agent.name.clone() },
+            })
+            .collect();
+        placed.extend(program);
     }
     // Each layer may replace what a weaker one said about a target, but not contradict itself.
     for (settings, origin) in asked.layers.sections() {

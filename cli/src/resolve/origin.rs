@@ -19,14 +19,19 @@ pub(crate) enum Origin {
         /// The line.
         line: usize,
     },
-    /// A project in the configuration.
-    Project {
-        /// Its name there.
-        name: String,
+    /// A project or an agent in the configuration.
+    Section {
+        /// Which, such as `project web`.
+        of: String,
         /// The file.
         file: PathBuf,
         /// The line.
         line: usize,
+    },
+    /// What is shipped for an agent.
+    Shipped {
+        /// The agent.
+        agent: String,
     },
     /// An environment variable of cellblock's.
     Env(&'static str),
@@ -53,7 +58,8 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("default"),
             Self::Host => f.write_str("the host's environment"),
             Self::Config { file, line } | Self::EnvFile { file, line } => write!(f, "{}:{line}", file.display()),
-            Self::Project { name, file, line } => write!(f, "{}:{line} (project {name})", file.display()),
+            Self::Section { of, file, line } => write!(f, "{}:{line} ({of})", file.display()),
+            Self::Shipped { agent } => write!(f, "the agent {agent}"),
             Self::Env(name) => write!(f, "${name}"),
             Self::Flag(name) => f.write_str(name),
             Self::Words => f.write_str("the command line"),

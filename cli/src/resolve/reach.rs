@@ -127,13 +127,29 @@ fn said(rule: &RuleSpec, origin: &str) -> Said {
 }
 
 impl Asked<'_> {
-    /// The strongest list of the configuration, or the built-in one.
+    /// The strongest list of the configuration, or the built-in one; with what is shipped for the agent, unless that list is empty or
+    /// the agent's own in the configuration.
     fn base(self) -> Result<Vec<Said>, ResolveError> {
         if self.flags.no_default_allow {
             return Ok(Vec::new());
         }
+        let mut list =
+            self.written()?.unwrap_or_else(|| vec![Said { rule: DEFAULT.to_owned(), origin: "default".to_owned() }]);
+        let agent = self.layers.agent().filter(|agent| {
+            let own = agent.own.as_ref().is_some_and(|own| own.allow.is_some() || own.allow_file.is_some());
+            !own && !list.is_empty()
+        });
+        if let Some((agent, shipped)) = agent.and_then(|agent| Some((agent, agent.shipped.as_ref()?))) {
+            let origin = Origin::Shipped { agent: agent.name.clone() }.to_string();
+            list.extend(shipped.allow.iter().flatten().map(|rule| said(&rule.value, &origin)));
+        }
+        Ok(list)
+    }
+
+    /// The strongest list that a person wrote.
+    fn written(self) -> Result<Option<Vec<Said>>, ResolveError> {
         let mut found = None;
-        for (settings, origin) in self.layers.sections() {
+        for (settings, origin) in self.layers.written() {
             if settings.allow.is_none() && settings.allow_file.is_none() {
                 continue;
             }
@@ -147,7 +163,7 @@ impl Asked<'_> {
             }
             found = Some(list);
         }
-        Ok(found.unwrap_or_else(|| vec![Said { rule: DEFAULT.to_owned(), origin: "default".to_owned() }]))
+        Ok(found)
     }
 
     /// The secrets, those of the flags last; of one variable the strongest word counts.

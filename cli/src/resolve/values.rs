@@ -1,11 +1,24 @@
 //! One function for each value of a cell: where it is looked for and what counts if nobody said anything.
 
 use super::*;
-use crate::args::values::word;
+use crate::args::values::ProfileSpec;
 
 impl<'a> Inputs<'a> {
     pub(super) fn layers(self) -> Result<Layers<'a>, ResolveError> {
-        Layers::new(self.config, self.project, self.host, self.files)
+        let layers = Layers::new(self.config, self.agent, self.project, self.host, self.files)?;
+        match self.profiles(layers)? {
+            Some(said) => layers.with_profiles(&said),
+            None => Ok(layers),
+        }
+    }
+
+    /// The strongest word on profiles: how much the cell may do, and which of the configuration's count.
+    fn profiles(self, layers: Layers<'a>) -> Result<Option<Sourced<ProfileSpec>>, ResolveError> {
+        layers.find(Wanted {
+            flag: self.typed.cell.profile.clone().map(|profile| (profile, "--profile")),
+            variable: Some(("CELLBLOCK_PROFILE", str::parse)),
+            key: |s| &s.profile,
+        })
     }
 
     /// A folder that must not be a project is refused here, where nobody can forget to ask.
@@ -59,13 +72,19 @@ impl<'a> Inputs<'a> {
         if image.shows(own, self.files) { own.clone() } else { "/bin/sh".into() }
     }
 
-    pub(super) fn command(self, user: &User) -> Result<Vec<String>, ResolveError> {
+    pub(super) fn command(
+        self,
+        user: &User,
+        found: Option<&Found>,
+        explain: &mut Explain,
+    ) -> Result<Vec<String>, ResolveError> {
         let shell = user.shell.to_string_lossy();
         let words = &self.typed.words;
         let command = match (&self.typed.cell.entrypoint, words) {
             (Some(program), Words::Shell) => vec![program.clone()],
             (Some(program), Words::Command(args)) => std::iter::once(program).chain(args).cloned().collect(),
             (Some(program), Words::Agent { args, .. }) => std::iter::once(program).chain(args).cloned().collect(),
+            (None, Words::Agent { args, .. }) if self.agent.is_some() => self.agents_command(args, found, explain),
             (None, words) => words.argv(&shell),
         };
         match command.first() {
@@ -82,6 +101,7 @@ impl<'a> Inputs<'a> {
             None => {
                 let word = match (&self.typed.cell.entrypoint, &self.typed.words) {
                     (Some(program), Words::Command(_) | Words::Shell) => program.rsplit('/').next().unwrap_or(program),
+                    (_, Words::Agent { .. }) if self.agent.is_some() => self.agent.map_or("", |agent| &agent.name),
                     (_, words) => words.short_name(),
                 };
                 (default_name(self.project, word), Origin::Default)
@@ -108,14 +128,12 @@ impl<'a> Inputs<'a> {
     }
 
     pub(super) fn profile(self, layers: Layers<'a>, explain: &mut Explain) -> Result<Profile, ResolveError> {
-        let wanted = Wanted {
-            flag: self.typed.cell.profile.map(|profile| (profile, "--profile")),
-            variable: Some(("CELLBLOCK_PROFILE", Profile::read)),
-            key: |s| &s.profile,
-        };
-        let said = layers.pick(wanted, Profile::Default)?;
-        explain.add("profile", word(said.value), &said.origin);
-        Ok(said.value)
+        let said = self.profiles(layers)?;
+        let (text, origin) =
+            said.as_ref().map_or((String::new(), &Origin::Default), |s| (s.value.to_string(), &s.origin));
+        let profile = said.as_ref().and_then(|said| said.value.security()).unwrap_or_default();
+        explain.add("profile", if text.is_empty() { word(profile) } else { &text }, origin);
+        Ok(profile)
     }
 
     pub(super) fn guard(self, layers: Layers<'a>, explain: &mut Explain) -> Result<bool, ResolveError> {
@@ -223,6 +241,7 @@ impl<'a> Inputs<'a> {
             }
         }
         if let Words::Agent { name, .. } = &self.typed.words {
+            let name = self.agent.map_or(name, |agent| &agent.name);
             labels.insert("cellblock.agent".into(), (name.clone(), Origin::Words));
         }
         for (settings, origin) in layers.sections() {

@@ -5,14 +5,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::net::SocketType;
 use rustix::thread::UnshareFlags;
 
 use super::inside::Inside;
 use super::uplink::{self, Kind};
 use super::walls::UPLINK;
 use super::{
-    GatewayError, Probes, Sockets, Space, capture, enter, only_devices, plumb_cell, plumb_gateway, sockets, step,
+    Capture, GatewayError, Sockets, Space, capture, enter, is_connected, only_devices, plumb_cell, plumb_gateway,
+    probes, sockets, step,
 };
 
 /// The namespace, with its uplink.
@@ -52,12 +52,10 @@ pub(super) fn join(cell: &OwnedFd, rules: &str, ports: &[u16]) -> Result<Sockets
     // Best effort: without it `ping` does not work inside, and nothing else is lost.
     let _ = allow_ping();
     only_devices(&["lo", "eth0"])?;
-    let probes = Probes {
-        datagrams: sockets::probe(SocketType::DGRAM).map_err(step("open a socket in the cell"))?.into(),
-        stream: sockets::probe(SocketType::STREAM).map_err(step("open a socket in the cell"))?.into(),
-    };
+    let probes = probes()?;
     enter(&gateway).map_err(step("enter the gateway's network namespace"))?;
     only_devices(&["lo", "gw0", UPLINK])?;
+    is_connected()?;
     let listeners = ports.iter().map(|port| sockets::listener(*port, v6, false)).collect::<io::Result<_>>();
     Ok(Sockets {
         v6,
@@ -65,6 +63,7 @@ pub(super) fn join(cell: &OwnedFd, rules: &str, ports: &[u16]) -> Result<Sockets
         dns: sockets::listener(sockets::DNS, v6, false).map_err(step("open the resolver's socket"))?,
         listeners: listeners.map_err(step("listen in the gateway"))?,
         probes,
+        capture: Capture::Forward { rules: rules.to_owned(), ports: ports.to_vec() },
     })
 }
 

@@ -9,7 +9,8 @@
 //!
 //! Nothing in the cell's namespace enforces anything, and no device leads out of the gateway. It is owned by the user namespace of whoever
 //! made it, the parent of the cell's: root of the cell has no power over it. It lives exactly as long as the process that has its
-//! sockets; after that `eth0` is gone from the cell.
+//! sockets; after that `eth0` is gone from the cell. Where the kernel has no veth, the same sockets stand in the cell's namespace (`lo.rs`); how
+//! connections are caught, and what is tried first, says [`Rung`].
 //!
 //! `/32` and `/128` on both ends and a host route to the cell in table `local`: `local` and `main` are one trie while there are no custom
 //! rules, so a connected network would beat `local 0.0.0.0/0`. No address but the gateway's is ever looked for on the cable.
@@ -25,13 +26,18 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 mod bridge;
 mod capture;
 pub(crate) mod inside;
+mod ladder;
+mod lo;
 mod netlink;
+mod rung;
 pub(crate) mod sockets;
 pub mod uplink;
 pub(crate) mod walls;
 
 use inside::Inside;
 use netlink::{Kind, Netlink};
+pub(crate) use rung::Way;
+pub use rung::{NoRung, Rung};
 use uplink::Uplink;
 
 /// The cell's address. Of a block that is nobody's on the internet (RFC 2544), as the made-up ones ([`crate::table`]).
@@ -85,7 +91,7 @@ pub enum GatewayError {
     /// Something is in a namespace that would be a way around the gateway.
     #[error("the cell's network is not what it has to be: {0}")]
     Check(String),
-    /// The policy needs `nft`.
+    /// Listeners would not do, and `nft` cannot be used.
     #[error("the policy opens all ports, or more than {MOST_PORTS}, which needs nf_tables and the program nft: {0}")]
     NoCapture(io::Error),
     /// No program is there that could carry the packets of a bridge.
@@ -111,6 +117,7 @@ fn step<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> GatewayErro
 pub struct Gateway {
     inside: Inside,
     uplink: Option<Uplink>,
+    rung: Option<Rung>,
     v6: bool,
     capture: Capture,
     /// Answered by the resolver.
@@ -162,26 +169,31 @@ impl Space {
         bridge::space()
     }
 
-    /// Joins it to the network namespace `cell`, which has nothing but loopback yet, and opens its sockets. After that its thread has no
-    /// capability left. The caller has all of them over both namespaces.
+    /// Joins it to the network namespace `cell`, which has nothing but loopback yet, and opens its sockets: by the first of `rungs` that
+    /// works, unless packets are only forwarded. After that its thread has no capability left. The caller has all of them over both
+    /// namespaces.
     ///
     /// # Errors
     /// See [`GatewayError`].
-    pub fn join(self, cell: &OwnedFd, capture: Capture) -> Result<Gateway, GatewayError> {
+    pub fn join(self, cell: &OwnedFd, wanted: Capture, rungs: &[Rung]) -> Result<Gateway, GatewayError> {
         let cell = cell.try_clone().map_err(step("keep the cell's network namespace"))?;
-        let wanted = capture.clone();
+        let rungs = rungs.to_vec();
         let made = self.inside.run(move || {
-            let sockets = match &wanted {
-                Capture::Forward { rules, ports } => bridge::join(&cell, rules, ports)?,
-                Capture::Ports(_) | Capture::Everything => join(&cell, &wanted)?,
+            let (rung, sockets) = match &wanted {
+                Capture::Forward { rules, ports } => (None, bridge::join(&cell, rules, ports)?),
+                Capture::Ports(_) | Capture::Everything => {
+                    ladder::climb(&cell, &wanted, &rungs).map(|(rung, sockets)| (Some(rung), sockets))?
+                }
             };
             lay_down_capabilities().map_err(step("give up capabilities"))?;
-            Ok(sockets)
+            Ok((rung, sockets))
         });
-        let Sockets { v6, datagrams, dns, listeners, probes } = made.map_err(step("reach the gateway"))??;
+        let (rung, sockets) = made.map_err(step("reach the gateway"))??;
+        let Sockets { v6, datagrams, dns, listeners, probes, capture } = sockets;
         Ok(Gateway {
             inside: self.inside,
             uplink: self.uplink,
+            rung,
             v6,
             capture,
             datagrams,
@@ -197,6 +209,21 @@ impl Gateway {
     #[must_use]
     pub fn capture(&self) -> &Capture {
         &self.capture
+    }
+
+    /// By which rung they are caught; `None` for a bridge.
+    #[must_use]
+    pub fn rung(&self) -> Option<Rung> {
+        self.rung
+    }
+
+    /// The ports inside that nothing of the cell can listen on.
+    pub(crate) fn has_taken(&self, port: u16) -> bool {
+        let listed = match &self.capture {
+            Capture::Ports(ports) => ports.contains(&port),
+            Capture::Everything | Capture::Forward { .. } => false,
+        };
+        self.rung.is_some_and(Rung::is_in_cell) && (listed || port == sockets::DNS)
     }
 
     /// What carries the packets of a bridge.
@@ -238,9 +265,25 @@ struct Sockets {
     dns: TcpListener,
     listeners: Vec<TcpListener>,
     probes: Probes,
+    capture: Capture,
 }
 
-fn join(cell: &OwnedFd, capture: &Capture) -> Result<Sockets, GatewayError> {
+/// Where the sockets are to be made, and what was made on the way there.
+struct Joined {
+    v6: bool,
+    probes: Probes,
+}
+
+/// For a look from the cell's namespace, which this thread is in.
+fn probes() -> Result<Probes, GatewayError> {
+    Ok(Probes {
+        datagrams: sockets::probe(SocketType::DGRAM).map_err(step("open a socket in the cell"))?.into(),
+        stream: sockets::probe(SocketType::STREAM).map_err(step("open a socket in the cell"))?.into(),
+    })
+}
+
+/// Joins this thread's namespace, which is to be the gateway's, to the cell's by a cable.
+fn join(cell: &OwnedFd) -> Result<Joined, GatewayError> {
     let v6 = std::path::Path::new("/proc/thread-self/net/if_inet6").exists();
     let gateway = File::open("/proc/thread-self/ns/net").map_err(step("open the gateway's network namespace"))?;
     settle(v6).map_err(step("settle the gateway"))?;
@@ -248,38 +291,22 @@ fn join(cell: &OwnedFd, capture: &Capture) -> Result<Sockets, GatewayError> {
     enter(cell).map_err(step("enter the cell's network namespace"))?;
     plumb_cell(v6).map_err(step("set up the cell's interface"))?;
     only_devices(&["lo", "eth0"])?;
-    let probes = Probes {
-        datagrams: sockets::probe(SocketType::DGRAM).map_err(step("open a socket in the cell"))?.into(),
-        stream: sockets::probe(SocketType::STREAM).map_err(step("open a socket in the cell"))?.into(),
-    };
+    let probes = probes()?;
     enter(&gateway).map_err(step("enter the gateway's network namespace"))?;
     only_devices(&["lo", "gw0"])?;
-    if !cellblock_sys::net::has_carrier("gw0").map_err(step("look at the gateway's interface"))? {
-        return Err(GatewayError::Check("the cell's interface is not connected to the gateway's".to_owned()));
-    }
+    is_connected()?;
     if std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").map_err(step("look at the gateway"))?.trim() != "0" {
         return Err(GatewayError::Check("the gateway forwards packets".to_owned()));
     }
-    let (ports, transparent) = match capture {
-        Capture::Ports(ports) => (ports.as_slice(), false),
-        Capture::Everything | Capture::Forward { .. } => {
-            capture::everything().map_err(GatewayError::NoCapture)?;
-            (&[sockets::CAPTURE][..], true)
-        }
-    };
-    let listeners = ports
-        .iter()
-        .filter(|port| **port != sockets::DNS)
-        .map(|port| sockets::listener(*port, v6, transparent))
-        .collect::<io::Result<_>>()
-        .map_err(step("listen in the gateway"))?;
-    Ok(Sockets {
-        v6,
-        datagrams: sockets::datagrams(sockets::DNS, v6).map_err(step("open the resolver's socket"))?,
-        dns: sockets::listener(sockets::DNS, v6, false).map_err(step("open the resolver's socket"))?,
-        listeners,
-        probes,
-    })
+    Ok(Joined { v6, probes })
+}
+
+/// The gateway's end of the cable has a carrier. To ask makes it so: else the end that was brought up first drops packets for a while.
+fn is_connected() -> Result<(), GatewayError> {
+    if cellblock_sys::net::has_carrier("gw0").map_err(step("look at the gateway's interface"))? {
+        return Ok(());
+    }
+    Err(GatewayError::Check("the cell's interface is not connected to the gateway's".to_owned()))
 }
 
 /// Devices that come with every namespace where the kernel has their modules (`net.core.fb_tunnels_only_for_init_net`). They are down, and

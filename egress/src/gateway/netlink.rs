@@ -31,6 +31,7 @@ mod number {
     pub(super) const RTA_DST: u16 = 1;
     pub(super) const RTA_OIF: u16 = 4;
     pub(super) const RTA_GATEWAY: u16 = 5;
+    pub(super) const RTA_PREFSRC: u16 = 7;
     pub(super) const RTPROT_STATIC: u8 = 4;
     pub(super) const AF_INET: u8 = 2;
     pub(super) const AF_INET6: u8 = 10;
@@ -186,6 +187,15 @@ impl Netlink {
         if let Some(via) = via {
             attribute(&mut body, RTA_GATEWAY, &octets(via));
         }
+        attribute(&mut body, RTA_OIF, &index.to_ne_bytes());
+        self.request(RTM_NEWROUTE, NLM_F_CREATE_EXCL, &body)
+    }
+
+    /// Makes every address of the family of `any` one of this namespace's own, by the loopback interface `index`. Connections to them come
+    /// `from` one address: without it each would come from the one that it goes to.
+    pub(super) fn all_local(&mut self, any: IpAddr, from: IpAddr, index: u32) -> io::Result<()> {
+        let mut body = vec![family(any), 0, 0, 0, 255, RTPROT_STATIC, 254, 2, 0, 0, 0, 0];
+        attribute(&mut body, RTA_PREFSRC, &octets(from));
         attribute(&mut body, RTA_OIF, &index.to_ne_bytes());
         self.request(RTM_NEWROUTE, NLM_F_CREATE_EXCL, &body)
     }

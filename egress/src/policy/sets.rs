@@ -4,16 +4,29 @@ use super::rule::{Entry, Rule};
 
 /// The sets by name.
 const SETS: &[(&str, &str)] = &[
+    ("aider", include_str!("../../sets/aider.rules")),
     ("alpine", include_str!("../../sets/alpine.rules")),
+    ("amp", include_str!("../../sets/amp.rules")),
+    ("claude-code", include_str!("../../sets/claude-code.rules")),
+    ("codex", include_str!("../../sets/codex.rules")),
+    ("copilot", include_str!("../../sets/copilot.rules")),
     ("crates", include_str!("../../sets/crates.rules")),
+    ("crush", include_str!("../../sets/crush.rules")),
+    ("cursor-agent", include_str!("../../sets/cursor-agent.rules")),
     ("debian", include_str!("../../sets/debian.rules")),
     ("dev", include_str!("../../sets/dev.rules")),
+    ("gemini", include_str!("../../sets/gemini.rules")),
     ("github", include_str!("../../sets/github.rules")),
     ("gitlab", include_str!("../../sets/gitlab.rules")),
     ("go", include_str!("../../sets/go.rules")),
+    ("goose", include_str!("../../sets/goose.rules")),
+    ("llm", include_str!("../../sets/llm.rules")),
     ("nix", include_str!("../../sets/nix.rules")),
     ("npm", include_str!("../../sets/npm.rules")),
+    ("opencode", include_str!("../../sets/opencode.rules")),
+    ("pi", include_str!("../../sets/pi.rules")),
     ("pypi", include_str!("../../sets/pypi.rules")),
+    ("qwen", include_str!("../../sets/qwen.rules")),
 ];
 
 /// The names of all sets, sorted.

@@ -14,8 +14,9 @@ use super::dial::DialError;
 use super::first::{self, Buffer, Speech};
 use super::looking::Looking;
 use super::passage::{self, Passage, Unread};
-use super::{Mode, Shared, dial, http, lock, relay, resolver};
+use super::{Mode, Shared, dial, http, lock, relay};
 use crate::audit::{Event, Line, Protocol, Verdict as Said};
+use crate::gateway::sockets;
 use crate::http::denial;
 use crate::intercept::{Origin, Paths, ServeError};
 use crate::name::Name;
@@ -143,8 +144,11 @@ pub(super) struct Connection {
 
 async fn handle(shared: Arc<Shared>, client: TcpStream) {
     let _ = client.set_nodelay(true);
-    let Ok(asked) = client.local_addr() else { return };
-    let (address, port) = resolver::plain(asked);
+    let Ok((address, port)) = sockets::asked(&client, shared.way()) else {
+        let why = Some("where it was made to cannot be told".to_owned());
+        let _ = shared.write(Line { why, ..Line::new(Event::Connect, Said::Deny) });
+        return relay::reset(client);
+    };
     let known = match shared.settings.mode {
         Mode::Names => lock(&shared.table).name(address).cloned(),
         // The only connections that end here: to services of this machine.

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::audit::{Audit, Event, Line, Protocol, Verdict};
 use crate::dns::{self, Outcome};
 use crate::gateway::inside::Inside;
-use crate::gateway::{self, Capture, Gateway};
+use crate::gateway::{self, Capture, Gateway, Rung, Way};
 use crate::intercept::Interceptor;
 use crate::policy::{Policy, PolicyError, Written};
 use crate::table::Table;
@@ -40,7 +40,7 @@ mod steer;
 use dial::Dialer;
 pub use looking::LookError;
 use rules::Rules;
-pub use settings::{CONNECTIONS, Hidden, Mode, Publish, Secret, Settings};
+pub use settings::{CONNECTIONS, Hidden, Mode, PUBLISHED, Publish, Secret, Settings};
 
 /// Why a cell has no network.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +144,8 @@ impl Network {
             Mode::Names => policy.ports(gateway::MOST_PORTS).map_or(Capture::Everything, Capture::Ports),
             Mode::Bridge => bridge::capture(&policy, &self.own)?,
         };
-        let gateway = self.space.join(&cell, capture)?;
+        let gateway = self.space.join(&cell, capture, &self.settings.rungs)?;
+        publish::possible(&self.settings.publish, &gateway)?;
         let inside = if self.published.is_empty() {
             None
         } else {
@@ -153,11 +154,13 @@ impl Network {
         };
         gateway::lay_down_capabilities().map_err(step("give up capabilities"))?;
         let room = raise_descriptor_limit();
+        let places = if self.published.is_empty() { 0 } else { PUBLISHED.min(room / 3) };
         Ok(Ready {
             gateway,
             inside,
+            places,
             rules: self.rules,
-            settings: Settings { connections: self.settings.connections.min(room), ..self.settings },
+            settings: Settings { connections: self.settings.connections.min(room - places), ..self.settings },
             audit: self.audit,
             names: self.names,
             published: self.published,
@@ -173,6 +176,8 @@ impl Network {
 pub struct Ready {
     gateway: Gateway,
     inside: Option<Inside>,
+    /// For connections to published ports.
+    places: usize,
     rules: Rules,
     settings: Settings,
     audit: Audit,
@@ -225,6 +230,7 @@ struct Shared {
     settings: Settings,
     v6: bool,
     capture: String,
+    rung: Option<Rung>,
     rules: Mutex<Rules>,
     /// Counts changes of the rules, so that connections look again whether they may go on.
     changed: watch::Sender<u64>,
@@ -234,6 +240,8 @@ struct Shared {
     dialer: Dialer,
     interceptor: Option<Interceptor>,
     room: Arc<Semaphore>,
+    /// For connections to published ports.
+    places: Arc<Semaphore>,
     /// For connections to servers, where the cell's are looked into.
     upstreams: Arc<Semaphore>,
     last_id: AtomicU64,
@@ -275,6 +283,11 @@ impl Shared {
         permit
     }
 
+    /// How connections come to the listeners.
+    fn way(&self) -> Way {
+        self.rung.map_or(Way::Bind, Rung::way)
+    }
+
     /// Answers a packet of the resolver's protocol.
     fn look_up(&self, query: &[u8]) -> Option<Vec<u8>> {
         let answer = {
@@ -307,6 +320,18 @@ impl Shared {
 }
 
 impl Ready {
+    /// By which rung connections are caught; `None` for a bridge.
+    #[must_use]
+    pub fn rung(&self) -> Option<Rung> {
+        self.gateway.rung()
+    }
+
+    /// What a person should know before the cell runs: that the network takes something from it.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        self.gateway.rung()?.warning(self.gateway.capture())
+    }
+
     /// Starts to serve, and tries itself; `up` is called with the outcome. Then serves until `done`, which may block, returns.
     ///
     /// # Errors
@@ -363,6 +388,7 @@ impl Ready {
         let Self {
             mut gateway,
             inside,
+            places,
             rules,
             settings,
             audit,
@@ -375,20 +401,21 @@ impl Ready {
         let listeners = std::mem::take(&mut gateway.listeners);
         let datagrams = gateway.datagrams.try_clone()?;
         let dns = TcpListener::from_std(gateway.dns.try_clone()?)?;
-        let capture = match gateway.capture() {
-            Capture::Ports(ports) => format!("a listener on each of {} ports", ports.len()),
-            Capture::Everything => "every port, by nf_tables".to_owned(),
-            Capture::Forward { .. } => {
+        let capture = gateway.rung().map_or_else(
+            || {
                 let by = gateway.uplink().map(ToString::to_string).unwrap_or_default();
                 format!("a bridge by {by}: packets are forwarded, connections not seen one by one")
-            }
-        };
+            },
+            |rung| rung.words(gateway.capture()),
+        );
         let shared = Arc::new(Shared {
             room: Arc::new(Semaphore::new(settings.connections)),
+            places: Arc::new(Semaphore::new(places)),
             upstreams: Arc::new(Semaphore::new(settings.connections)),
             settings,
             v6: gateway.has_v6(),
             capture,
+            rung: gateway.rung(),
             rules: Mutex::new(rules),
             changed: watch::Sender::new(0),
             table: Mutex::new(table),

@@ -8,13 +8,35 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Shared, relay};
+use super::{Publish, ServeError, Shared, relay};
 use crate::audit::{Event, Line, Protocol, Verdict};
+use crate::gateway::Gateway;
 use crate::gateway::inside::Inside;
 
 /// How long the server inside may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Whether servers inside can have all these ports.
+pub(super) fn possible(all: &[Publish], gateway: &Gateway) -> Result<(), ServeError> {
+    let Some(publish) = all.iter().find(|publish| gateway.has_taken(publish.port)) else { return Ok(()) };
+    let why = format!(
+        "port {} inside is the network's own, for this host has no veth devices: a server cannot listen there",
+        publish.port
+    );
+    Err(ServeError::Publish { publish: *publish, source: io::Error::other(why) })
+}
+
+/// A place among the connections to published ports; `None`, told in the audit, when there are too many.
+fn admit(shared: &Shared) -> Option<OwnedSemaphorePermit> {
+    let permit = Arc::clone(&shared.places).try_acquire_owned().ok();
+    if permit.is_none() {
+        let why = Some("too many connections to published ports at a time".to_owned());
+        let _ = shared.write(Line { why, ..Line::new(Event::Publish, Verdict::Deny) });
+    }
+    permit
+}
 
 /// Takes connections of one published port and hands them to `port` of the cell.
 pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, cell: Inside, port: u16) -> io::Result<()> {
@@ -23,7 +45,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener, cell: Insi
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let Some(permit) = shared.admit() else {
+        let Some(permit) = admit(&shared) else {
             relay::reset(client);
             continue;
         };

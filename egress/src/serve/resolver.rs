@@ -1,7 +1,6 @@
 //! The resolver's sockets: packets from the cell to [`crate::dns`] and back, from the address that was asked.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,9 +115,4 @@ async fn queries(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
         let length = u16::try_from(answer.len()).map_err(|_| io::ErrorKind::InvalidData)?;
         tokio::time::timeout(IDLE, stream.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat())).await??;
     }
-}
-
-/// The address as people and policies know it: one of IPv4 that came through a socket of IPv6 is one of IPv4.
-pub(super) fn plain(address: SocketAddr) -> (IpAddr, u16) {
-    (address.ip().to_canonical(), address.port())
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::Rung;
 use crate::name::Pattern;
 use crate::policy::Written;
 
@@ -34,6 +35,8 @@ pub struct Settings {
     pub roots: Option<PathBuf>,
     /// Most connections at a time.
     pub connections: usize,
+    /// The ways to catch connections by name that may be tried; [`Rung::ALL`] unless there is a reason.
+    pub rungs: Vec<Rung>,
 }
 
 /// A secret: what the cell has of it, and what the host gets.
@@ -72,6 +75,9 @@ pub enum Mode {
 
 /// Most connections at a time, unless said otherwise.
 pub const CONNECTIONS: usize = 1024;
+
+/// Most connections to published ports at a time. Theirs alone: whoever may connect from outside cannot take the cell's places, nor it theirs.
+pub const PUBLISHED: usize = 512;
 
 /// A published port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

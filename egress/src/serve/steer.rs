@@ -143,6 +143,7 @@ fn show(shared: &Shared) -> Show {
     let busy = shared.settings.connections - shared.room.available_permits().min(shared.settings.connections);
     Show {
         capture: shared.capture.clone(),
+        rung: shared.rung,
         allow: policy.allow_rules().iter().map(shown).collect(),
         deny: policy.deny_rules().iter().map(shown).collect(),
         publish: shared.settings.publish.iter().map(ToString::to_string).collect(),

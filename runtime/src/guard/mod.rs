@@ -55,6 +55,9 @@ use crate::supervisor::Start;
 /// Why the names in a cell's folders cannot be guarded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum GuardError {
+    /// There is no room for its files.
+    #[error("the cell's folders cannot be guarded: {0}")]
+    NoSpace(String),
     /// What was tried and why it failed.
     #[error("the cell's folders cannot be guarded: {0}")]
     Failed(String),
@@ -64,7 +67,10 @@ pub enum GuardError {
 }
 
 fn failed(what: &str) -> impl FnOnce(io::Error) -> GuardError {
-    move |error| GuardError::Failed(format!("{what}: {error}"))
+    move |error| {
+        let text = format!("{what}: {error}");
+        if crate::network::is_full(&error) { GuardError::NoSpace(text) } else { GuardError::Failed(text) }
+    }
 }
 
 /// The guard of a cell, as its supervisor has it.

@@ -1,6 +1,6 @@
 //! Probes of namespaces: the two user namespaces, and what has to be made or mounted inside them.
 
-use cellblock_egress::gateway::{Capture, GatewayError, Space};
+use cellblock_egress::gateway::{Capture, GatewayError, Rung, Space};
 use cellblock_sys::namespace;
 use cellblock_sys::process::SingleThreaded;
 use rustix::fd::OwnedFd;
@@ -134,6 +134,7 @@ pub(super) fn inside(facts: &Facts, alone: &SingleThreaded) -> Vec<Finding> {
         own_namespaces(facts, alone),
         network(facts, alone),
         network_by_name(facts, alone),
+        network_of_all_ports(facts, alone),
         proc(facts, alone),
         cgroup2(facts, alone),
         terminals(facts, alone),
@@ -192,31 +193,55 @@ fn network(facts: &Facts, alone: &SingleThreaded) -> Finding {
     }
 }
 
-/// The gateway of the network by name, by making one: in the namespaces of a cell, for here only the kernel is asked.
-fn network_by_name(facts: &Facts, alone: &SingleThreaded) -> Finding {
-    const ID: &str = "network-names";
-    const TITLE: &str = "network by name";
+/// The rung by which this host can catch what is wanted, by making the network: in the namespaces of a cell, for here only the kernel is asked.
+fn rung(facts: &Facts, alone: &SingleThreaded, wanted: Capture) -> Result<Rung, String> {
     let outcome = in_new_cell(facts, alone, UnshareFlags::NEWNET, |_| {
         cellblock_sys::net::loopback_up().map_err(|e| Failure::new("loopback", e))?;
         let made = std::fs::File::open("/proc/self/ns/net")
             .map_err(|e| GatewayError::Check(e.to_string()))
-            .and_then(|cell| Space::new()?.join(&cell.into(), Capture::Ports(vec![443])));
+            .and_then(|cell| Space::new()?.join(&cell.into(), wanted, &Rung::ALL));
         // As words: what fails may be more than one system call.
-        Ok(made.err().map(|e| e.to_string()).unwrap_or_default())
+        Ok(match made {
+            Ok(gateway) => gateway.rung().map(Rung::name).unwrap_or_default().to_owned(),
+            Err(error) => error.to_string(),
+        })
     });
-    let why = match outcome {
-        Ok(why) if why.is_empty() => return Finding::ok(ID, TITLE, "a gateway can be made"),
-        Ok(why) => why,
-        Err(failure) => failure.to_string(),
-    };
-    Finding::lacks(
-        ID,
-        TITLE,
-        State::Degraded,
-        why,
-        "cells have no network (`--net none`), or share the host's (`--net host`)",
-    )
-    .note("a kernel with CONFIG_VETH (`sudo modprobe veth`)")
+    let said = outcome.map_err(|failure| failure.to_string())?;
+    said.parse().map_err(|_| said)
+}
+
+/// The network by name, for rules that list their ports.
+fn network_by_name(facts: &Facts, alone: &SingleThreaded) -> Finding {
+    const ID: &str = "network-names";
+    const TITLE: &str = "network by name";
+    const VETH: &str = "a kernel with CONFIG_VETH (`sudo modprobe veth`)";
+    let lacks = |detail: String, cost| Finding::lacks(ID, TITLE, State::Degraded, detail, cost).note(VETH);
+    match rung(facts, alone, Capture::Ports(vec![443])) {
+        Ok(rung @ Rung::LoBind) => lacks(
+            format!("neither veth devices nor nf_tables for it: the network listens in the cell itself ({rung})"),
+            "programs in a cell cannot listen on the ports that its rules open, nor on 53",
+        ),
+        Ok(rung) if rung.is_in_cell() => lacks(
+            format!("no veth devices: the network listens in the cell itself ({rung})"),
+            "programs in a cell cannot listen on port 53",
+        ),
+        Ok(rung) => Finding::ok(ID, TITLE, format!("a gateway can be made ({rung})")),
+        Err(why) => lacks(why, "cells have no network (`--net none`), or share the host's (`--net host`)"),
+    }
+}
+
+/// The same for rules that open all ports.
+fn network_of_all_ports(facts: &Facts, alone: &SingleThreaded) -> Finding {
+    const ID: &str = "network-all-ports";
+    const TITLE: &str = "rules for all ports";
+    match rung(facts, alone, Capture::Everything) {
+        Ok(rung) => Finding::ok(ID, TITLE, format!("all ports can be caught ({rung})")),
+        Err(why) => {
+            let cost = "cells whose rules open all ports of a name, or more than 256, do not start";
+            Finding::lacks(ID, TITLE, State::Degraded, why, cost)
+                .note("install the package nftables; a kernel with nf_tables and CONFIG_NFT_TPROXY, or CONFIG_NFT_REDIR and CONFIG_NF_NAT")
+        }
+    }
 }
 
 fn proc(facts: &Facts, alone: &SingleThreaded) -> Finding {

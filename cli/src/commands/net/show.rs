@@ -87,6 +87,7 @@ mod tests {
         let rule = |rule: &str, origin: &str, seconds| Shown { rule: rule.into(), origin: origin.into(), seconds };
         let show = Show {
             capture: "a listener on each of 2 ports".into(),
+            rung: None,
             allow: vec![rule("example.com", "config.yaml:3", None), rule("x.org:22", "net allow", Some(50))],
             deny: vec![rule("evil\u{1b}[2J", "net deny", None)],
             publish: vec!["127.0.0.1:8080:80".into()],

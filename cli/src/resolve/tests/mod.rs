@@ -2,6 +2,7 @@
 
 mod cells;
 mod environment;
+mod git;
 mod mounts;
 
 use std::collections::BTreeMap;
@@ -10,10 +11,10 @@ use std::io;
 
 use clap::Parser;
 
-use super::files::Seen;
+use super::files::{Kind, Seen};
 use super::*;
 use crate::args::CellFlags;
-use crate::project::Head;
+use crate::project::{Git, Head};
 
 /// A small world: a person called Ada on a usual machine, in `~/web` on the branch `main`.
 #[derive(Clone, Debug)]
@@ -53,8 +54,34 @@ impl Files for Table {
         self.seen.get(&clean).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
+    fn kind(&self, path: &Path) -> Option<Kind> {
+        let seen = self.seen.get(path)?;
+        Some(match seen {
+            Seen { canonical, .. } if canonical != path => Kind::Link,
+            Seen { is_dir: true, .. } => Kind::Folder,
+            Seen { .. } => Kind::File,
+        })
+    }
+
+    fn list(&self, path: &Path) -> Option<Vec<String>> {
+        let below = self.seen.keys().filter(|known| known.parent() == Some(path));
+        below.map(|known| known.file_name()?.to_str().map(str::to_owned)).collect()
+    }
+
+    fn text(&self, path: &Path) -> Option<String> {
+        self.texts.get(path).cloned()
+    }
+
     fn read(&self, path: &Path) -> io::Result<String> {
         self.texts.get(path).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    fn head(&self, path: &Path, most: usize) -> io::Result<Vec<u8>> {
+        self.read(path).map(|text| text.bytes().take(most).collect())
+    }
+
+    fn executable(&self, path: &Path) -> bool {
+        self.look(path).is_ok_and(|seen| !seen.is_dir)
     }
 }
 
@@ -106,6 +133,7 @@ impl World {
             newuidmap: true,
             real_root: false,
             own: vec!["/home/ada/.local/share/cellblock".into(), "/home/ada/.config/cellblock".into()],
+            program: Some("/usr/local/bin/cellblock".into()),
             runtime: "/run/user/1000/cellblock".into(),
         };
         let mut files = Table::default();
@@ -132,7 +160,12 @@ impl World {
             id: crate::project::id(Path::new("/home/ada/web")),
             name: "web".into(),
             head: Head::Branch("main".into()),
-            common_dir: Some("/home/ada/web/.git".into()),
+            git: Some(Git {
+                git_dir: "/home/ada/web/.git".into(),
+                common_dir: "/home/ada/web/.git".into(),
+                linked: false,
+                confirmed: true,
+            }),
         };
         Self { host, project: Some(project), files, config: String::new(), image: Self::alpine() }
     }
@@ -159,9 +192,14 @@ impl World {
     pub(super) fn try_run(&self, line: &str) -> Result<Resolved, ResolveError> {
         let config = crate::config::parse(Path::new("/c.yaml"), &self.config).unwrap_or_else(|e| panic!("{e}"));
         let typed = typed(line);
+        let agent = match &typed.words {
+            Words::Agent { name, .. } => crate::agents::find(name, &config).unwrap_or_else(|e| panic!("{e}")),
+            _ => None,
+        };
         let inputs = Inputs {
             typed: &typed,
             config: &config,
+            agent: agent.as_ref(),
             project: self.project.as_ref().filter(|_| !typed.cell.no_project),
             host: &self.host,
             files: &self.files,

@@ -1,0 +1,140 @@
+//! Where an agent's program is, and what of the host a cell has to see for it to run.
+//!
+//! On the `host` image everything in the system's folders is there already. What a person has installed at home (npm prefixes, nvm, pipx,
+//! an installer's own folder) is not: the least that holds the program is mounted read-only, at its own path.
+
+use std::path::{Path, PathBuf};
+
+use crate::resolve::{Files, HostFacts, ImageFacts};
+
+/// An agent's program, as found on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// What is to be called: the program's name where the cell's `PATH` leads to it, else its absolute path.
+    pub(crate) program: String,
+    /// Files and folders that have to be seen inside, read-only.
+    pub(crate) mounts: Vec<PathBuf>,
+    /// Folders to be added to the cell's `PATH`.
+    pub(crate) path: Vec<PathBuf>,
+}
+
+/// Where programs are looked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Search<'a> {
+    /// The host's `PATH`.
+    pub(crate) path: &'a str,
+    /// Home directories of the person, as they are called and where they lead.
+    pub(crate) homes: &'a [PathBuf],
+    /// The program that is running: a link to it called like an agent is no agent.
+    pub(crate) own: Option<&'a Path>,
+    /// What the image shows of the host.
+    pub(crate) image: &'a ImageFacts,
+    /// The host's files.
+    pub(crate) files: &'a dyn Files,
+}
+
+/// Longest `#!` line (execve(2): 255 bytes since Linux 5.1).
+const SHEBANG: usize = 256;
+
+impl<'a> Search<'a> {
+    /// A search in the person's `PATH`.
+    pub(crate) fn on(host: &'a HostFacts, image: &'a ImageFacts, files: &'a dyn Files) -> Self {
+        let path = host.env.get("PATH").map_or("", String::as_str);
+        Self { path, homes: &host.homes, own: host.program.as_deref(), image, files }
+    }
+
+    /// Looks for the first of `programs` that is there.
+    pub(crate) fn find(self, programs: &[&str]) -> Option<Found> {
+        programs.iter().find_map(|program| self.one(program))
+    }
+
+    fn one(self, program: &str) -> Option<Found> {
+        let (place, real) = self.lookup(program)?;
+        if self.image.shows(&place, self.files) {
+            return Some(Found { program: program.to_owned(), mounts: Vec::new(), path: Vec::new() });
+        }
+        let mut found =
+            Found { program: real.to_string_lossy().into_owned(), mounts: vec![self.holder(&real)], path: Vec::new() };
+        self.add_interpreter(&real, &mut found);
+        Some(found)
+    }
+
+    /// The first executable of this name in the `PATH`, and where it leads.
+    fn lookup(self, program: &str) -> Option<(PathBuf, PathBuf)> {
+        // An empty or relative entry means the working directory, where whoever can write can replace any program.
+        self.path.split(':').filter(|folder| folder.starts_with('/')).find_map(|folder| {
+            let place = Path::new(folder).join(program);
+            let seen = self.files.look(&place).ok()?;
+            let usable = !seen.is_dir && self.own != Some(&seen.canonical) && self.files.executable(&seen.canonical);
+            usable.then_some((place, seen.canonical))
+        })
+    }
+
+    /// The least that holds a program which is not in the system's folders.
+    fn holder(self, real: &Path) -> PathBuf {
+        let modules =
+            real.ancestors().filter(|above| above.file_name().is_some_and(|name| name == "node_modules")).last();
+        if let Some(modules) = modules {
+            return modules.to_owned();
+        }
+        let Some(parent) = real.parent() else { return real.to_owned() };
+        // A virtual environment of Python's: the program needs what lies beside its `bin`.
+        if let Some(above) = parent.parent()
+            && self.files.look(&above.join("pyvenv.cfg")).is_ok()
+        {
+            return above.to_owned();
+        }
+        let shared = self.homes.iter().any(|home| home.starts_with(parent))
+            || parent.file_name().is_some_and(|name| ["bin", "sbin", "versions"].iter().any(|shared| name == *shared));
+        if shared { real.to_owned() } else { parent.to_owned() }
+    }
+
+    /// `#!/usr/bin/env node`: where that is not in the system's folders either (nvm, volta), it is shown too.
+    fn add_interpreter(self, real: &Path, found: &mut Found) {
+        let Some(name) = self.files.head(real, SHEBANG).ok().and_then(|head| interpreter(&head)) else { return };
+        let Some((place, real)) = self.lookup(&name) else { return };
+        if self.image.shows(&place, self.files) {
+            return;
+        }
+        if let Some(folder) = real.parent() {
+            found.path.push(folder.to_owned());
+        }
+        if !found.mounts.iter().any(|mount| real.starts_with(mount)) {
+            found.mounts.push(real);
+        }
+    }
+}
+
+/// The program that `env` looks for at the beginning of a script.
+fn interpreter(head: &[u8]) -> Option<String> {
+    let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let line = std::str::from_utf8(line).ok()?;
+    let mut words = line.split_ascii_whitespace();
+    if !words.next()?.ends_with("/env") {
+        return None;
+    }
+    // `-S` splits what follows; variables may be set before the program.
+    words.find(|word| !word.starts_with('-') && !word.contains(['=', '/'])).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interpreters_of_env() {
+        let cases: &[(&[u8], Option<&str>)] = &[
+            (b"#!/usr/bin/env node\nx", Some("node")),
+            (b"#!/usr/bin/env -S node --no-warnings\n", Some("node")),
+            (b"#! /usr/bin/env -S A=1 bun", Some("bun")),
+            (b"#!/bin/sh\n", None),
+            (b"\x7fELF", None),
+            (b"#!/usr/bin/env", None),
+            (b"#!/usr/bin/env \xff\n", None),
+            (b"", None),
+        ];
+        for (head, want) in cases {
+            assert_eq!(interpreter(head).as_deref(), *want, "{head:?}");
+        }
+    }
+}

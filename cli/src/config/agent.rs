@@ -1,0 +1,211 @@
+//! What can be said about an agent, in the person's file and in those that are shipped (`agents/*.yaml`): one model, one reader.
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "these doc comments are shown to people, with brackets for what may be left out"
+)]
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::model::{Located, Settings, words};
+use super::problem::{Place, Problem};
+use super::read::{KEYS, Reader, unknown};
+use super::tree::{Key, Node};
+use crate::args::values::{Choice, StateMode, ValueError};
+use crate::project::sanitise;
+
+/// An agent, or what is to be different for one that is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct AgentSettings {
+    /// Where its name stands.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub(crate) at: Place,
+    /// What it is.
+    #[serde(flatten)]
+    pub(crate) spec: AgentSpec,
+    /// Everything that can stand under `defaults` too.
+    #[serde(flatten)]
+    pub(crate) settings: Settings,
+}
+
+/// What an agent is. Everything may be left out; for an agent that cellblock knows that means as it knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
+pub(crate) struct AgentSpec {
+    /// Its name for people.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) title: Option<Located<String>>,
+    /// Its program's name; of several the first that is found. An agent that is not known and says none is called as its program.
+    #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) programs: Option<Vec<Located<String>>>,
+    /// How it is installed: npm, pip, nix name a package, host is a command.
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) install: BTreeMap<String, Located<String>>,
+    /// The flags that make it act without asking; they are added, as the cell limits what it can do.
+    #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unattended: Option<Vec<Located<String>>>,
+    /// Whether it is to ask before it acts, as it does without cellblock.
+    #[schemars(with = "Option<bool>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) asks: Option<Located<bool>>,
+    /// Variables of the host that it gets where they are set.
+    #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pass_env: Option<Vec<Located<String>>>,
+    /// Its files and folders in your home directory, and how a cell sees each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<Vec<StatePath>>")]
+    pub(crate) state: Vec<StatePath>,
+    /// Its files with a login, and how a cell sees each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<Vec<StatePath>>")]
+    pub(crate) login: Vec<StatePath>,
+    /// The file in which it reads what a person wants in every project.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) instructions: Option<Located<String>>,
+}
+
+/// A file or folder of an agent's.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct StatePath {
+    /// Where it is: an absolute path, or one that begins with `~/`.
+    #[schemars(with = "String")]
+    pub(crate) path: Located<String>,
+    /// How a cell sees it: private has the host's below a layer of the project's own, copy is copied at start, share is the host's own, sync is kept in step and read-only.
+    #[schemars(default, schema_with = "words::<StateMode>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mode: Option<Located<StateMode>>,
+    /// Whether it is a file; else a folder. Logins always are files.
+    #[schemars(default)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) file: bool,
+    /// What in it belongs to single projects, such as transcripts: names below it, or `*` for everything. The host's are not shown.
+    #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) history: Vec<String>,
+}
+
+impl Serialize for StateMode {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(crate::args::values::word(*self))
+    }
+}
+
+/// Keys of an agent beside those of every section.
+pub(super) const AGENT_KEYS: &[&str] =
+    &["title", "programs", "install", "unattended", "asks", "pass_env", "state", "login", "instructions"];
+
+/// Keys of a file or folder of an agent's.
+const STATE_KEYS: &[&str] = &["path", "mode", "file", "history"];
+
+impl Reader<'_> {
+    /// One agent.
+    pub(super) fn agent(&mut self, name: &Key, node: Node) -> AgentSettings {
+        if name.text.is_empty() || sanitise(&name.text) != name.text {
+            let problem = Problem::new(name.at, format!("{:?} is not a name for an agent", name.text));
+            self.problems.push(
+                problem.hint("lower-case letters, digits and . _ -, beginning and ending with a letter or a digit"),
+            );
+        }
+        let mut agent = AgentSettings { at: name.at, ..AgentSettings::default() };
+        for (key, node) in self.map(node, &format!("the agent `{}`", name.text)) {
+            if !self.agent_key(&key, node.clone(), &mut agent.spec) && !self.key(&key, node, &mut agent.settings) {
+                let known: Vec<&str> = AGENT_KEYS.iter().chain(KEYS).copied().collect();
+                self.problems.push(unknown(&key, &known));
+            }
+        }
+        agent
+    }
+
+    fn agent_key(&mut self, key: &Key, node: Node, to: &mut AgentSpec) -> bool {
+        match key.text.as_str() {
+            "title" => to.title = self.scalar(key, node, text),
+            "programs" => to.programs = Some(self.texts(key, node, program)),
+            "install" => to.install = self.install(node),
+            "unattended" => to.unattended = Some(self.texts(key, node, text)),
+            "asks" => to.asks = self.truth(key, node),
+            "pass_env" => to.pass_env = Some(self.texts(key, node, variable)),
+            "state" => to.state = self.state(key, node),
+            "login" => {
+                to.login = self.state(key, node).into_iter().map(|one| StatePath { file: true, ..one }).collect()
+            }
+            "instructions" => to.instructions = self.scalar(key, node, home_path),
+            _ => return false,
+        }
+        true
+    }
+
+    fn texts(&mut self, key: &Key, node: Node, read: fn(&str) -> Result<String, ValueError>) -> Vec<Located<String>> {
+        self.list(node, &key.text).into_iter().filter_map(|item| self.scalar(key, item, read)).collect()
+    }
+
+    fn install(&mut self, node: Node) -> BTreeMap<String, Located<String>> {
+        let entries = self.map(node, "`install`");
+        entries.into_iter().filter_map(|(key, node)| Some((key.text.clone(), self.scalar(&key, node, text)?))).collect()
+    }
+
+    fn state(&mut self, key: &Key, node: Node) -> Vec<StatePath> {
+        let items = self.list(node, &key.text);
+        items.into_iter().filter_map(|item| self.state_path(key, item)).collect()
+    }
+
+    fn state_path(&mut self, outer: &Key, node: Node) -> Option<StatePath> {
+        let at = node.at;
+        let mut path = None;
+        let (mut mode, mut file, mut history) = (None, false, Vec::new());
+        for (key, node) in self.map(node, &format!("an entry of `{}`", outer.text)) {
+            match key.text.as_str() {
+                "path" => path = self.scalar(&key, node, home_path),
+                "mode" => mode = self.scalar(&key, node, StateMode::read),
+                "file" => file = self.truth(&key, node).is_some_and(|said| said.value),
+                "history" => history = self.texts(&key, node, beneath).into_iter().map(|said| said.value).collect(),
+                _ => self.problems.push(unknown(&key, STATE_KEYS)),
+            }
+        }
+        if path.is_none() && !matches!(self.problems.last(), Some(problem) if problem.at >= at) {
+            self.problems.push(Problem::new(at, format!("an entry of `{}` has no `path`", outer.text)));
+        }
+        Some(StatePath { path: path?, mode, file, history })
+    }
+}
+
+fn text(text: &str) -> Result<String, ValueError> {
+    if text.contains('\0') { Err(ValueError::Nul) } else { Ok(text.to_owned()) }
+}
+
+/// A program's name, which is looked for in the PATH.
+fn program(text: &str) -> Result<String, ValueError> {
+    if text.contains(['/', '\0']) { Err(ValueError::Program) } else { Ok(text.to_owned()) }
+}
+
+fn variable(text: &str) -> Result<String, ValueError> {
+    let entry: crate::args::values::EnvEntry = text.parse()?;
+    if entry.value.is_some() { Err(ValueError::EnvName(text.to_owned())) } else { Ok(entry.name) }
+}
+
+/// `~/…` or an absolute path, without `..`: what a shipped file names must not depend on where it is read.
+fn home_path(text: &str) -> Result<String, ValueError> {
+    let rest = text.strip_prefix("~/").or_else(|| text.strip_prefix('/'));
+    match rest {
+        Some(rest) if plain(rest) => Ok(text.to_owned()),
+        _ => Err(ValueError::HomePath),
+    }
+}
+
+/// A path below another, or `*`.
+fn beneath(text: &str) -> Result<String, ValueError> {
+    if plain(text) { Ok(text.to_owned()) } else { Err(ValueError::Beneath) }
+}
+
+fn plain(path: &str) -> bool {
+    !path.is_empty() && !path.contains('\0') && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}

@@ -1,0 +1,171 @@
+//! Agents as data (rows A1, D1): found, called rightly, allowed what they need, and told about when they are not there.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use cellblock_tests::{Call, World, cellblock};
+
+/// An agent's program in the world that tells what it was given.
+fn install(world: &World, inside: &str, interpreter: &str) {
+    world.write(
+        inside,
+        &format!("#!{interpreter}\necho \"args: $*\"; env | grep -E '^(IS_SANDBOX|ANTHROPIC|OPENAI)' | sort; exit 7\n"),
+    );
+    std::fs::set_permissions(world.path(inside), PermissionsExt::from_mode(0o755)).expect("chmod");
+    // Each folder on the way has to let a cell of real root pass.
+    for above in Path::new(inside).ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+        std::fs::set_permissions(world.path(&above.to_string_lossy()), PermissionsExt::from_mode(0o755))
+            .expect("chmod");
+    }
+}
+
+/// With one folder of the world at the front of the PATH.
+fn with_path(world: &World, call: Call, folder: &str) -> Call {
+    call.env("PATH", &format!("{}:/usr/local/bin:/usr/bin:/bin", world.path(folder).display()))
+}
+
+#[test]
+fn an_agent_at_home_is_found_and_does_not_ask() {
+    let world = World::new();
+    install(&world, "home/.local/bin/claude", "/bin/sh");
+    let run = |line: &str| with_path(&world, world.cellblock(line), "home/.local/bin").env("ANTHROPIC_API_KEY", "k1");
+    let done = run("run claude-code --continue -- '-p hello'").fails(7);
+    assert_eq!(
+        done.stdout(),
+        "args: --dangerously-skip-permissions --continue -p hello\nANTHROPIC_API_KEY=k1\nIS_SANDBOX=1\n",
+        "{done}"
+    );
+    // By its program's name; its flags before `run`; asking after all; a variable that only another agent gets.
+    assert_eq!(run("run claude x").env("OPENAI_API_KEY", "k2").fails(7).stdout().lines().count(), 3);
+    assert!(
+        run("--no-daemon run claude x")
+            .fails(7)
+            .stdout()
+            .contains("args: --dangerously-skip-permissions --no-daemon x")
+    );
+    assert!(run("run --ask claude x").fails(7).stdout().contains("args: x\n"));
+    world.configure("agents:\n  claude-code: {asks: true, env: [ANTHROPIC_MODEL=m]}\n  codex: {programs: [claude]}\n");
+    let out = run("run claude-code x").fails(7).stdout();
+    assert!(out.contains("args: x\n") && out.contains("ANTHROPIC_MODEL=m"), "{out}");
+    let out = run("run codex x").env("OPENAI_API_KEY", "k2").fails(7).stdout();
+    assert!(out.contains("bypass") && out.contains("OPENAI_API_KEY=k2") && !out.contains("ANTHROPIC_MODEL"), "{out}");
+    // Only the program is shown of that folder.
+    world.write("home/.local/bin/other", "secret");
+    let plan = run("run claude-code --dry-run").ok();
+    assert!(plan.contains(".local/bin/claude (ro)") && !plan.contains("other"), "{plan}");
+    assert!(world.leftovers().is_empty());
+}
+
+#[test]
+fn packages_at_home_come_with_what_they_need() {
+    let world = World::new();
+    // As npm lays it: a link in bin, the package below lib/node_modules, an interpreter of its own beside the link.
+    let package = "home/.nvm/v1/lib/node_modules/@openai/codex/bin/codex.js";
+    install(&world, package, "/usr/bin/env mynode");
+    install(&world, "home/.nvm/v1/bin/mynode", "/bin/sh");
+    world.write("home/.nvm/v1/bin/mynode", "#!/bin/sh\nexec /bin/sh \"$@\"\n");
+    world.write("home/.nvm/v1/lib/node_modules/@openai/codex/data", "data");
+    symlink("../lib/node_modules/@openai/codex/bin/codex.js", world.path("home/.nvm/v1/bin/codex")).expect("a link");
+    let run = |line: &str| with_path(&world, world.cellblock(line), "home/.nvm/v1/bin");
+    assert!(run("run codex hi").fails(7).stdout().contains("sandbox hi\n"));
+    let list: serde_json::Value = serde_json::from_str(&run("agent list --json").ok()).expect("json");
+    let codex = list.as_array().and_then(|all| all.iter().find(|one| one["name"] == "codex")).expect("codex");
+    assert!(codex["found"].as_str().is_some_and(|path| path.ends_with("codex.js")), "{codex}");
+}
+
+#[test]
+fn a_link_with_an_agents_name_is_that_agent() {
+    let world = World::new();
+    install(&world, "home/bin/claude", "/bin/sh");
+    std::fs::create_dir(world.path("home/links")).expect("a folder");
+    let link = world.path("home/links/claude");
+    symlink(cellblock(), &link).expect("a link");
+    let path = format!("{}:{}:/usr/bin:/bin", world.path("home/links").display(), world.path("home/bin").display());
+    let done = world.call(&link, &["--", "-prompt"]).env("PATH", &path).fails(7);
+    assert!(done.stdout().contains("--dangerously-skip-permissions -prompt\n"), "{done}");
+    // What it says of itself is the agent's business; another name is cellblock itself.
+    assert!(world.call(&link, &["--version"]).env("PATH", &path).fails(7).stdout().contains("--version"));
+    let other = world.path("home/links/cb");
+    symlink(cellblock(), &other).expect("a link");
+    assert!(world.call(&other, &["--version"]).ok().starts_with("cellblock "));
+}
+
+#[test]
+fn an_agent_that_is_not_there_says_how_to_get_it() {
+    let world = World::new();
+    let done = world.cellblock("run claude-code").fails(127);
+    done.says("Claude Code is not installed").says("npm install -g @anthropic-ai/claude-code");
+    world.load_alpine();
+    let done = world.cellblock("run --image alpine codex --continue").fails(127);
+    done.says("Codex is not in the image alpine").says("--image host").says("apk add");
+    // The twin: with a program of that name there it starts.
+    world.write("home/tools/codex", "#!/bin/sh\necho \"in $0 $*\"\n");
+    std::fs::set_permissions(world.path("home/tools/codex"), PermissionsExt::from_mode(0o755)).expect("chmod");
+    let mount = format!("run --image alpine -v {}:/usr/local/bin:ro codex", world.path("home/tools").display());
+    assert!(world.cellblock(&mount).ok().starts_with("in /usr/local/bin/codex --dangerously"));
+    assert!(world.leftovers().is_empty());
+}
+
+#[test]
+fn a_check_starts_nothing() {
+    let world = World::new();
+    world.cellblock("run claude-code --check").fails(127).says("not installed");
+    install(&world, "home/bin/claude", "/bin/sh");
+    let check = || with_path(&world, world.cellblock("run claude-code --check"), "home/bin").ok();
+    let out = check();
+    assert!(out.contains("Claude Code") && out.contains("not there: log in first"), "{out}");
+    world.write("home/.claude/.credentials.json", "{}");
+    assert!(!check().contains("not there"), "{}", check());
+    let json = with_path(&world, world.cellblock("run --json claude-code --check"), "home/bin").ok();
+    assert!(json.starts_with('['), "{json}");
+}
+
+#[test]
+fn what_an_agent_may_reach() {
+    let world = World::new();
+    install(&world, "home/bin/claude", "/bin/sh");
+    let allowed = |flags: &str| {
+        let call = world.cellblock(&format!("run --dry-run --json {flags} claude-code"));
+        let plan: serde_json::Value = serde_json::from_str(&with_path(&world, call, "home/bin").ok()).expect("json");
+        let rules = plan["cell"]["reach"]["allow"].as_array().cloned().unwrap_or_default();
+        rules.iter().map(|rule| rule["rule"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(allowed(""), ["@dev", "@claude-code"]);
+    assert_eq!(allowed("--allow a.example"), ["@dev", "@claude-code", "a.example"]);
+    assert!(allowed("--no-default-allow").is_empty());
+    world.configure("defaults: {allow: [b.example]}\n");
+    assert_eq!(allowed(""), ["b.example", "@claude-code"]);
+    world.configure("defaults: {allow: [b.example]}\nagents: {claude-code: {allow: [c.example]}}\n");
+    assert_eq!(allowed(""), ["c.example"]);
+    world.configure("defaults: {allow: []}\n");
+    assert!(allowed("").is_empty(), "an empty list is nothing");
+}
+
+#[test]
+fn agents_are_listed_and_shown() {
+    let world = World::new();
+    let list = world.cellblock("agent list").ok();
+    for name in [
+        "aider",
+        "amp",
+        "claude-code",
+        "codex",
+        "copilot",
+        "crush",
+        "cursor-agent",
+        "gemini",
+        "goose",
+        "opencode",
+        "pi",
+        "qwen",
+    ] {
+        assert!(list.lines().any(|line| line.starts_with(name)), "{name} in {list}");
+    }
+    assert!(world.cellblock("agent show claude").ok().contains("--dangerously-skip-permissions"));
+    world.cellblock("agent show clude").fails(125).says("did you mean `claude-code`?");
+    world.configure("agents: {mine: {title: My Own, programs: [my-own]}}\n");
+    assert!(world.cellblock("agent list").ok().contains("My Own"));
+    let shown: serde_json::Value = serde_json::from_str(&world.cellblock("agent show mine --json").ok()).expect("json");
+    assert_eq!(shown["programs"][0], "my-own");
+    world.cellblock("run mine").fails(127).says("there is no `my-own`");
+}
