@@ -59,23 +59,23 @@ impl Place {
     pub(crate) fn grip(&self) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         if self.name.is_empty() {
-            return Ok(rustix::io::fcntl_dupfd_cloexec(&self.folder, 3)?);
+            return rustix::io::fcntl_dupfd_cloexec(&self.folder, 3);
         }
         rustix::fs::openat(&self.folder, self.name.as_slice(), flags, Mode::empty())
     }
 }
 
-/// Where a path leads.
-#[derive(Debug)]
-pub(crate) enum Found {
-    /// To a place that is guarded.
-    Inside(Place),
-    /// To somewhere else, or nowhere: the kernel may do what was asked for, and finds those places read-only.
-    Elsewhere,
-}
-
 /// Most links on the way, as in the kernel (`MAXSYMLINKS`).
 const MOST_LINKS: u32 = 40;
+
+/// Who gave a path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Thread {
+    /// As seen from here.
+    pub(crate) id: i32,
+    /// Whether `/` may be another folder for it than for the cell.
+    pub(crate) may_change_root: bool,
+}
 
 /// Where to go on from.
 enum Base {
@@ -86,30 +86,31 @@ enum Base {
 const WALK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC).union(OFlags::DIRECTORY);
 
 impl Roots {
-    /// The place that `path`, given by `thread`, means; the link at its end counts as what it leads to if `follow`.
+    /// The guarded place that `path`, given by `thread`, means; the link at its end counts as what it leads to if `follow`. None if it leads
+    /// somewhere else, or nowhere: the kernel may do what was asked for, and finds those places read-only.
     ///
     /// # Errors
     /// What the kernel would say.
-    pub(crate) fn find(&self, thread: i32, at: At, path: &[u8], follow: bool) -> rustix::io::Result<Found> {
+    pub(crate) fn find(&self, thread: Thread, at: At, path: &[u8], follow: bool) -> rustix::io::Result<Option<Place>> {
         let mut path = Cow::Borrowed(path);
         let mut base = Base::Thread;
         for _ in 0..=MOST_LINKS {
-            let Some(step) = Step::of(&path) else { return Ok(Found::Elsewhere) };
-            let Ok(hint) = base.walk(thread, at, step.folder) else { return Ok(Found::Elsewhere) };
-            let Ok(folder_path) = path_of(&hint) else { return Ok(Found::Elsewhere) };
+            let Some(step) = Step::of(&path) else { return Ok(None) };
+            let Ok(hint) = base.walk(thread, at, step.folder) else { return Ok(None) };
+            let Ok(folder_path) = path_of(&hint) else { return Ok(None) };
             let link = match self.place(&folder_path, &step)? {
                 Some(place) if follow && !place.dots && place.kind() == Some(FileType::Symlink) => {
                     rustix::fs::readlinkat(&place.folder, place.name.as_slice(), Vec::new())?
                 }
                 // An open file that was removed: its descriptor leads to it, a name does not.
                 Some(place) if place.found.is_none() && place.name.ends_with(b" (deleted)") => {
-                    return Ok(Found::Elsewhere);
+                    return Ok(None);
                 }
-                Some(place) => return Ok(Found::Inside(place)),
-                None if !follow || step.name.is_empty() => return Ok(Found::Elsewhere),
+                Some(place) => return Ok(Some(place)),
+                None if !follow || step.name.is_empty() => return Ok(None),
                 None => match rustix::fs::readlinkat(&hint, step.name, Vec::new()) {
                     Ok(link) => link,
-                    Err(_) => return Ok(Found::Elsewhere),
+                    Err(_) => return Ok(None),
                 },
             };
             let mut link = link.into_bytes();
@@ -226,13 +227,17 @@ impl<'a> Step<'a> {
 
 impl Base {
     /// Goes to the folder `path`, for `thread`.
-    fn walk(&self, thread: i32, at: At, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+    fn walk(&self, thread: Thread, at: At, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+        let id = thread.id;
         let open = |folder: BorrowedFd<'_>, path: &[u8]| rustix::fs::openat(folder, path, WALK, Mode::empty());
         if path.first() == Some(&b'/') {
-            if let Some(own) = of_the_caller(thread, path) {
+            if let Some(own) = of_the_caller(id, path) {
                 return open(CWD, &own);
             }
-            let root = format!("{thread}/root");
+            if !thread.may_change_root {
+                return open(CWD, path);
+            }
+            let root = format!("{id}/root");
             return match rustix::fs::readlinkat(CWD, root.as_str(), Vec::new())?.as_bytes() {
                 b"/" => open(CWD, path),
                 // In a chroot of its own. A link that is absolute goes there too.
@@ -247,8 +252,8 @@ impl Base {
             Self::Folder(folder) => rustix::fs::openat(folder, path, WALK, Mode::empty()),
             Self::Thread => {
                 let base = match at.folder {
-                    request::CWD => format!("{thread}/cwd/"),
-                    number @ 0.. => format!("{thread}/fd/{number}/"),
+                    request::CWD => format!("{id}/cwd/"),
+                    number @ 0.. => format!("{id}/fd/{number}/"),
                     _ => return Err(Errno::BADF),
                 };
                 open(CWD, &[base.as_bytes(), path].concat())
@@ -259,6 +264,10 @@ impl Base {
 
 /// `/proc/self` and what leads there mean the caller's, and are nobody's for us. The host's `/proc` is our working directory.
 fn of_the_caller(thread: i32, path: &[u8]) -> Option<Vec<u8>> {
+    if path.split(|byte| *byte == b'/').any(|part| part == b"..") {
+        // It would lead to processes of the host.
+        return None;
+    }
     let own = |rest: &[u8], middle: &str| Some([format!("{thread}/{middle}").as_bytes(), rest].concat());
     if let Some(rest) = path.strip_prefix(b"/proc/self/").or_else(|| path.strip_prefix(b"/proc/thread-self/")) {
         return own(rest, "");
