@@ -19,6 +19,7 @@ mod network_clients;
 mod network_faults;
 mod network_https;
 mod network_rungs;
+mod network_tools;
 mod programs;
 mod security;
 mod streams;
