@@ -379,3 +379,29 @@ other.join()
     // A client that is told at once may try its other address too.
     assert!(told("unknown.test", "the host cannot resolve the name") > 1, "{whys:?}");
 }
+
+/// R21: who does not say what it wants gives its place up. Where the server may speak first there is nothing to be waited for.
+#[test]
+fn a_client_that_says_nothing_gives_its_place_up() {
+    let internet = Internet::new();
+    let script = r"
+began = time.monotonic()
+streams = []
+for port, first in [(443, b''), (443, b'\x16\x03\x01\x02\0'), (80, b''), (80, b'GET / HTTP/1.1\r\nHo'), (9000, b'')]:
+    streams.append(socket.create_connection((names('allowed.test')[0], port), 5))
+    streams[-1].sendall(first)
+open_still = streams.pop()
+for stream in streams:
+    stream.settimeout(25)
+    try:
+        while stream.recv(1000):
+            pass
+    except ConnectionResetError:
+        pass
+    print(14 < time.monotonic() - began < 20)
+open_still.sendall(b'hello\n')
+print(open_still.recv(100))
+";
+    let out = internet.python("--no-default-allow --allow allowed.test:80,443,9000", script);
+    assert_eq!(out, "True\nTrue\nTrue\nTrue\nb'hello\\n'\n");
+}
