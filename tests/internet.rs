@@ -22,7 +22,7 @@ const HOSTS: &str = "\
 93.184.216.37 npm.wild.test
 93.184.216.38 pypi.wild.test
 93.184.216.39 git.test
-93.184.216.99 silent.test
+93.184.216.250 silent.test
 2606:2800:220:1:248:1893:25c8:1946 six.test
 10.1.2.3 private.test
 169.254.169.254 meta.test
@@ -53,8 +53,8 @@ ip link set up0 up
 ip route add default via 172.20.0.2
 ip -6 route add default via fd20::2
 # Whatever goes to this address is lost on the way.
-ip neigh add 93.184.216.99 lladdr 02:00:00:00:00:99 dev up0 nud permanent
-ip route add 93.184.216.99/32 dev up0
+ip neigh add 93.184.216.250 lladdr 02:00:00:00:02:50 dev up0 nud permanent
+ip route add 93.184.216.250/32 dev up0
 # As systemd does for everybody, so that echo requests can be sent on.
 echo \"$(id -g) $(id -g)\" >/proc/sys/net/ipv4/ping_group_range
 while ! grep -q ready ready; do sleep 0.01; done

@@ -364,7 +364,7 @@ other.join()
     let flags = "--no-default-allow --allow allowed.test --allow silent.test:9000 --allow unknown.test:9000";
     assert_eq!(internet.python(flags, script), "200 True\nConnectionResetError True\n");
     // Nobody is at this address: what is sent there is lost.
-    internet.world.write("resolv.conf", "nameserver 93.184.216.99\noptions timeout:1 attempts:1\n");
+    internet.world.write("resolv.conf", "nameserver 93.184.216.250\noptions timeout:1 attempts:1\n");
     let script = "print(raw('unknown.test', 9000, b'x'), get('allowed.test')[:3])";
     assert_eq!(internet.python(flags, script), "ConnectionResetError 200\n");
     // A name server that refuses at once: nobody listens there.
