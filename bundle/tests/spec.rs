@@ -45,6 +45,8 @@ fn cell() -> Cell {
         terminal: false,
         init: true,
         read_only: false,
+        protect: cellblock_bundle::Protect::default(),
+        home_files: BTreeMap::new(),
     }
 }
 

@@ -8,6 +8,7 @@ mod command_line;
 mod compat;
 mod faults;
 mod files;
+mod git_matrix;
 mod images;
 mod inside;
 mod killed;
