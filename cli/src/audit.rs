@@ -1,5 +1,6 @@
 //! The audit: what a cell will be able to see and do, said before it starts, and the question.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 
@@ -47,14 +48,24 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
         IdScheme::KeepRoot => ", which is ROOT OF THIS HOST for the files it sees",
         _ => "",
     };
-    vec![
+    let mut facts = vec![
         ("cell", format!("{} (image {}, profile {})", cell.name, cell.image, word(cell.profile))),
         ("writes", list(true)),
         ("reads", if reads.is_empty() { "nothing of this host".into() } else { reads.join(", ") }),
         ("network", network),
         ("user", format!("{} ({}){ids}", cell.user.name, cell.user.uid)),
         ("command", cell.command.join(" ")),
-    ]
+    ];
+    let covered: Vec<String> = cell
+        .mounts
+        .iter()
+        .filter(|mount| matches!(mount, Mount::Mask { .. }))
+        .map(|mount| mount.target().display().to_string())
+        .collect();
+    if !covered.is_empty() {
+        facts.insert(3, ("covered", covered.join(", ")));
+    }
+    facts
 }
 
 /// The first rules of a list.
@@ -130,7 +141,7 @@ fn remember(approvals: &PathBuf, approval: &PathBuf) {
 
 /// A digest of everything that widens what a cell reaches; name, command and environment values are not in it.
 fn exposure(cell: &Cell) -> String {
-    let names: Vec<&String> = cell.env.keys().collect();
+    let names: BTreeSet<&String> = cell.env.keys().chain(&cell.hidden).collect();
     let mounts = serde_json::to_string(&cell.mounts).unwrap_or_default();
     let reach: Vec<&str> = cell.reach.allow.iter().map(|said| said.rule.as_str()).collect();
     let text = format!(

@@ -52,6 +52,8 @@ pub(crate) struct Plan {
     pub(crate) kernel: Vec<KernelMount>,
     /// The cell's mounts, also those that libcontainer has to make.
     pub(crate) mounts: Vec<Mount>,
+    /// An empty file, which covers files; there if one of the mounts does.
+    pub(crate) empty: PathBuf,
 }
 
 impl Plan {
@@ -83,7 +85,8 @@ impl Sources {
         let lot = |mounts: &[&Mount]| {
             let source = |mount: &&Mount| match mount {
                 Mount::Bind { source, .. } => open(source, OFlags::empty()).map(Some),
-                Mount::Tmpfs { .. } => Ok(None),
+                Mount::Mask { directory: false, .. } => open(&plan.empty, OFlags::empty()).map(Some),
+                Mount::Tmpfs { .. } | Mount::Mask { directory: true, .. } => Ok(None),
             };
             mounts.iter().map(source).collect::<Result<Vec<_>, _>>()
         };
@@ -140,15 +143,34 @@ impl Sources {
 
 /// Mounts what was asked for below `top`, in order.
 fn requested(top: BorrowedFd<'_>, mounts: &[&Mount], sources: &[Option<OwnedFd>]) -> Result<(), RootError> {
+    let mut masks = Vec::new();
     for (mount, source) in mounts.iter().zip(sources) {
         let failed = |source: io::Error| RootError::Mount { path: mount.target().to_owned(), source };
+        let mask = matches!(mount, Mount::Mask { .. });
+        // What was to be covered may be gone by now; making something in its place would leave that on the host.
+        if mask && is_missing(top, mount.target()) {
+            continue;
+        }
         let (tree, directory) = match source {
             Some(source) => bound(source.as_fd(), mount).map_err(failed)?,
             None => (tmpfs(mount).map_err(|e| failed(e.into()))?, true),
         };
         attach(top, tree.as_fd(), mount.target(), directory)?;
+        if mask {
+            masks.push((mount, tree));
+        }
+    }
+    // Last, so that a mount below a covered folder that was asked for finds a place made for it there.
+    for (mount, tree) in masks {
+        cellblock_sys::mount::set_read_only(tree.as_fd())
+            .map_err(|source| RootError::Mount { path: mount.target().to_owned(), source })?;
     }
     Ok(())
+}
+
+/// Whether there is nothing at `target` below `root`.
+fn is_missing(root: BorrowedFd<'_>, target: &Path) -> bool {
+    beneath(root, target.strip_prefix("/").unwrap_or(target)).is_err_and(|e| e == Errno::NOENT)
 }
 
 fn attach(top: BorrowedFd<'_>, tree: BorrowedFd<'_>, target: &Path, directory: bool) -> Result<(), RootError> {
@@ -206,6 +228,9 @@ fn bound(source: BorrowedFd<'_>, mount: &Mount) -> io::Result<(OwnedFd, bool)> {
     if !matches!(mount, Mount::Bind { writable: true, .. }) {
         attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }
+    if matches!(mount, Mount::Mask { .. }) {
+        attributes |= MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    }
     cellblock_sys::mount::restrict(tree.as_fd(), attributes)?;
     let directory = FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode).is_dir();
     Ok((tree, directory))
@@ -219,8 +244,12 @@ fn tmpfs(mount: &Mount) -> rustix::io::Result<OwnedFd> {
             rustix::mount::fsconfig_set_string(&context, c"size", bytes.to_string())?;
         }
     }
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    if let Mount::Mask { .. } = mount {
+        rustix::mount::fsconfig_set_string(&context, c"mode", c"0555")?;
+        attributes |= MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    }
     rustix::mount::fsconfig_create(&context)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 

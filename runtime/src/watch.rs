@@ -1,9 +1,11 @@
 //! The supervisor's poll loop: from the command's start to its end.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use cellblock_egress::serve::Hidden;
 use cellblock_sys::signal::{self, SignalFd};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
@@ -44,6 +46,7 @@ pub(crate) struct Watch {
     failure: Option<(Stage, i32)>,
     waiting: Vec<OwnedFd>,
     network: Option<Connected>,
+    hidden: BTreeMap<String, Hidden>,
 }
 
 /// What a poll found, by place.
@@ -78,12 +81,18 @@ impl Watch {
             failure: None,
             waiting: Vec::new(),
             network: None,
+            hidden: BTreeMap::new(),
         })
     }
 
     /// Watches over its network too.
     pub(crate) fn with_network(self, network: Option<Connected>) -> Self {
         Self { network, ..self }
+    }
+
+    /// Answers with these variables when another command is to run in the cell.
+    pub(crate) fn with_hidden(self, hidden: &BTreeMap<String, Hidden>) -> Self {
+        Self { hidden: hidden.clone(), ..self }
     }
 
     /// Until the command has ended.
@@ -201,13 +210,17 @@ impl Watch {
 
     fn on_request(&mut self) {
         let Some(client) = self.control.as_ref().and_then(control::accept) else { return };
-        if let Some(Request::Stop { signal, grace_ms }) = control::receive(&client) {
-            // A stopped or frozen command could not take the signal.
-            self.send(signal);
-            self.send(signals::CONT);
-            let at = Instant::now() + Duration::from_millis(grace_ms);
-            self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));
-            self.waiting.push(client);
+        match control::receive(&client) {
+            Some(Request::Stop { signal, grace_ms }) => {
+                // A stopped or frozen command could not take the signal.
+                self.send(signal);
+                self.send(signals::CONT);
+                let at = Instant::now() + Duration::from_millis(grace_ms);
+                self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));
+                self.waiting.push(client);
+            }
+            Some(Request::Variables) => control::hand_over(&client, &self.hidden),
+            None => {}
         }
     }
 

@@ -24,6 +24,9 @@ pub(super) const KEYS: &[&str] = &[
     "secrets",
     "env",
     "mounts",
+    "mask",
+    "secret_paths",
+    "secret_paths_except",
     "memory",
     "cpus",
     "pids",
@@ -194,6 +197,9 @@ impl Reader<'_> {
             "publish" => to.publish = self.items(key, node),
             "env" => to.env = self.items(key, node),
             "mounts" => to.mounts = self.items(key, node),
+            "mask" => to.mask = self.items(key, node),
+            "secret_paths" => to.secret_paths = self.texts(key, node),
+            "secret_paths_except" => to.secret_paths_except = self.texts(key, node),
             "memory" => to.memory = self.scalar(key, node, str::parse),
             "cpus" => to.cpus = self.scalar(key, node, str::parse),
             "pids" => to.pids = self.scalar(key, node, str::parse),
@@ -254,6 +260,11 @@ impl Reader<'_> {
     pub(super) fn items<T: FromStr<Err = ValueError>>(&mut self, key: &Key, node: Node) -> Vec<Located<T>> {
         let items = self.list(node, &key.text);
         items.into_iter().filter_map(|item| self.scalar(key, item, str::parse)).collect()
+    }
+
+    fn texts(&mut self, key: &Key, node: Node) -> Vec<Located<String>> {
+        let items = self.list(node, &key.text);
+        items.into_iter().filter_map(|item| self.scalar(key, item, |text| Ok(text.to_owned()))).collect()
     }
 
     fn labels(&mut self, node: Node) -> BTreeMap<String, Located<String>> {

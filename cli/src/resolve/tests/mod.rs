@@ -3,6 +3,7 @@
 mod cells;
 mod environment;
 mod mounts;
+mod secret_paths;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -51,6 +52,20 @@ impl Files for Table {
         // `./` and trailing slashes are the file system's business, not the table's.
         let clean: PathBuf = path.components().collect();
         self.seen.get(&clean).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    fn is_there(&self, path: &Path) -> bool {
+        self.look(path).is_ok()
+    }
+
+    fn items(&self, path: &Path) -> io::Result<Vec<files::Item>> {
+        let below = self.seen.iter().filter(|(known, _)| known.parent() == Some(path));
+        Ok(below
+            .map(|(known, seen)| files::Item {
+                name: known.file_name().unwrap_or_default().to_owned(),
+                is_dir: seen.is_dir && seen.canonical == *known,
+            })
+            .collect())
     }
 
     fn read(&self, path: &Path) -> io::Result<String> {
