@@ -168,6 +168,20 @@ fn requested(top: BorrowedFd<'_>, mounts: &[&Mount], sources: &[Option<OwnedFd>]
     Ok(())
 }
 
+/// Puts the mask `mount` back in its place below `top`: `tree` if that is an empty file, else a new empty folder. Nothing, if nothing is there.
+pub(crate) fn cover(top: BorrowedFd<'_>, mount: &Mount, tree: Option<OwnedFd>) -> Result<(), RootError> {
+    if is_missing(top, mount.target()) {
+        return Ok(());
+    }
+    let failed = |source: io::Error| RootError::Mount { path: mount.target().to_owned(), source };
+    let (tree, directory) = match tree {
+        Some(tree) => (tree, false),
+        None => (tmpfs(mount).map_err(|e| failed(e.into()))?, true),
+    };
+    cellblock_sys::mount::set_read_only(tree.as_fd()).map_err(failed)?;
+    attach(top, tree.as_fd(), mount.target(), directory)
+}
+
 /// Whether there is nothing at `target` below `root`.
 fn is_missing(root: BorrowedFd<'_>, target: &Path) -> bool {
     beneath(root, target.strip_prefix("/").unwrap_or(target)).is_err_and(|e| e == Errno::NOENT)
@@ -216,7 +230,7 @@ fn kernel(mount: &KernelMount) -> io::Result<OwnedFd> {
 }
 
 /// A detached copy of the mount tree at `source`, restricted as `mount` says, and whether it is a directory.
-fn bound(source: BorrowedFd<'_>, mount: &Mount) -> io::Result<(OwnedFd, bool)> {
+pub(crate) fn bound(source: BorrowedFd<'_>, mount: &Mount) -> io::Result<(OwnedFd, bool)> {
     // Recursive, because a plain bind of a directory with mounts below it is refused in a user namespace: it would uncover what they
     // cover.
     let flags = OpenTreeFlags::OPEN_TREE_CLONE

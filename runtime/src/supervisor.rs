@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::builder::{BuildError, Builder, Order};
 use crate::cgroup::Cgroup;
 use crate::cleanup;
+use crate::covers::Covers;
 use crate::network::Connected;
 use crate::outer;
 use crate::report::Stage;
@@ -265,9 +266,14 @@ fn run(
     stdio.connect().map_err(os("cannot get the cell's terminal"))?;
     let running = Running::of(init.as_raw_nonzero().get()).map_err(os("cannot look at the cell's process"))?;
     state::write_json(&claim.dir.join("running.json"), &running)?;
+    let covers = Covers::new(&plan.mounts, &plan.empty, init).map_err(os("cannot watch over what is covered"))?;
     crate::builder::start(&stage, CONTAINER)?;
     tell(News::Started);
-    Watch::new(init, signals, report, control, stdio)?.with_network(egress).with_hidden(&start.hidden).run()
+    Watch::new(init, signals, report, control, stdio)?
+        .with_network(egress)
+        .with_hidden(&start.hidden)
+        .with_covers(covers)
+        .run()
 }
 
 /// Puts a read-only cgroup2 over `/sys/fs/cgroup` of OUTER. libcontainer then takes the host for a pure v2 one on which it may not

@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use crate::control::{self, Request};
+use crate::covers::Covers;
 use crate::network::Connected;
 use crate::report::{Report, Stage};
 use crate::stdio::Stdio;
@@ -47,6 +48,7 @@ pub(crate) struct Watch {
     waiting: Vec<OwnedFd>,
     network: Option<Connected>,
     hidden: BTreeMap<String, Hidden>,
+    covers: Option<Covers>,
 }
 
 /// What a poll found, by place.
@@ -56,6 +58,7 @@ struct Ready {
     ended: bool,
     report: bool,
     control: bool,
+    covers: bool,
     pumps: Vec<(usize, bool)>,
 }
 
@@ -82,6 +85,7 @@ impl Watch {
             waiting: Vec::new(),
             network: None,
             hidden: BTreeMap::new(),
+            covers: None,
         })
     }
 
@@ -93,6 +97,11 @@ impl Watch {
     /// Answers with these variables when another command is to run in the cell.
     pub(crate) fn with_hidden(self, hidden: &BTreeMap<String, Hidden>) -> Self {
         Self { hidden: hidden.clone(), ..self }
+    }
+
+    /// Keeps what is covered so.
+    pub(crate) fn with_covers(self, covers: Option<Covers>) -> Self {
+        Self { covers, ..self }
     }
 
     /// Until the command has ended.
@@ -115,6 +124,9 @@ impl Watch {
             if ready.control {
                 self.on_request();
             }
+            if let Some(covers) = self.covers.as_mut().filter(|c| ready.covers || is_due(c.again())) {
+                covers.mend();
+            }
             if ready.ended {
                 return self.end();
             }
@@ -131,6 +143,11 @@ impl Watch {
             })
         };
         let (report, control) = (place(&self.report), place(&self.control));
+        let covers = self.covers.as_ref().map(|covers| {
+            // The file itself can always be read; a change is something else.
+            fds.push(PollFd::from_borrowed_fd(covers.changes(), PollFlags::PRI));
+            fds.len() - 1
+        });
         let fixed = fds.len();
         let mut places = Vec::new();
         for (index, pump) in self.stdio.pumps.iter().enumerate() {
@@ -144,7 +161,9 @@ impl Watch {
                 places.push((index, false));
             }
         }
-        let timeout = self.kill_at.map(|at| timespec(at.saturating_duration_since(Instant::now())));
+        let again = self.covers.as_ref().and_then(Covers::again);
+        let next = self.kill_at.into_iter().chain(again).min();
+        let timeout = next.map(|at| timespec(at.saturating_duration_since(Instant::now())));
         match rustix::event::poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(Ready::default()),
@@ -157,6 +176,7 @@ impl Watch {
             ended: hit(1),
             report: report.is_some_and(hit),
             control: control.is_some_and(hit),
+            covers: covers.is_some_and(hit),
             pumps,
         })
     }
@@ -254,6 +274,10 @@ impl Watch {
         self.stdio.finish();
         Ok(Ending { code, failure: self.failure, waiting: self.waiting })
     }
+}
+
+fn is_due(at: Option<Instant>) -> bool {
+    at.is_some_and(|at| at <= Instant::now())
 }
 
 fn timespec(duration: Duration) -> rustix::time::Timespec {

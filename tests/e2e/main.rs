@@ -20,6 +20,7 @@ mod network_faults;
 mod network_https;
 mod network_rungs;
 mod programs;
+mod secrets;
 mod security;
 mod streams;
 mod terminal;
