@@ -119,7 +119,7 @@ fn what_the_host_replaces_is_covered_again() {
         world.write("home/demo/.env", "again");
         std::fs::rename(world.path("home/.aws"), world.path(&format!("home/aws{round}"))).expect("rename");
         world.write("home/.aws/credentials", "new key");
-        std::fs::remove_dir_all(world.path("home/.ssh")).expect("remove");
+        std::fs::rename(world.path("home/.ssh"), world.path(&format!("home/ssh{round}"))).expect("rename");
         world.write("home/.ssh/id_new", "new key");
         let want = format!("new{round}/x/.aws:\n\n/x/.ssh:\n");
         world.wait("covers", || look() == want);
@@ -251,6 +251,30 @@ fn traces(world: &World, what: &str) -> Vec<String> {
     found
 }
 
+/// The processes of a cell that are cellblock's write no core dump and may not be looked at by processes of the same user: the kernel then gives
+/// their files in `/proc` to somebody else. For root there is no difference to see.
+fn no_core_dumps(world: &World, cell: &str) {
+    let text = world.cellblock(&format!("inspect {cell}")).ok();
+    let inspect: serde_json::Value = serde_json::from_str(&text).expect("json");
+    let supervisor = inspect["supervisor"].as_u64().expect("a number").to_string();
+    let status = |pid: &str, key: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        text.lines().find_map(|line| line.strip_prefix(key).map(|value| value.trim().to_owned())).unwrap_or_default()
+    };
+    let all = std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(|e| e.file_name().into_string().ok());
+    let own: Vec<String> = all
+        .filter(|pid| *pid == supervisor || status(pid, "PPid:") == supervisor)
+        .filter(|pid| status(pid, "Name:").starts_with("cellblock"))
+        .collect();
+    assert!(own.len() >= 2, "the supervisor and the network's: {own:?}");
+    let me = rustix::process::geteuid().as_raw();
+    let owner = |pid: &str| std::fs::metadata(format!("/proc/{pid}/environ")).expect("a process").uid();
+    assert_eq!(owner("self"), me);
+    for pid in own.iter().filter(|_| !is_root()) {
+        assert_ne!(owner(pid), me, "{}", status(pid, "Name:"));
+    }
+}
+
 #[test]
 fn a_hidden_variable_is_in_the_commands_environment_and_nowhere_else() {
     let world = World::new();
@@ -282,6 +306,7 @@ fn a_hidden_variable_is_in_the_commands_environment_and_nowhere_else() {
     );
     assert_eq!(over.env("API_KEY", "b").ok(), "mine b\n");
 
+    no_core_dumps(&world, "cell");
     for secret in [TOKEN, "passed-key-55"] {
         assert_eq!(traces(&world, secret), [""; 0]);
     }
