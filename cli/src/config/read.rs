@@ -198,8 +198,8 @@ impl Reader<'_> {
             "env" => to.env = self.items(key, node),
             "mounts" => to.mounts = self.items(key, node),
             "mask" => to.mask = self.items(key, node),
-            "secret_paths" => to.secret_paths = self.texts(key, node),
-            "secret_paths_except" => to.secret_paths_except = self.texts(key, node),
+            "secret_paths" => to.secret_paths = self.texts(key, node, path),
+            "secret_paths_except" => to.secret_paths_except = self.texts(key, node, path),
             "memory" => to.memory = self.scalar(key, node, str::parse),
             "cpus" => to.cpus = self.scalar(key, node, str::parse),
             "pids" => to.pids = self.scalar(key, node, str::parse),
@@ -262,11 +262,6 @@ impl Reader<'_> {
         items.into_iter().filter_map(|item| self.scalar(key, item, str::parse)).collect()
     }
 
-    fn texts(&mut self, key: &Key, node: Node) -> Vec<Located<String>> {
-        let items = self.list(node, &key.text);
-        items.into_iter().filter_map(|item| self.scalar(key, item, |text| Ok(text.to_owned()))).collect()
-    }
-
     fn labels(&mut self, node: Node) -> BTreeMap<String, Located<String>> {
         let mut labels = BTreeMap::new();
         for (key, node) in self.map(node, "`labels`") {
@@ -278,4 +273,9 @@ impl Reader<'_> {
         }
         labels
     }
+}
+
+/// A path of the host; where it leads is found out when a cell is made.
+fn path(text: &str) -> Result<String, ValueError> {
+    if text.contains('\0') { Err(ValueError::Nul) } else { Ok(text.to_owned()) }
 }

@@ -147,7 +147,7 @@ impl Asked<'_> {
                 path: secret.path.clone(),
                 why: secret.why.to_string(),
             }),
-            Origin::Found | Origin::Config { .. } | Origin::Project { .. } | Origin::Flag(_) => {
+            Origin::Found | Origin::Config { .. } | Origin::Section { .. } | Origin::Flag(_) => {
                 notes.push(format!(
                     "{}: {} is mounted as asked, though {listed} is secret ({})",
                     bind.origin,
