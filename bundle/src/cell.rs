@@ -7,7 +7,7 @@
 //! Text is UTF-8 throughout, because the OCI runtime specification is JSON: a path or an argument that is not UTF-8 is
 //! refused where it is typed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -32,8 +32,11 @@ pub struct Cell {
     pub labels: BTreeMap<String, String>,
     /// The program and its arguments; never empty.
     pub command: Vec<String>,
-    /// The whole environment of the command: nothing else is inherited.
+    /// The whole environment of the command, but for what is hidden: nothing else is inherited.
     pub env: BTreeMap<String, String>,
+    /// Names of further variables of the command. Their values are nowhere but in memory: not here, and so in no record, no log and no bundle.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub hidden: BTreeSet<String>,
     /// Absolute working directory inside.
     pub workdir: PathBuf,
     /// Who the command runs as.
@@ -219,6 +222,14 @@ pub enum Mount {
         /// Permission bits of its root, such as `0o1777`.
         mode: u32,
     },
+    /// Nothing, over something of the host's that a bind has brought along and that the cell is not to see: an empty folder or an empty file,
+    /// read-only.
+    Mask {
+        /// Absolute path inside, without links; nothing is made there if nothing is.
+        target: PathBuf,
+        /// Whether what is covered is a folder.
+        directory: bool,
+    },
 }
 
 impl Mount {
@@ -226,7 +237,7 @@ impl Mount {
     #[must_use]
     pub fn target(&self) -> &std::path::Path {
         match self {
-            Self::Bind { target, .. } | Self::Tmpfs { target, .. } => target,
+            Self::Bind { target, .. } | Self::Tmpfs { target, .. } | Self::Mask { target, .. } => target,
         }
     }
 }

@@ -170,6 +170,8 @@ impl Image {
                 let folders = image.mounts.iter().chain(own).filter(|m| match m {
                     Mount::Bind { source, .. } => source.is_dir(),
                     Mount::Tmpfs { .. } => true,
+                    // What it covers is there.
+                    Mount::Mask { .. } => false,
                 });
                 entries.extend(skeleton::mount_points(&entries, folders.map(Mount::target)));
                 entries

@@ -6,13 +6,14 @@
 //!
 //! What it has to tell goes over a socket to the supervisor, as [`Report`]s.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use cellblock_bundle::seccomp::Program;
+use cellblock_egress::serve::Hidden;
 use cellblock_sys::process::{Fork, SingleThreaded, execve, exit_now, run_with_only};
 use cellblock_sys::signal::{self, SignalFd, SignalSet};
 use libcontainer::oci_spec::runtime::Spec;
@@ -32,6 +33,8 @@ pub(crate) struct Payload {
 struct Inner {
     program: Program,
     init: bool,
+    /// Variables that are in no file: they go from the supervisor's memory into `execve`.
+    hidden: BTreeMap<String, Hidden>,
     /// To the supervisor.
     supervisor: OwnedFd,
     /// The supervisor's pidfd, which tells when it is gone. The socket does not yet: this copy of the supervisor holds both ends of it.
@@ -40,8 +43,14 @@ struct Inner {
 
 impl Payload {
     /// A payload that reports to `supervisor`, whose pidfd is `guard`, behind the seccomp filter `program`.
-    pub(crate) fn new(program: Program, init: bool, supervisor: OwnedFd, guard: OwnedFd) -> Self {
-        Self { inner: Rc::new(Inner { program, init, supervisor, guard }) }
+    pub(crate) fn new(
+        program: Program,
+        init: bool,
+        hidden: BTreeMap<String, Hidden>,
+        supervisor: OwnedFd,
+        guard: OwnedFd,
+    ) -> Self {
+        Self { inner: Rc::new(Inner { program, init, hidden, supervisor, guard }) }
     }
 }
 
@@ -58,7 +67,7 @@ impl Executor for Payload {
     }
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let command = Command::of(spec)
+        let command = Command::of(spec, &self.inner.hidden)
             .and_then(|c| die_with_supervisor(self.inner.guard.as_fd()).map(|()| c))
             .map_err(|e| ExecutorError::Other(e.to_string()))?;
         let supervisor = self.inner.supervisor.as_fd();
@@ -91,9 +100,11 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    fn of(spec: &Spec) -> io::Result<Self> {
+    fn of(spec: &Spec, hidden: &BTreeMap<String, Hidden>) -> io::Result<Self> {
         let process = spec.process().as_ref().ok_or(io::ErrorKind::InvalidInput)?;
-        Self::new(process.args().as_deref().unwrap_or_default(), process.env().as_deref().unwrap_or_default())
+        let mut env = process.env().clone().unwrap_or_default();
+        env.extend(hidden.iter().map(|(name, value)| format!("{name}={}", value.0)));
+        Self::new(process.args().as_deref().unwrap_or_default(), &env)
     }
 
     /// A command of `args` with the environment `env` (`NAME=value` each), looked up along its own `PATH`.

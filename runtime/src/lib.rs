@@ -11,6 +11,7 @@ mod builder;
 pub mod cgroup;
 pub mod cleanup;
 pub mod control;
+mod covers;
 pub mod exec;
 pub mod exit;
 mod idmap;

@@ -2,11 +2,12 @@
 //!
 //! Single-threaded, no async: a start that runs from top to bottom ([`supervise`]) and one poll loop (`watch`).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use cellblock_bundle::{Cell, Network, RootFs, cell, seccomp, spec};
+use cellblock_bundle::{Cell, Mount, Network, RootFs, cell, seccomp, spec};
 use cellblock_egress::gateway::Rung;
 use cellblock_egress::serve::Hidden;
 use cellblock_sys::process::SingleThreaded;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::builder::{BuildError, Builder, Order};
 use crate::cgroup::Cgroup;
 use crate::cleanup;
+use crate::covers::Covers;
 use crate::network::Connected;
 use crate::outer;
 use crate::report::Stage;
@@ -47,6 +49,8 @@ pub struct Start {
     pub detached: bool,
     /// The values of the cell's secrets, in the order of its `reach.secrets`. In memory only, wherever this is.
     pub secrets: Vec<Hidden>,
+    /// The values of the cell's hidden variables. In memory only, too.
+    pub hidden: BTreeMap<String, Hidden>,
     /// The host's root certificates, if there is a file of them.
     pub roots: Option<PathBuf>,
     /// The ways to catch a cell's connections by name that may be tried.
@@ -216,6 +220,7 @@ fn run(
         program: seccomp::program(cell.profile.into()),
         network: cell.network != Network::Host,
         init: cell.init,
+        hidden: &start.hidden,
         console: stdio.console_path(),
         streams: stdio.take_inner(),
         cgroup_procs: cgroup.as_ref().map(Cgroup::procs).transpose()?.unwrap_or_default(),
@@ -261,9 +266,14 @@ fn run(
     stdio.connect().map_err(os("cannot get the cell's terminal"))?;
     let running = Running::of(init.as_raw_nonzero().get()).map_err(os("cannot look at the cell's process"))?;
     state::write_json(&claim.dir.join("running.json"), &running)?;
+    let covers = Covers::new(&plan.mounts, &plan.empty, init).map_err(os("cannot watch over what is covered"))?;
     crate::builder::start(&stage, CONTAINER)?;
     tell(News::Started);
-    Watch::new(init, signals, report, control, stdio)?.with_network(egress).run()
+    Watch::new(init, signals, report, control, stdio)?
+        .with_network(egress)
+        .with_hidden(&start.hidden)
+        .with_covers(covers)
+        .run()
 }
 
 /// Puts a read-only cgroup2 over `/sys/fs/cgroup` of OUTER. libcontainer then takes the host for a pure v2 one on which it may not
@@ -393,7 +403,7 @@ fn write_bundle(start: &Start, stage: &Path, builder: Pid) -> Result<Plan, Runti
     if cell.ids.scheme == cellblock_bundle::IdScheme::Shifted {
         let views = idmap::Views::new(&stage.join("mounts"), builder)?;
         for mount in &mut cell.mounts {
-            if let cellblock_bundle::Mount::Bind { source, .. } = mount {
+            if let Mount::Bind { source, .. } = mount {
                 *source = views.of(source)?;
             }
         }
@@ -408,7 +418,12 @@ fn write_bundle(start: &Start, stage: &Path, builder: Pid) -> Result<Plan, Runti
     let config = stage.join("config.json");
     let fd = rustix::fs::open(&config, flags, Mode::from_raw_mode(0o644)).map_err(os("cannot write the bundle"))?;
     io::Write::write_all(&mut std::fs::File::from(fd), &text).map_err(os("cannot write the bundle"))?;
-    Ok(Plan { root, kernel: spec::early_mounts(&start.cell)?, mounts: cell.mounts, links: cell.protect.links })
+    let empty = stage.join("empty");
+    if cell.mounts.iter().any(|m| matches!(m, Mount::Mask { directory: false, .. })) {
+        rustix::fs::open(&empty, flags, Mode::from_raw_mode(0o444)).map_err(os("cannot make an empty file"))?;
+    }
+    let kernel = spec::early_mounts(&start.cell)?;
+    Ok(Plan { root, kernel, mounts: cell.mounts, links: cell.protect.links, empty })
 }
 
 /// From here on nobody without privilege in OUTER may look at this process, whatever user they are.

@@ -1,14 +1,17 @@
 //! The supervisor's poll loop: from the command's start to its end.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use cellblock_egress::serve::Hidden;
 use cellblock_sys::signal::{self, SignalFd};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use crate::control::{self, Request};
+use crate::covers::Covers;
 use crate::network::Connected;
 use crate::report::{Report, Stage};
 use crate::stdio::Stdio;
@@ -44,6 +47,8 @@ pub(crate) struct Watch {
     failure: Option<(Stage, i32)>,
     waiting: Vec<OwnedFd>,
     network: Option<Connected>,
+    hidden: BTreeMap<String, Hidden>,
+    covers: Option<Covers>,
 }
 
 /// What a poll found, by place.
@@ -53,6 +58,7 @@ struct Ready {
     ended: bool,
     report: bool,
     control: bool,
+    covers: bool,
     pumps: Vec<(usize, bool)>,
 }
 
@@ -78,12 +84,24 @@ impl Watch {
             failure: None,
             waiting: Vec::new(),
             network: None,
+            hidden: BTreeMap::new(),
+            covers: None,
         })
     }
 
     /// Watches over its network too.
     pub(crate) fn with_network(self, network: Option<Connected>) -> Self {
         Self { network, ..self }
+    }
+
+    /// Answers with these variables when another command is to run in the cell.
+    pub(crate) fn with_hidden(self, hidden: &BTreeMap<String, Hidden>) -> Self {
+        Self { hidden: hidden.clone(), ..self }
+    }
+
+    /// Keeps what is covered so.
+    pub(crate) fn with_covers(self, covers: Option<Covers>) -> Self {
+        Self { covers, ..self }
     }
 
     /// Until the command has ended.
@@ -106,6 +124,9 @@ impl Watch {
             if ready.control {
                 self.on_request();
             }
+            if let Some(covers) = self.covers.as_mut().filter(|c| ready.covers || is_due(c.again())) {
+                covers.mend();
+            }
             if ready.ended {
                 return self.end();
             }
@@ -122,6 +143,11 @@ impl Watch {
             })
         };
         let (report, control) = (place(&self.report), place(&self.control));
+        let covers = self.covers.as_ref().map(|covers| {
+            // The file itself can always be read; a change is something else.
+            fds.push(PollFd::from_borrowed_fd(covers.changes(), PollFlags::PRI));
+            fds.len() - 1
+        });
         let fixed = fds.len();
         let mut places = Vec::new();
         for (index, pump) in self.stdio.pumps.iter().enumerate() {
@@ -135,7 +161,9 @@ impl Watch {
                 places.push((index, false));
             }
         }
-        let timeout = self.kill_at.map(|at| timespec(at.saturating_duration_since(Instant::now())));
+        let again = self.covers.as_ref().and_then(Covers::again);
+        let next = self.kill_at.into_iter().chain(again).min();
+        let timeout = next.map(|at| timespec(at.saturating_duration_since(Instant::now())));
         match rustix::event::poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(Ready::default()),
@@ -148,6 +176,7 @@ impl Watch {
             ended: hit(1),
             report: report.is_some_and(hit),
             control: control.is_some_and(hit),
+            covers: covers.is_some_and(hit),
             pumps,
         })
     }
@@ -201,13 +230,17 @@ impl Watch {
 
     fn on_request(&mut self) {
         let Some(client) = self.control.as_ref().and_then(control::accept) else { return };
-        if let Some(Request::Stop { signal, grace_ms }) = control::receive(&client) {
-            // A stopped or frozen command could not take the signal.
-            self.send(signal);
-            self.send(signals::CONT);
-            let at = Instant::now() + Duration::from_millis(grace_ms);
-            self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));
-            self.waiting.push(client);
+        match control::receive(&client) {
+            Some(Request::Stop { signal, grace_ms }) => {
+                // A stopped or frozen command could not take the signal.
+                self.send(signal);
+                self.send(signals::CONT);
+                let at = Instant::now() + Duration::from_millis(grace_ms);
+                self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));
+                self.waiting.push(client);
+            }
+            Some(Request::Variables) => control::hand_over(&client, &self.hidden),
+            None => {}
         }
     }
 
@@ -241,6 +274,10 @@ impl Watch {
         self.stdio.finish();
         Ok(Ending { code, failure: self.failure, waiting: self.waiting })
     }
+}
+
+fn is_due(at: Option<Instant>) -> bool {
+    at.is_some_and(|at| at <= Instant::now())
 }
 
 fn timespec(duration: Duration) -> rustix::time::Timespec {

@@ -23,6 +23,7 @@ mod network_rungs;
 mod network_tools;
 mod network_walls;
 mod programs;
+mod secrets;
 mod security;
 mod streams;
 mod terminal;

@@ -149,8 +149,7 @@ fn show(agent: &Agent, host: &HostFacts, as_json: bool) -> Result<(), CliError> 
     add("variables passed", words(&agent.spec.pass_env));
     for settings in [&agent.shipped, &agent.own].into_iter().flatten() {
         for entry in &settings.env {
-            let value = entry.value.value.as_deref().map_or(String::new(), |value| format!("={value}"));
-            add("variable", format!("{}{value}", entry.value.name));
+            add("variable", entry.value.to_string());
         }
         for rule in settings.allow.iter().flatten() {
             add("may reach", rule.value.to_string());

@@ -13,7 +13,7 @@ use super::model::{Located, Settings, words};
 use super::problem::{Place, Problem};
 use super::read::{KEYS, Reader, unknown};
 use super::tree::{Key, Node};
-use crate::args::values::{Choice, StateMode, ValueError};
+use crate::args::values::{Choice, EnvEntry, Given, StateMode, ValueError};
 use crate::project::sanitise;
 
 /// An agent, or what is to be different for one that is known.
@@ -144,7 +144,12 @@ impl Reader<'_> {
         true
     }
 
-    fn texts(&mut self, key: &Key, node: Node, read: fn(&str) -> Result<String, ValueError>) -> Vec<Located<String>> {
+    pub(super) fn texts(
+        &mut self,
+        key: &Key,
+        node: Node,
+        read: fn(&str) -> Result<String, ValueError>,
+    ) -> Vec<Located<String>> {
         self.list(node, &key.text).into_iter().filter_map(|item| self.scalar(key, item, read)).collect()
     }
 
@@ -188,8 +193,8 @@ fn program(text: &str) -> Result<String, ValueError> {
 }
 
 fn variable(text: &str) -> Result<String, ValueError> {
-    let entry: crate::args::values::EnvEntry = text.parse()?;
-    if entry.value.is_some() { Err(ValueError::EnvName(text.to_owned())) } else { Ok(entry.name) }
+    let entry: EnvEntry = text.parse()?;
+    if entry.value == Given::Host { Ok(entry.name) } else { Err(ValueError::EnvName(text.to_owned())) }
 }
 
 /// `~/…` or an absolute path, without `..`: what a shipped file names must not depend on where it is read.

@@ -26,6 +26,9 @@ pub(super) const KEYS: &[&str] = &[
     "mounts",
     "protect",
     "protect_except",
+    "mask",
+    "secret_paths",
+    "secret_paths_except",
     "memory",
     "cpus",
     "pids",
@@ -198,6 +201,9 @@ impl Reader<'_> {
             "mounts" => to.mounts = self.items(key, node),
             "protect" => to.protect = self.scalar(key, node, Choice::read),
             "protect_except" => to.protect_except = self.items(key, node),
+            "mask" => to.mask = self.items(key, node),
+            "secret_paths" => to.secret_paths = self.texts(key, node, path),
+            "secret_paths_except" => to.secret_paths_except = self.texts(key, node, path),
             "memory" => to.memory = self.scalar(key, node, str::parse),
             "cpus" => to.cpus = self.scalar(key, node, str::parse),
             "pids" => to.pids = self.scalar(key, node, str::parse),
@@ -271,4 +277,9 @@ impl Reader<'_> {
         }
         labels
     }
+}
+
+/// A path of the host; where it leads is found out when a cell is made.
+fn path(text: &str) -> Result<String, ValueError> {
+    if text.contains('\0') { Err(ValueError::Nul) } else { Ok(text.to_owned()) }
 }
