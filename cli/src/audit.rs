@@ -71,7 +71,7 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
 }
 
 /// Whether a mount shows a part of another one at its own place: then it takes something away and gives nothing.
-fn covers(mount: &Mount, all: &[Mount]) -> bool {
+pub(crate) fn covers(mount: &Mount, all: &[Mount]) -> bool {
     let Mount::Bind { source, target, .. } = mount else { return false };
     all.iter().any(|other| match other {
         Mount::Bind { source: wider, target: at, writable: true } => {

@@ -42,7 +42,8 @@ pub(crate) fn text(cell: &Cell, keep: bool) -> String {
 fn files(cell: &Cell, keep: bool, out: &mut String) {
     out.push_str("## Files\n\n");
     let binds = |wanted: bool| {
-        let paths = cell.mounts.iter().filter_map(move |mount| match mount {
+        let wider = cell.mounts.iter().filter(|mount| !crate::audit::covers(mount, &cell.mounts));
+        let paths = wider.filter_map(move |mount| match mount {
             Mount::Bind { target, writable, .. } if *writable == wanted => Some(shown(target)),
             _ => None,
         });
@@ -53,6 +54,13 @@ fn files(cell: &Cell, keep: bool, out: &mut String) {
     }
     for path in few(&binds(false)) {
         let _ = writeln!(out, "- {path}: the person's, read-only.");
+    }
+    if !cell.protect.is_empty() {
+        out.push_str(
+            "- In there, git's hooks and configuration and what editors, shells and agents run by themselves (.envrc, .vscode, .mcp.json, …) cannot \
+             be changed. git works; what it wants to remember in its configuration it cannot. Ask the person to change such a file, or to \
+             start you with `--unprotect PATH`.\n",
+        );
     }
     for mount in &cell.mounts {
         if let Mount::Tmpfs { target, .. } = mount {
