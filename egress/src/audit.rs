@@ -56,6 +56,10 @@ pub enum Protocol {
     Http,
     /// Anything else over TCP.
     Tcp,
+    /// A datagram that is no look-up.
+    Udp,
+    /// An echo request.
+    Icmp,
 }
 
 /// One line.
@@ -138,14 +142,14 @@ impl Line {
 
     /// What makes two lines the same decision.
     fn key(&self) -> Key {
-        (self.event, self.verdict, self.name.clone(), self.address, self.port, self.path.clone())
+        (self.event, self.verdict, self.protocol, self.name.clone(), self.address, self.port, self.path.clone())
     }
 }
 
 /// Where to: event, name, port.
 type Place = (Event, Option<String>, Option<u16>);
 
-type Key = (Event, Verdict, Option<String>, Option<IpAddr>, Option<u16>, Option<String>);
+type Key = (Event, Verdict, Option<Protocol>, Option<String>, Option<IpAddr>, Option<u16>, Option<String>);
 
 /// How long repeated decisions are counted before their number is written.
 pub const WINDOW: Duration = Duration::from_secs(10);
@@ -242,6 +246,11 @@ impl Audit {
         self.write(&line)?;
         self.counted.insert(key, (line, 0));
         Ok(())
+    }
+
+    /// Counts decisions that nobody looked at one by one.
+    pub fn more(&mut self, decisions: u64) {
+        self.flood += decisions;
     }
 
     /// Writes what has been counted.

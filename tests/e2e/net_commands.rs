@@ -348,7 +348,7 @@ fn without_a_terminal_watching_is_following_refusals() {
 }
 
 /// Answers the question that shows `rule`. Keys that come at once with a question are not taken for an answer.
-fn answer(tmux: &Tmux, rule: &str, key: &str) {
+pub(crate) fn answer(tmux: &Tmux, rule: &str, key: &str) {
     tmux.see(&format!("? Allow {rule}"));
     tmux.pause();
     tmux.keys(&[key]);

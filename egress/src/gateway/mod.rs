@@ -25,6 +25,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 mod bridge;
 mod capture;
+mod closed;
 pub(crate) mod inside;
 mod ladder;
 mod lo;
@@ -34,6 +35,7 @@ pub(crate) mod sockets;
 pub mod uplink;
 pub(crate) mod walls;
 
+use closed::Closed;
 use inside::Inside;
 use netlink::{Kind, Netlink};
 pub(crate) use rung::Way;
@@ -126,6 +128,8 @@ pub struct Gateway {
     pub(crate) dns: TcpListener,
     /// Where the cell's connections arrive.
     pub(crate) listeners: Vec<TcpListener>,
+    /// What of the cell's packets no socket takes, where that can be seen.
+    pub(crate) closed: Option<Closed>,
     /// For a look from inside, before the cell runs.
     pub(crate) probes: Option<Probes>,
 }
@@ -189,7 +193,7 @@ impl Space {
             Ok((rung, sockets))
         });
         let (rung, sockets) = made.map_err(step("reach the gateway"))??;
-        let Sockets { v6, datagrams, dns, listeners, probes, capture } = sockets;
+        let Sockets { v6, datagrams, dns, listeners, closed, probes, capture } = sockets;
         Ok(Gateway {
             inside: self.inside,
             uplink: self.uplink,
@@ -199,6 +203,7 @@ impl Space {
             datagrams,
             dns,
             listeners,
+            closed,
             probes: Some(probes),
         })
     }
@@ -255,6 +260,10 @@ impl Gateway {
         let v6 = self.v6;
         let listener = self.inside.run(move || sockets::listener(port, v6, false))??;
         ports.push(port);
+        if let Some(closed) = &self.closed {
+            // What it tells too much is left out by its reader.
+            let _ = closed.refilter(&self.capture);
+        }
         Ok(Some(listener))
     }
 }
@@ -264,6 +273,7 @@ struct Sockets {
     datagrams: OwnedFd,
     dns: TcpListener,
     listeners: Vec<TcpListener>,
+    closed: Option<Closed>,
     probes: Probes,
     capture: Capture,
 }

@@ -24,6 +24,7 @@ use crate::table::Table;
 
 mod bridge;
 mod check;
+mod closed;
 mod connection;
 mod dial;
 mod first;
@@ -37,6 +38,7 @@ mod rules;
 mod settings;
 mod steer;
 
+use closed::Closed;
 use dial::Dialer;
 pub use looking::LookError;
 use rules::Rules;
@@ -241,6 +243,7 @@ struct Shared {
     /// While the self-check runs: what it is refused is no news.
     checking: AtomicBool,
     cut: AtomicU64,
+    closed: Closed,
     gateway: Mutex<Gateway>,
 }
 
@@ -354,6 +357,7 @@ impl Ready {
             }
         };
         done();
+        shared.last_refusals();
         lock(&shared.audit).flush()
         // What still runs ends with the process: nobody waits for it here.
     }
@@ -371,8 +375,12 @@ impl Ready {
             (Some(probes), Mode::Bridge) => bridge::check(probes).await.map_err(ServeError::Check)?,
             (None, _) => {}
         }
+        shared.closed.forget();
         shared.checking.store(false, Ordering::Relaxed);
-        let why = Some(format!("{}{}", shared.capture, if shared.v6 { "" } else { ", no IPv6" }));
+        closed::watch(&shared);
+        let unseen = mode == Mode::Names && !shared.closed.is_seen();
+        let unseen = if unseen { ", refusals by the kernel not seen" } else { "" };
+        let why = Some(format!("{}{}{unseen}", shared.capture, if shared.v6 { "" } else { ", no IPv6" }));
         shared.write(Line { why, ..Line::new(Event::Start, Verdict::Allow) }).map_err(step("write the audit"))?;
         Ok(shared)
     }
@@ -409,6 +417,7 @@ impl Ready {
             last_id: AtomicU64::new(0),
             checking: AtomicBool::new(true),
             cut: AtomicU64::new(0),
+            closed: Closed::new(&gateway)?,
             gateway: Mutex::new(gateway),
         });
         match shared.settings.mode {

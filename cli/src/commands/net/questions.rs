@@ -148,6 +148,8 @@ fn is_settled(line: &Line, answer: Answer, at: SystemTime) -> bool {
 mod tests {
     use std::time::Duration;
 
+    use cellblock_egress::audit::Protocol;
+
     use super::*;
 
     fn denied(name: &str, port: Option<u16>) -> Line {
@@ -206,6 +208,7 @@ mod tests {
         questions.hear(&denied("a\u{1b}b", None));
         questions.hear(&Line::new(Event::Connect, Verdict::Deny));
         questions.hear(&Line { verdict: Verdict::Allow, ..denied("example.com", Some(443)) });
+        questions.hear(&Line { protocol: Some(Protocol::Udp), ..denied("example.com", Some(443)) });
         assert_eq!(questions.current(), None);
         questions.hear(&denied("example.com", Some(443)));
         assert!(questions.current().is_some());

@@ -102,6 +102,8 @@ fn protocol(protocol: Protocol) -> &'static str {
         Protocol::Https => "https",
         Protocol::Http => "http",
         Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Icmp => "icmp",
     }
 }
 

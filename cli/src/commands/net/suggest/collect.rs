@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cellblock_egress::address::{Class, classify};
-use cellblock_egress::audit::{Event, Line, Verdict};
+use cellblock_egress::audit::{Event, Line, Protocol, Verdict};
 use cellblock_egress::name::{Name, Pattern};
 use cellblock_egress::policy::{Entry, Rule, Target, is_host_name};
 
@@ -75,8 +75,8 @@ pub(super) struct Seen {
     pub(super) odd: BTreeMap<String, Odd>,
     /// Different names that were looked up, by owner.
     pub(super) lookups: BTreeMap<String, BTreeSet<Name>>,
-    /// What no rule is proposed for at all.
-    pub(super) never: BTreeMap<String, u64>,
+    /// What no rule is proposed for at all, and why.
+    pub(super) never: BTreeMap<(String, &'static str), u64>,
 }
 
 impl Seen {
@@ -145,8 +145,7 @@ impl Seen {
             return;
         }
         let Some(entry) = rule_for(line) else {
-            *self.never.entry(place(line)).or_default() += line.count.unwrap_or(1);
-            return;
+            return self.never(line);
         };
         match name {
             None => self.address(line, false),
@@ -160,8 +159,17 @@ impl Seen {
     fn address(&mut self, line: &Line, allowed: bool) {
         match rule_for(line) {
             Some(entry) => self.addresses.entry((allowed, entry.to_string())).or_default().add(line),
-            None => *self.never.entry(place(line)).or_default() += line.count.unwrap_or(1),
+            None => self.never(line),
         }
+    }
+
+    fn never(&mut self, line: &Line) {
+        let why = match line.protocol {
+            Some(Protocol::Udp) => "UDP, which no rule opens: clients of QUIC go on with TCP",
+            Some(Protocol::Icmp) => "an echo request, which no rule lets out",
+            _ => "nothing that a rule should allow",
+        };
+        *self.never.entry((place(line), why)).or_default() += line.count.unwrap_or(1);
     }
 }
 

@@ -163,9 +163,8 @@ fn warnings(seen: &Seen, crowds: &BTreeMap<&str, Vec<&Name>>) -> Vec<Warning> {
         let why = format!("an address without a name, {done}: anybody may be behind it");
         all.push(Warning { what: rule.clone(), why, times: uses.times });
     }
-    for (place, times) in &seen.never {
-        let why = "nothing that a rule should allow".to_owned();
-        all.push(Warning { what: shown(place), why, times: *times });
+    for ((place, why), times) in &seen.never {
+        all.push(Warning { what: shown(place), why: (*why).to_owned(), times: *times });
     }
     all
 }

@@ -109,6 +109,18 @@ fn addresses_are_warned_of_and_never_proposed() {
 }
 
 #[test]
+fn what_is_not_tcp_is_told_and_never_proposed() {
+    let of =
+        |protocol, port| Line { protocol: Some(protocol), ..line(Event::Connect, Verdict::Deny, "example.com", port) };
+    let (rules, text) = texts(&[of(Protocol::Udp, Some(443)), of(Protocol::Icmp, None), of(Protocol::Tcp, Some(8081))]);
+    assert!(rules.is_empty(), "{text}");
+    for part in ["# example.com:8081  # once", "WARNING: example.com:443: UDP", "WARNING: example.com: an echo request"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
 fn tunnels_are_warned_of_and_never_proposed() {
     let tunnel = |n: u64| format!("{:032x}.t.evil.com", u128::from(n) * 0x1234_5678_9abc_def1_2345_6789);
     let mut lines: Vec<Line> = (1..40).map(|n| line(Event::Dns, Verdict::Deny, &tunnel(n), None)).collect();
