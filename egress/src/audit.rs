@@ -62,6 +62,15 @@ pub enum Protocol {
     Icmp,
 }
 
+/// A program inside a cell. It chooses its name itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Process {
+    /// What the kernel calls it: the first 15 bytes of its file's name, or whatever it has named itself.
+    pub name: String,
+    /// Its id inside.
+    pub pid: u32,
+}
+
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
@@ -101,6 +110,9 @@ pub struct Line {
     /// Why not, or what went wrong, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// The program that asked, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Process>,
     /// Bytes that the cell sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub up: Option<u64>,
@@ -133,6 +145,7 @@ impl Line {
             rule: None,
             origin: None,
             why: None,
+            process: None,
             up: None,
             down: None,
             ms: None,
@@ -248,6 +261,13 @@ impl Audit {
         Ok(())
     }
 
+    /// Whether this denial would be written, and not only counted.
+    #[must_use]
+    pub fn is_news(&self, line: &Line) -> bool {
+        let full = self.second.0.elapsed() < Duration::from_secs(1) && self.second.1 >= RATE;
+        !full && (self.since.elapsed() >= WINDOW || !self.counted.contains_key(&line.key()))
+    }
+
     /// Counts decisions that nobody looked at one by one.
     pub fn more(&mut self, decisions: u64) {
         self.flood += decisions;
@@ -262,7 +282,8 @@ impl Audit {
         let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
         for (_, (line, count)) in std::mem::take(&mut self.counted) {
             if count > 0 {
-                self.write(&Line { time: time.clone(), count: Some(count), ..line })?;
+                // Others may have asked the same.
+                self.write(&Line { time: time.clone(), count: Some(count), process: None, ..line })?;
             }
         }
         for (_, (line, _, more)) in std::mem::take(&mut self.busy) {

@@ -19,3 +19,4 @@ pub mod policy;
 pub mod serve;
 pub mod table;
 pub mod tls;
+pub mod who;

@@ -450,6 +450,8 @@ fn a_real_cell_is_seen_and_steered() {
     let look = |name: &str| world.cellblock(&format!("exec c -- getent ahostsv4 {name}")).run().code();
     assert_ne!(look("steered.example"), Some(0));
     world.wait("the line", || world.cellblock("net log --denied c").ok().contains("look-up steered.example"));
+    let log = world.cellblock("net log --denied c").ok();
+    assert!(log.contains("(by getent["), "the program, whatever ids the cell has: {log}");
     world
         .cellblock("net allow steered.example --for 1h")
         .run()

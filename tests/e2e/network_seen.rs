@@ -110,6 +110,61 @@ while True:
     assert!(log.contains("rule: allowed.test:9000, by net watch"), "{log}");
 }
 
+/// The program is told where it can be found: of what is refused, as long as its socket is there.
+#[test]
+fn the_program_that_asked_is_told() {
+    for user in ["", "-u root"] {
+        the_program_is_told_of(user);
+    }
+}
+
+fn the_program_is_told_of(user: &str) {
+    let internet = Internet::new();
+    let script = "
+import ctypes, os, subprocess
+def hold(address, port):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.sendto(b'hello', (address, port))
+        time.sleep(1)
+print(os.getpid(), names('first.test'))
+ctypes.CDLL(None).prctl(15, b'od\"d\\x1b[2J\\n\\xff', 0, 0, 0)
+print(names('second.test'), ask('third.test', 1, tcp=True)[0], get('allowed.test', address='93.184.216.35')[:3], hold('93.184.216.35', 9999))
+print(get('other.test', address='allowed.test')[:3])
+print(subprocess.run(['curl', '-sS', 'http://fourth.test/'], capture_output=True).returncode)
+print(get('allowed.test')[:3])
+";
+    let out = internet.python(&format!("{ONE} {user}"), script);
+    let (pid, rest) = out.split_once(' ').expect("an id");
+    assert_eq!(rest, "no name\nno name 3 403 None\n403\n6\n200\n");
+    let lines = internet.audit();
+    let of = |key: &str, value: &str, event: &str| {
+        let line = lines.iter().find(|l| l[key] == value && l["event"] == event && l["verdict"] == "deny");
+        line.unwrap_or_else(|| panic!("{value}: {lines:?}"))["process"].clone()
+    };
+    let pid: u64 = pid.parse().expect("a number");
+    assert_eq!(of("name", "first.test", "dns"), serde_json::json!({"name": "python3", "pid": pid}));
+    let odd = serde_json::json!({"name": "od\"d\u{1b}[2J\n\u{fffd}", "pid": pid});
+    for (key, value, event) in [
+        ("name", "second.test", "dns"),
+        ("name", "third.test", "dns"),
+        ("address", "93.184.216.35", "connect"),
+        ("name", "allowed.test", "connect"),
+    ] {
+        assert_eq!(of(key, value, event), odd, "{value}");
+    }
+    let udp = lines.iter().find(|l| l["protocol"] == "udp" && l["port"] == 9999).expect("a line");
+    assert_eq!(udp["process"], odd);
+    assert_eq!(of("name", "fourth.test", "dns")["name"], "curl");
+    let allowed = lines.iter().filter(|l| l["verdict"] == "allow");
+    assert!(allowed.into_iter().all(|l| l["process"].is_null()), "only refusals are worth the time");
+    let log = internet.cellblock("net log --denied").ok();
+    assert!(log.contains("(by python3[") && log.contains("(by curl["), "{log}");
+    assert!(log.contains("(by od\"d\\u{1b}[2J\\u{a}\u{fffd}["), "{log}");
+    assert!(!log.contains('\u{1b}'), "{log:?}");
+    let text = internet.cellblock("net suggest").ok();
+    assert!(text.lines().any(|line| line.starts_with("# fourth.test ") && line.contains(", by curl")), "{text}");
+}
+
 /// R24: reading what is refused is limited, and a flood of it fills no disk and hides nothing that comes after.
 #[test]
 fn a_flood_to_closed_ports_is_counted() {

@@ -139,6 +139,8 @@ pub struct Gateway {
 pub(crate) struct Probes {
     pub(crate) datagrams: std::net::UdpSocket,
     pub(crate) stream: std::net::TcpStream,
+    /// Tells about the cell's sockets, where the kernel does.
+    pub(crate) diag: Option<OwnedFd>,
 }
 
 /// A network namespace for a gateway, not joined to anything yet: made ahead, for it is the slowest part.
@@ -289,6 +291,7 @@ fn probes() -> Result<Probes, GatewayError> {
     Ok(Probes {
         datagrams: sockets::probe(SocketType::DGRAM).map_err(step("open a socket in the cell"))?.into(),
         stream: sockets::probe(SocketType::STREAM).map_err(step("open a socket in the cell"))?.into(),
+        diag: crate::who::open().ok(),
     })
 }
 

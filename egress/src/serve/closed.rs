@@ -15,6 +15,7 @@ use crate::audit::{Event, Line, Protocol, Verdict as Said};
 use crate::gateway::{Capture, Gateway};
 use crate::packet::{Attempt, ENOUGH, Kind, attempt};
 use crate::policy::Verdict;
+use crate::who::{Ends, Transport};
 
 /// How often packets are looked at while there are more of them, and how many at a time: at most 100 a second of each family, so that other
 /// refusals are still written one by one. What the kernel has no room for meanwhile is counted. So a flood costs its sender more than us.
@@ -92,9 +93,17 @@ impl Shared {
             && let Ok((_, length)) = rustix::net::recv(socket, &mut buffer, RecvFlags::DONTWAIT)
         {
             count += 1;
-            let line = buffer.get(..length).and_then(attempt).and_then(|attempt| self.refusal(attempt));
+            let line = buffer.get(..length).and_then(attempt).and_then(|attempt| {
+                // A connection that was refused has no socket any more.
+                let ends = (attempt.kind == Kind::Udp).then(|| Ends {
+                    transport: Transport::Udp,
+                    cell: attempt.from.into(),
+                    other: (attempt.to, attempt.port).into(),
+                });
+                Some((self.refusal(attempt)?, ends))
+            });
             // It has been refused: there is nothing more to keep from happening where it cannot be written.
-            let _ = line.map(|line| self.write(line));
+            let _ = line.map(|(line, ends)| self.refuse(line, ends));
         }
         let dropped = cellblock_sys::net::dropped_packets(socket).unwrap_or(0);
         lock(&self.audit).more(u64::from(dropped));

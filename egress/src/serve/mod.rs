@@ -21,6 +21,7 @@ use crate::gateway::{self, Capture, Gateway, Rung, Way};
 use crate::intercept::Interceptor;
 use crate::policy::{Policy, PolicyError, Written};
 use crate::table::Table;
+use crate::who::{Ends, Who};
 
 mod bridge;
 mod check;
@@ -88,6 +89,8 @@ pub struct Network {
     /// What the cell has to trust.
     bundle: Option<String>,
     space: gateway::Space,
+    /// Where it is asked who holds a socket.
+    helper: Option<OwnedFd>,
 }
 
 /// What a network has before it has a gateway.
@@ -105,11 +108,15 @@ struct Equipment {
 
 impl Network {
     /// Does all that needs no cell: reads the rules, takes the published ports, opens the audit, makes the gateway's namespace. `control` is
-    /// where requests come in ([`crate::control`]).
+    /// where requests come in ([`crate::control`]), `helper` where it is asked who holds a socket ([`crate::who`]).
     ///
     /// # Errors
     /// See [`ServeError`].
-    pub fn prepare(settings: Settings, control: Option<StdUnixListener>) -> Result<Self, ServeError> {
+    pub fn prepare(
+        settings: Settings,
+        control: Option<StdUnixListener>,
+        helper: Option<OwnedFd>,
+    ) -> Result<Self, ServeError> {
         let space = match settings.mode {
             Mode::Names => gateway::Space::new()?,
             Mode::Bridge => gateway::Space::with_uplink()?,
@@ -137,7 +144,7 @@ impl Network {
         };
         let (interceptor, bundle) = interceptor.unzip();
         let equipment = Equipment { rules, settings, audit, names, published, control, interceptor, own };
-        Ok(Self { equipment, bundle, space })
+        Ok(Self { equipment, bundle, space, helper })
     }
 
     /// What the cell has to trust, as a PEM file: the host's roots and the cell's own authority. `None` if nothing is looked into.
@@ -157,8 +164,11 @@ impl Network {
             Mode::Names => policy.ports(gateway::MOST_PORTS).map_or(Capture::Everything, Capture::Ports),
             Mode::Bridge => bridge::capture(&policy, &equipment.own)?,
         };
-        let gateway = self.space.join(&cell, capture, &equipment.settings.rungs)?;
+        let number = rustix::fs::fstat(&cell).map_err(step("look at the cell's network namespace"))?.st_ino;
+        let mut gateway = self.space.join(&cell, capture, &equipment.settings.rungs)?;
         publish::possible(&equipment.settings.publish, &gateway)?;
+        let diag = gateway.probes.as_mut().and_then(|probes| probes.diag.take());
+        let who = diag.zip(self.helper).map(|(diag, helper)| Who::new(diag, helper, number));
         let inside = if equipment.published.is_empty() {
             None
         } else {
@@ -169,7 +179,7 @@ impl Network {
         let room = raise_descriptor_limit();
         let places = if equipment.published.is_empty() { 0 } else { PUBLISHED.min(room / 3) };
         equipment.settings.connections = equipment.settings.connections.min(room - places);
-        Ok(Ready { equipment, gateway, inside, places })
+        Ok(Ready { equipment, gateway, who, inside, places })
     }
 }
 
@@ -178,6 +188,7 @@ impl Network {
 pub struct Ready {
     equipment: Equipment,
     gateway: Gateway,
+    who: Option<Who>,
     inside: Option<Inside>,
     /// For connections to published ports.
     places: usize,
@@ -244,6 +255,7 @@ struct Shared {
     checking: AtomicBool,
     cut: AtomicU64,
     closed: Closed,
+    who: Option<Who>,
     gateway: Mutex<Gateway>,
 }
 
@@ -265,6 +277,18 @@ impl Shared {
         lock(&self.audit).line(line)
     }
 
+    /// Writes a refusal, with the program that asked: only of those that are written one by one, for it takes a millisecond or two.
+    fn refuse(&self, mut line: Line, ends: Option<Ends>) -> io::Result<()> {
+        if let (Some(who), Some(ends)) = (&self.who, ends)
+            && !self.checking.load(Ordering::Relaxed)
+            && lock(&self.audit).is_news(&line)
+        {
+            // Others go on meanwhile.
+            line.process = tokio::task::block_in_place(|| who.holds(&ends));
+        }
+        self.write(line)
+    }
+
     fn next_id(&self) -> u64 {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -284,8 +308,8 @@ impl Shared {
         self.rung.map_or(Way::Bind, Rung::way)
     }
 
-    /// Answers a packet of the resolver's protocol.
-    fn look_up(&self, query: &[u8]) -> Option<Vec<u8>> {
+    /// Answers a packet of the resolver's protocol that went between these ends.
+    fn look_up(&self, query: &[u8], ends: Option<Ends>) -> Option<Vec<u8>> {
         let answer = {
             let mut table = lock(&self.table);
             let before = table.given();
@@ -310,7 +334,10 @@ impl Shared {
             method: answer.kind,
             ..Line::new(Event::Dns, verdict)
         };
-        self.write(line).ok()?;
+        match verdict {
+            Verdict::Allow => self.write(line).ok()?,
+            Verdict::Deny => self.refuse(line, ends).ok()?,
+        }
         Some(answer.packet)
     }
 }
@@ -386,7 +413,7 @@ impl Ready {
     }
 
     fn spawn(self) -> io::Result<Arc<Shared>> {
-        let Self { equipment, mut gateway, inside, places } = self;
+        let Self { equipment, mut gateway, who, inside, places } = self;
         let Equipment { rules, settings, audit, names: (given, table), published, control, interceptor, own } =
             equipment;
         let listeners = std::mem::take(&mut gateway.listeners);
@@ -418,6 +445,7 @@ impl Ready {
             checking: AtomicBool::new(true),
             cut: AtomicU64::new(0),
             closed: Closed::new(&gateway)?,
+            who,
             gateway: Mutex::new(gateway),
         });
         match shared.settings.mode {

@@ -1,6 +1,7 @@
 //! The resolver's sockets: packets from the cell to [`crate::dns`] and back, from the address that was asked.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use super::Shared;
+use crate::gateway::Way;
+use crate::gateway::sockets::DNS;
+use crate::who::{Ends, Transport};
 
 /// Longest query. Over UDP nobody has reason for more; over TCP the length has two bytes.
 pub(super) const MAX: usize = 4096;
@@ -37,7 +41,7 @@ pub(super) async fn datagrams(shared: Arc<Shared>, socket: OwnedFd) -> io::Resul
         if second.1 > RATE {
             continue;
         }
-        if let Some(answer) = shared.look_up(buffer.get(..length).unwrap_or_default()) {
+        if let Some(answer) = shared.look_up(buffer.get(..length).unwrap_or_default(), packet.ends()) {
             // A full socket buffer is a loss like any other.
             let _ = send(&socket, &packet, &answer);
         }
@@ -48,6 +52,19 @@ pub(super) async fn datagrams(shared: Arc<Shared>, socket: OwnedFd) -> io::Resul
 pub(super) struct Packet {
     from: SockaddrStorage,
     asked: Asked,
+}
+
+impl Packet {
+    /// Both ends, as the cell sees them.
+    fn ends(&self) -> Option<Ends> {
+        let v4 = self.from.as_sockaddr_in().map(|a| SocketAddr::from((a.ip(), a.port())));
+        let cell = v4.or_else(|| self.from.as_sockaddr_in6().map(|a| SocketAddr::from((a.ip(), a.port()))))?;
+        let address = match self.asked {
+            Asked::V4(address) => IpAddr::from(u32::from_be(address.s_addr).to_be_bytes()),
+            Asked::V6(address) => IpAddr::from(address.s6_addr),
+        };
+        Some(Ends { transport: Transport::Udp, cell, other: (address, DNS).into() })
+    }
 }
 
 enum Asked {
@@ -111,7 +128,7 @@ async fn queries(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
         let length = usize::from(tokio::time::timeout(IDLE, stream.read_u16()).await??);
         let room = buffer.get_mut(..length).ok_or(io::ErrorKind::InvalidData)?;
         tokio::time::timeout(IDLE, stream.read_exact(room)).await??;
-        let Some(answer) = shared.look_up(room) else { return Ok(()) };
+        let Some(answer) = shared.look_up(room, Ends::of(&stream, Way::Bind)) else { return Ok(()) };
         let length = u16::try_from(answer.len()).map_err(|_| io::ErrorKind::InvalidData)?;
         tokio::time::timeout(IDLE, stream.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat())).await??;
     }

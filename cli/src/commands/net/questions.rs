@@ -24,6 +24,8 @@ pub(super) struct Question {
     pub(super) times: u64,
     /// It is an address, behind which anybody may be.
     pub(super) address: bool,
+    /// The program that asked first, if that is known.
+    pub(super) by: Option<String>,
 }
 
 /// An answer.
@@ -81,7 +83,8 @@ impl Questions {
             return;
         }
         if self.waiting.len() < MOST {
-            self.waiting.push_back(Question { entry, rule, times, address: line.name.is_none() });
+            let by = line.process.as_ref().map(super::words::by);
+            self.waiting.push_back(Question { entry, rule, times, address: line.name.is_none(), by });
         }
     }
 

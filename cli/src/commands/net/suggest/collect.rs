@@ -10,6 +10,9 @@ use cellblock_egress::policy::{Entry, Rule, Target, is_host_name};
 use crate::commands::net::names::{oddity, registered, rule_for};
 use crate::commands::net::words::place;
 
+/// Most programs that are named. One that changes its name would fill the line.
+const MOST_PROGRAMS: usize = 4;
+
 /// What is known of one name or address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Uses {
@@ -23,6 +26,8 @@ pub(super) struct Uses {
     pub(super) metadata: bool,
     /// Bytes that went out and came in.
     pub(super) bytes: (u64, u64),
+    /// The programs that asked, as far as they are known.
+    pub(super) by: BTreeSet<String>,
     /// What the network said about it, in words.
     pub(super) why: Option<String>,
 }
@@ -34,6 +39,9 @@ impl Uses {
         let class = line.address.map(classify);
         self.private |= matches!(class, Some(Class::Private | Class::LinkLocal));
         self.metadata |= class == Some(Class::Metadata);
+        if let Some(process) = line.process.as_ref().filter(|_| self.by.len() < MOST_PROGRAMS) {
+            self.by.insert(process.name.clone());
+        }
         // Such as a server that does not answer, or a private address: what a rule for the name alone would not change.
         if line.why.is_some() {
             self.why.clone_from(&line.why);

@@ -116,9 +116,12 @@ fn of_name(name: &Name, uses: &Uses) -> Proposed {
     Proposed { rule, times: uses.times, note }
 }
 
-/// With the reason, unless it is that there was no rule.
+/// With the programs that asked, and the reason, unless it is that there was no rule.
 fn refused(proposed: Proposed, uses: &Uses) -> Proposed {
-    Proposed { note: uses.why.clone().filter(|why| !why.starts_with("no rule ")), ..proposed }
+    let by = (!uses.by.is_empty()).then(|| format!("by {}", uses.by.iter().cloned().collect::<Vec<_>>().join(", ")));
+    let why = uses.why.clone().filter(|why| !why.starts_with("no rule "));
+    let both: Vec<String> = by.into_iter().chain(why).collect();
+    Proposed { note: (!both.is_empty()).then(|| both.join(", ")), ..proposed }
 }
 
 fn ports(uses: &Uses) -> String {

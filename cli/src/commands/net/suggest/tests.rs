@@ -1,4 +1,4 @@
-use cellblock_egress::audit::{Event, Line, Protocol, Verdict};
+use cellblock_egress::audit::{Event, Line, Process, Protocol, Verdict};
 use cellblock_egress::policy::Entry;
 
 use super::*;
@@ -65,7 +65,10 @@ fn what_was_refused_is_a_comment_with_its_number() {
     let (rules, text) = texts(&[
         refused.clone(),
         Line { count: Some(9), ..refused },
-        line(Event::Connect, Verdict::Deny, "ports.example.com", Some(8443)),
+        Line {
+            process: Some(Process { name: "cu\nrl".into(), pid: 7 }),
+            ..line(Event::Connect, Verdict::Deny, "ports.example.com", Some(8443))
+        },
         Line {
             why: Some("tracker.example denies it".into()),
             ..line(Event::Dns, Verdict::Deny, "tracker.example", None)
@@ -75,7 +78,7 @@ fn what_was_refused_is_a_comment_with_its_number() {
     for part in [
         "# example.com ",
         "10 times",
-        "# ports.example.com:8443",
+        "# ports.example.com:8443  # once, by cu\\u{a}rl\n",
         "once, tracker.example denies it",
         "Nothing was used",
     ] {
