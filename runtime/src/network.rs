@@ -25,6 +25,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::sandbox;
 use crate::state::StateError;
 use crate::supervisor::Start;
 
@@ -331,14 +332,16 @@ fn make(
 ) -> Result<Ready, NetworkError> {
     take_no_streams().map_err(other("cannot let go of the standard streams"))?;
     let control = control.try_clone().map_err(other("cannot keep the network's socket"))?;
+    let audit = settings.audit.clone();
     // Before there are threads. Without it the audit does not say which program asked, and nothing else is lost.
     let helper = if settings.mode == Mode::Names { helper(alone).ok() } else { None };
     let network = Network::prepare(settings, Some(control), helper)?;
     tell(line, Ok(network.trust()));
-    let ready = network.join(receive(line)?)?;
+    let mut ready = network.join(receive(line)?)?;
     // Parses what the cell sends: nobody without privilege is to look into it.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(|e| other("cannot protect the network's process")(e.into()))?;
+    sandbox::confine(&mut ready, &audit).map_err(other("cannot confine the network's process"))?;
     Ok(ready)
 }
 
@@ -352,7 +355,7 @@ fn helper(alone: &SingleThreaded) -> io::Result<OwnedFd> {
             let _ = rustix::thread::set_name(c"cellblock-who");
             let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
             let alone = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-            if alone.is_ok() && lay_down_capabilities().is_ok() {
+            if alone.is_ok() && lay_down_capabilities().is_ok() && sandbox::confine_helper().is_ok() {
                 who::find::serve(&theirs);
             }
             exit_now(0)

@@ -244,6 +244,11 @@ impl Gateway {
         self.uplink.as_mut().is_some_and(Uplink::has_ended)
     }
 
+    /// The threads that stay in its namespace.
+    pub(crate) fn threads(&self) -> impl Iterator<Item = &Inside> {
+        std::iter::once(&self.inside)
+    }
+
     /// Whether the cell has IPv6.
     #[must_use]
     pub fn has_v6(&self) -> bool {

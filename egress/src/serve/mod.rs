@@ -179,7 +179,7 @@ impl Network {
         let room = raise_descriptor_limit();
         let places = if equipment.published.is_empty() { 0 } else { PUBLISHED.min(room / 3) };
         equipment.settings.connections = equipment.settings.connections.min(room - places);
-        Ok(Ready { equipment, gateway, who, inside, places })
+        Ok(Ready { equipment, gateway, who, inside, places, lacks: Vec::new() })
     }
 }
 
@@ -192,6 +192,8 @@ pub struct Ready {
     inside: Option<Inside>,
     /// For connections to published ports.
     places: usize,
+    /// What is missing on this host, for the line of the start.
+    lacks: Vec<&'static str>,
 }
 
 /// The file that says how many addresses were given, and the table that goes on from there.
@@ -355,6 +357,23 @@ impl Ready {
         self.gateway.rung()?.warning(self.gateway.capture())
     }
 
+    /// Does `job` on each thread that there is: such as giving up what only counts for the thread that does it. Those that come later are
+    /// started by this one.
+    ///
+    /// # Errors
+    /// Those of `job`.
+    pub fn on_every_thread(&self, job: impl Fn() -> io::Result<()> + Clone + Send + 'static) -> io::Result<()> {
+        for thread in self.gateway.threads().chain(&self.inside) {
+            thread.run(job.clone())??;
+        }
+        job()
+    }
+
+    /// Something that is missing on this host, for the line of the start.
+    pub fn lacks(&mut self, what: &'static str) {
+        self.lacks.push(what);
+    }
+
     /// Starts to serve, and tries itself; `up` is called with the outcome. Then serves until `done`, which may block, returns.
     ///
     /// # Errors
@@ -396,6 +415,7 @@ impl Ready {
             Capture::Everything | Capture::Forward { .. } => Some(80),
         };
         let mode = self.equipment.settings.mode;
+        let mut lacks = std::mem::take(&mut self.lacks);
         let shared = self.spawn().map_err(step("serve"))?;
         match (probes, mode) {
             (Some(probes), Mode::Names) => check::check(probes, port).await.map_err(ServeError::Check)?,
@@ -405,15 +425,19 @@ impl Ready {
         shared.closed.forget();
         shared.checking.store(false, Ordering::Relaxed);
         closed::watch(&shared);
-        let unseen = mode == Mode::Names && !shared.closed.is_seen();
-        let unseen = if unseen { ", refusals by the kernel not seen" } else { "" };
-        let why = Some(format!("{}{}{unseen}", shared.capture, if shared.v6 { "" } else { ", no IPv6" }));
+        if mode == Mode::Names && !shared.closed.is_seen() {
+            lacks.push("refusals by the kernel not seen");
+        }
+        if !shared.v6 {
+            lacks.push("no IPv6");
+        }
+        let why = Some(std::iter::once(shared.capture.as_str()).chain(lacks).collect::<Vec<_>>().join(", "));
         shared.write(Line { why, ..Line::new(Event::Start, Verdict::Allow) }).map_err(step("write the audit"))?;
         Ok(shared)
     }
 
     fn spawn(self) -> io::Result<Arc<Shared>> {
-        let Self { equipment, mut gateway, who, inside, places } = self;
+        let Self { equipment, mut gateway, who, inside, places, lacks: _ } = self;
         let Equipment { rules, settings, audit, names: (given, table), published, control, interceptor, own } =
             equipment;
         let listeners = std::mem::take(&mut gateway.listeners);

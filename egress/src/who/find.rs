@@ -5,15 +5,21 @@
 //! `fdinfo`, for `fd` only the process's own user may open; their inode numbers are there since Linux 5.14.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{CWD, Dir, Mode, OFlags, openat, readlinkat};
 use rustix::net::{RecvFlags, SendFlags};
 
 use crate::audit::Process;
 
-/// How long a search may take. A cell can have any number of processes and files.
+/// How much of a processor's time a search may take. A cell can have any number of processes and files.
 const LIMIT: Duration = Duration::from_millis(10);
+
+/// The time that this thread has worked.
+fn worked() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(now).unwrap_or_default()
+}
 
 /// Bytes of a question.
 const LENGTH: usize = 16;
@@ -70,7 +76,7 @@ pub fn serve(line: &OwnedFd) {
             return;
         }
         let Some(question) = Question::from_bytes(&bytes) else { continue };
-        let found = search(&question, &sockets, last, Instant::now() + LIMIT);
+        let found = search(&question, &sockets, last, worked() + LIMIT);
         last = found.as_ref().map(|found| found.pid).or(last);
         let mut answer = question.number.to_ne_bytes().to_vec();
         answer.extend(found.as_ref().map_or(0, |found| found.inside).to_ne_bytes());
@@ -96,7 +102,7 @@ pub(super) fn answer(bytes: &[u8]) -> Option<(u32, Option<Process>)> {
 }
 
 /// Looks through the processes: the one that was found last first, then the youngest.
-fn search(question: &Question, sockets: &str, last: Option<u32>, end: Instant) -> Option<Found> {
+fn search(question: &Question, sockets: &str, last: Option<u32>, end: Duration) -> Option<Found> {
     let space = format!("net:[{}]", question.space).into_bytes();
     let socket = [sockets.to_owned(), format!("ino:\t{}", question.socket)];
     let proc = openat(CWD, c"/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
@@ -105,7 +111,7 @@ fn search(question: &Question, sockets: &str, last: Option<u32>, end: Instant) -
     }
     let mut pids: Vec<u32> = Dir::read_from(&proc).ok()?.flatten().filter_map(|e| number(e.file_name())).collect();
     pids.sort_unstable_by(|a, b| b.cmp(a));
-    pids.into_iter().take_while(|_| Instant::now() < end).find_map(|pid| held(proc.as_fd(), pid, &space, &socket, end))
+    pids.into_iter().take_while(|_| worked() < end).find_map(|pid| held(proc.as_fd(), pid, &space, &socket, end))
 }
 
 fn number(name: &std::ffi::CStr) -> Option<u32> {
@@ -113,7 +119,7 @@ fn number(name: &std::ffi::CStr) -> Option<u32> {
 }
 
 /// The process `pid`, if it is of the namespace and holds the socket. All of it is asked of one descriptor, so that it is one process.
-fn held(proc: BorrowedFd<'_>, pid: u32, space: &[u8], socket: &[String; 2], end: Instant) -> Option<Found> {
+fn held(proc: BorrowedFd<'_>, pid: u32, space: &[u8], socket: &[String; 2], end: Duration) -> Option<Found> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let process = openat(proc, pid.to_string(), OFlags::PATH | flags, Mode::empty()).ok()?;
     if readlinkat(&process, c"ns/net", [0; 32]).ok()?.as_bytes() != space {
@@ -125,7 +131,7 @@ fn held(proc: BorrowedFd<'_>, pid: u32, space: &[u8], socket: &[String; 2], end:
         let info = String::from_utf8_lossy(&info);
         socket.iter().all(|wanted| info.lines().any(|line| line == wanted))
     };
-    Dir::read_from(&files).ok()?.flatten().take_while(|_| Instant::now() < end).find(is)?;
+    Dir::read_from(&files).ok()?.flatten().take_while(|_| worked() < end).find(is)?;
     let mut name = read(&process, c"comm")?;
     // The kernel's newline; one within the name is the program's.
     name.pop();

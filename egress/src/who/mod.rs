@@ -7,7 +7,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
@@ -23,8 +23,8 @@ pub mod find;
 /// Most questions a second. What is refused more often is told without a program.
 const RATE: u32 = 10;
 
-/// How long an answer may take: a little more than the helper takes at most.
-const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 25_000_000 };
+/// How long an answer may take. It takes a millisecond or two, and longer on a machine that has much to do.
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// How the cell spoke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,9 +78,9 @@ impl Who {
         Self { inner: Mutex::new(inner), space }
     }
 
-    /// The program that holds the cell's end, if that can be told in time.
+    /// The program that holds the cell's end, if that can be told in time. One at a time: nobody waits for somebody else's answer.
     pub(crate) fn holds(&self, ends: &Ends) -> Option<Process> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.try_lock().ok()?;
         if inner.second.0.elapsed() >= Duration::from_secs(1) {
             inner.second = (Instant::now(), 0);
         }
