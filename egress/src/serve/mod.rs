@@ -14,12 +14,11 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::audit::{Audit, Event, Line, Protocol, Verdict};
-use crate::dns::{self, Outcome};
+use crate::audit::{Audit, Event, Line, Verdict};
 use crate::gateway::inside::Inside;
 use crate::gateway::{self, Capture, Gateway, Rung, Way};
 use crate::intercept::Interceptor;
-use crate::policy::{Policy, PolicyError, Written};
+use crate::policy::{Policy, PolicyError};
 use crate::table::Table;
 use crate::who::{Ends, Who};
 
@@ -30,6 +29,7 @@ mod connection;
 mod dial;
 mod first;
 mod http;
+mod kept;
 mod looking;
 mod passage;
 mod publish;
@@ -121,12 +121,12 @@ impl Network {
             Mode::Names => gateway::Space::new()?,
             Mode::Bridge => gateway::Space::with_uplink()?,
         };
-        let (denied, later) = denied_later(&settings.denied).map_err(step("open the list of what was denied"))?;
+        let (denied, later) = kept::denied_later(&settings.denied).map_err(step("open the list of what was denied"))?;
         let deny = settings.deny.iter().cloned().chain(later).collect();
         let rules = Rules::new(settings.allow.clone(), deny, denied)?;
         let interceptor = looking::interceptor(&rules.policy(), &settings.secrets, settings.roots.as_deref())?;
         let audit = Audit::open(&settings.audit).map_err(step("open the audit"))?;
-        let names = names_given(&settings.names).map_err(step("open the list of names"))?;
+        let names = kept::names_given(&settings.names).map_err(step("open the list of names"))?;
         let published = settings
             .publish
             .iter()
@@ -194,28 +194,6 @@ pub struct Ready {
     places: usize,
     /// What is missing on this host, for the line of the start.
     lacks: Vec<&'static str>,
-}
-
-/// The file that says how many addresses were given, and the table that goes on from there.
-fn names_given(path: &std::path::Path) -> io::Result<(std::fs::File, Table)> {
-    let mut file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-    let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut file, &mut bytes)?;
-    let given = match bytes.as_slice() {
-        [] => 0,
-        some => u32::from_le_bytes(some.try_into().map_err(|_| io::ErrorKind::InvalidData)?),
-    };
-    Ok((file, Table::after(given)))
-}
-
-/// The file of what was denied while the cell ran, and what stands there. A line that cannot be read is an error: it denied something.
-fn denied_later(path: &std::path::Path) -> io::Result<(std::fs::File, Vec<Written>)> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut file = std::fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
-    let mut text = String::new();
-    io::Read::read_to_string(&mut file, &mut text)?;
-    let written = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    Ok((file, written))
 }
 
 /// Descriptors of a connection: two sockets, and two pipes when it is a long transfer; and one to a server, for those that are looked into.
@@ -308,39 +286,6 @@ impl Shared {
     /// How connections come to the listeners.
     fn way(&self) -> Way {
         self.rung.map_or(Way::Bind, Rung::way)
-    }
-
-    /// Answers a packet of the resolver's protocol that went between these ends.
-    fn look_up(&self, query: &[u8], ends: Option<Ends>) -> Option<Vec<u8>> {
-        let answer = {
-            let mut table = lock(&self.table);
-            let before = table.given();
-            let answer = dns::answer(query, &self.policy(), &mut table, self.v6)?;
-            let after = table.given();
-            if after != before {
-                // Before the cell learns of it.
-                std::os::unix::fs::FileExt::write_all_at(&self.given, &after.to_le_bytes(), 0).ok()?;
-            }
-            answer
-        };
-        let (verdict, name, why) = match answer.outcome {
-            Outcome::Known(name) | Outcome::Empty(name) => (Verdict::Allow, Some(name.as_str().to_owned()), None),
-            Outcome::Unknown(text) => (Verdict::Deny, Some(text), Some("no rule allows this name")),
-            Outcome::Full(name) => (Verdict::Deny, Some(name.as_str().to_owned()), Some("too many different names")),
-            Outcome::Odd => (Verdict::Deny, None, Some("not a question of the usual kind")),
-        };
-        let line = Line {
-            name,
-            why: why.map(str::to_owned),
-            protocol: Some(Protocol::Dns),
-            method: answer.kind,
-            ..Line::new(Event::Dns, verdict)
-        };
-        match verdict {
-            Verdict::Allow => self.write(line).ok()?,
-            Verdict::Deny => self.refuse(line, ends).ok()?,
-        }
-        Some(answer.packet)
     }
 }
 

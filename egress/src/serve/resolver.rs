@@ -11,7 +11,9 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrSt
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
-use super::Shared;
+use super::{Shared, lock};
+use crate::audit::{Event, Line, Protocol, Verdict};
+use crate::dns::{self, Outcome};
 use crate::gateway::Way;
 use crate::gateway::sockets::DNS;
 use crate::who::{Ends, Transport};
@@ -24,6 +26,41 @@ const RATE: u32 = 2000;
 
 /// How long a connection may be silent.
 pub(super) const IDLE: Duration = Duration::from_secs(10);
+
+impl Shared {
+    /// Answers a packet of the resolver's protocol that went between these ends.
+    fn look_up(&self, query: &[u8], ends: Option<Ends>) -> Option<Vec<u8>> {
+        let answer = {
+            let mut table = lock(&self.table);
+            let before = table.given();
+            let answer = dns::answer(query, &self.policy(), &mut table, self.v6)?;
+            let after = table.given();
+            if after != before {
+                // Before the cell learns of it.
+                std::os::unix::fs::FileExt::write_all_at(&self.given, &after.to_le_bytes(), 0).ok()?;
+            }
+            answer
+        };
+        let (verdict, name, why) = match answer.outcome {
+            Outcome::Known(name) | Outcome::Empty(name) => (Verdict::Allow, Some(name.as_str().to_owned()), None),
+            Outcome::Unknown(text) => (Verdict::Deny, Some(text), Some("no rule allows this name")),
+            Outcome::Full(name) => (Verdict::Deny, Some(name.as_str().to_owned()), Some("too many different names")),
+            Outcome::Odd => (Verdict::Deny, None, Some("not a question of the usual kind")),
+        };
+        let line = Line {
+            name,
+            why: why.map(str::to_owned),
+            protocol: Some(Protocol::Dns),
+            method: answer.kind,
+            ..Line::new(Event::Dns, verdict)
+        };
+        match verdict {
+            Verdict::Allow => self.write(line).ok()?,
+            Verdict::Deny => self.refuse(line, ends).ok()?,
+        }
+        Some(answer.packet)
+    }
+}
 
 /// Answers over UDP for as long as the runtime lives.
 pub(super) async fn datagrams(shared: Arc<Shared>, socket: OwnedFd) -> io::Result<()> {

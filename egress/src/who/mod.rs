@@ -1,6 +1,6 @@
 //! Which program of a cell a decision was about: told in the audit, and never part of a decision, for a program chooses its name itself.
 //!
-//! The kernel tells the number of the cell's socket ([`diag`]), and a helper finds who holds it ([`find`]). The helper is a process of its own
+//! The kernel tells the number of the cell's socket (sock_diag(7)), and a helper finds who holds it ([`find`]). The helper is a process of its own
 //! because it has to see the cell's processes, which whoever parses what a cell sends should not: it takes sixteen bytes, and reads `/proc`.
 
 use std::io;
