@@ -370,7 +370,8 @@ impl Ready {
         shared.closed.forget();
         shared.checking.store(false, Ordering::Relaxed);
         closed::watch(&shared);
-        if mode == Mode::Names && !shared.closed.is_seen() {
+        // In the cell they never are.
+        if shared.rung.is_some_and(|rung| !rung.is_in_cell()) && !shared.closed.is_seen() {
             lacks.push("refusals by the kernel not seen");
         }
         if !shared.v6 {
