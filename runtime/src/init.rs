@@ -22,6 +22,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use crate::report::{Report, Stage};
+use crate::sandbox::load;
 
 /// The command of a cell, ready to be started inside.
 #[derive(Clone, Debug)]
@@ -204,10 +205,6 @@ fn start_init(inner: &Inner, command: &Command) -> std::convert::Infallible {
         }
         Err(error) => fail(Stage::Prepare, &error),
     }
-}
-
-fn load(program: &Program) -> io::Result<()> {
-    cellblock_sys::seccomp::load(program.instructions().iter().map(|i| (i.code, i.jt, i.jf, i.k)))
 }
 
 /// Puts the command into a process group of its own, in the foreground of its terminal if it has one: so that Ctrl-C reaches

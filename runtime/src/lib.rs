@@ -23,6 +23,7 @@ pub mod probe;
 mod reap;
 mod report;
 mod root;
+mod sandbox;
 mod signals;
 pub mod state;
 mod stdio;

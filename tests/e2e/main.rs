@@ -20,6 +20,7 @@ mod network_clients;
 mod network_faults;
 mod network_https;
 mod network_rungs;
+mod network_seen;
 mod network_tools;
 mod network_walls;
 mod programs;

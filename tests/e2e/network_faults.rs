@@ -27,6 +27,38 @@ fn memory(pid: i32) -> u32 {
     size.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
+/// What reads the cell's bytes could do little more than that if it were taken over.
+#[test]
+fn the_network_has_a_sandbox_of_its_own() {
+    let internet = Internet::new();
+    let world = &internet.world;
+    internet.cellblock("run -d --rm --name s --image host -p 8080:80 -- sleep 100").ok();
+    let network = network_process(world, "s").expect("the process of the network");
+    let children = std::fs::read_to_string(format!("/proc/{network}/task/{network}/children")).expect("children");
+    let helper = children.split_ascii_whitespace().next().expect("the helper").to_owned();
+    assert_eq!(std::fs::read_to_string(format!("/proc/{helper}/comm")).expect("a name"), "cellblock-who\n");
+    for (process, threads) in [(network.to_string(), 5), (helper, 1)] {
+        let tasks: Vec<_> = std::fs::read_dir(format!("/proc/{process}/task")).expect("threads").flatten().collect();
+        assert!(tasks.len() >= threads, "{process}: {}", tasks.len());
+        for task in tasks {
+            let status = std::fs::read_to_string(task.path().join("status")).expect("its status");
+            for line in ["Seccomp:\t2", "NoNewPrivs:\t1", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000"] {
+                assert!(status.lines().any(|l| l == line), "{line}: {status}");
+            }
+        }
+    }
+    let start = internet.cellblock("net log s").ok();
+    let landlock = internet
+        .cellblock("doctor")
+        .run()
+        .stdout()
+        .lines()
+        .any(|l| l.starts_with('\u{2713}') && l.contains("Landlock"));
+    assert_eq!(landlock, !start.contains("no Landlock"), "{start}");
+    internet.cellblock("stop -t 0 s").ok();
+    world.wait("their end", || !Path::new(&format!("/proc/{network}")).exists());
+}
+
 /// Also with the person's subordinate ids, where there are some: in the other tests' namespaces there are none.
 #[test]
 fn a_service_of_this_machine_is_reached_with_every_kind_of_ids() {
