@@ -7,6 +7,9 @@ mod abi;
 #[path = "src/seccomp/compile.rs"]
 #[allow(dead_code)]
 mod compile;
+#[path = "src/seccomp/guard.rs"]
+#[allow(dead_code)]
+mod guard;
 #[path = "src/seccomp/instruction.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod instruction;
@@ -45,5 +48,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let bytes: Vec<u8> = compile::program(policy, arch).iter().flat_map(|i| i.to_bytes()).collect();
         std::fs::write(Path::new(&out).join(format!("{name}.bpf")), bytes)?;
     }
+    let bytes: Vec<u8> = guard::program(arch).iter().flat_map(|i| i.to_bytes()).collect();
+    std::fs::write(Path::new(&out).join("guard.bpf"), bytes)?;
+    // The calls by number, for whoever carries them out: ABI, number, name.
+    let calls = arch.abis().into_iter().flat_map(|abi| {
+        numbers::NUMBERS.iter().filter_map(move |(name, numbers)| {
+            guard::CALLS.iter().any(|(known, _)| known == name).then_some(())?;
+            Some(format!("(0x{:x}, {}, {name:?}),", abi.audit, (*numbers.get(abi.column as usize)?)?))
+        })
+    });
+    std::fs::write(Path::new(&out).join("guard_calls.rs"), format!("&[{}]", calls.collect::<String>()))?;
     Ok(())
 }

@@ -48,6 +48,9 @@ pub struct Cell {
     /// What it must not change in folders of the host that it may write.
     #[serde(default, skip_serializing_if = "Protect::is_empty")]
     pub protect: Protect,
+    /// Whether a process of our own sees to `protect` by name; without it only mounts do, and only for what exists.
+    #[serde(default)]
+    pub guard: bool,
     /// Small files that are made in the command's home directory, by their path from there, as far as no mount stands over them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub home_files: BTreeMap<PathBuf, String>,

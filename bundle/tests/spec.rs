@@ -48,6 +48,7 @@ fn cell() -> Cell {
         terminal: false,
         init: true,
         read_only: false,
+        guard: false,
         protect: cellblock_bundle::Protect::default(),
         home_files: BTreeMap::new(),
     }

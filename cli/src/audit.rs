@@ -67,6 +67,10 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
         facts.insert(3, ("covered", covered.join(", ")));
     }
     facts.extend(opened(cell).map(|text| ("protect", text)));
+    if !cell.guard && !cell.protect.is_empty() {
+        let text = "OFF: it can make hooks and settings that do not exist yet, which programs of this host then run";
+        facts.push(("guard", text.to_owned()));
+    }
     facts
 }
 
@@ -171,13 +175,14 @@ fn exposure(cell: &Cell) -> String {
     let reach: Vec<&str> = cell.reach.allow.iter().map(|said| said.rule.as_str()).collect();
     // Covers take away. Which of them there are depends on what exists, and a new one is no new exposure.
     let text = format!(
-        "{}\n{}\n{}\n{:?}\n{mounts}\n{names:?}\n{reach:?}\n{:?}\n{:?}",
+        "{}\n{}\n{}\n{:?}\n{mounts}\n{names:?}\n{reach:?}\n{:?}\n{:?}\n{}",
         cell.image,
         word(cell.profile),
         word(cell.network),
         cell.ids.scheme,
         cell.reach.publish,
-        opened(cell)
+        opened(cell),
+        cell.guard
     );
     Sha256::digest(text).iter().take(16).map(|b| format!("{b:02x}")).collect()
 }

@@ -7,7 +7,7 @@ use cellblock_bundle::spec::SpecError;
 use cellblock_runtime::outer::OuterError;
 use cellblock_runtime::state::StateError;
 use cellblock_runtime::supervisor::RuntimeError;
-use cellblock_runtime::{BuildError, IdMapError, NetworkError, exit};
+use cellblock_runtime::{BuildError, GuardError, IdMapError, NetworkError, exit};
 
 use crate::agents;
 use crate::commands::net::saved::SavedError;
@@ -211,6 +211,10 @@ fn runtime_hint(error: &RuntimeError) -> Vec<String> {
         }
         RuntimeError::Network(NetworkError::Publish(text)) if text.contains("in use") => {
             "another program has that port: publish another one, such as -p 8081:80".into()
+        }
+        RuntimeError::Guard(GuardError::NoSpace(_)) => MAKE_ROOM.into(),
+        RuntimeError::Guard(_) => {
+            "`--no-guard` starts it with files unguarded that do not exist yet; `cellblock doctor` says what this host lacks".into()
         }
         RuntimeError::Limit(_) => {
             "`--limits=best-effort` goes on without the limit; `cellblock doctor` says what would mend it".into()

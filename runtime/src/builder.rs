@@ -29,7 +29,7 @@ use rustix::fs::Mode;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use rustix::thread::UnshareFlags;
 
-use crate::init::Payload;
+use crate::init::{Payload, Sender};
 use crate::outer::map_text;
 use crate::root::{Plan, Sources};
 
@@ -56,6 +56,8 @@ pub(crate) struct Order<'a> {
     pub(crate) console: Option<PathBuf>,
     /// What becomes standard input, output and error, where it is not the supervisor's own.
     pub(crate) streams: [Option<OwnedFd>; 3],
+    /// Where the listener of the guard's filter is to be sent with these words, if the cell has a guard.
+    pub(crate) guard: Sender,
     /// Descriptors to write the builder's own id to, so that it and its children are in the cell's cgroup.
     pub(crate) cgroup_procs: Vec<OwnedFd>,
 }
@@ -111,15 +113,15 @@ impl Builder {
     pub(crate) fn start(order: Order<'_>, report: OwnedFd, alone: &SingleThreaded) -> Result<Self, BuildError> {
         let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from);
         let ((there, to), (from, back)) = (pipe()?, pipe()?);
-        let guard =
+        let supervisor =
             rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).map_err(io::Error::from)?;
         match alone.fork()? {
             Fork::Child => {
                 drop((to, from));
-                child(order, (report, guard), there.into(), back.into())
+                child(order, (report, supervisor), there.into(), back.into())
             }
             Fork::Parent(pid) => {
-                drop((there, back, report, guard));
+                drop((there, back, report, supervisor));
                 let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
                 Ok(Self { pid, pidfd, to: to.into(), from: from.into() })
             }
@@ -252,7 +254,9 @@ fn child(order: Order<'_>, supervisor: (OwnedFd, OwnedFd), mut from: std::fs::Fi
         tell(&mut to, NETWORK, "");
     }
     let Ok(root) = receive_root(&mut from) else { exit_now(crate::exit::OURS) };
-    match mount_root(&order, &root).and_then(|()| create(&order, supervisor)) {
+    let mut order = order;
+    let guard = order.guard.take();
+    match mount_root(&order, &root).and_then(|()| create(&order, supervisor, guard)) {
         Ok(pid) => tell(&mut to, CREATED, &pid.to_string()),
         Err(text) => tell(&mut to, FAILED, &text),
     }
@@ -299,7 +303,7 @@ fn settle_ids(ids: &Ids) -> io::Result<()> {
     Ok(())
 }
 
-fn create(order: &Order<'_>, (report, guard): (OwnedFd, OwnedFd)) -> Result<i32, String> {
+fn create(order: &Order<'_>, (report, supervisor): (OwnedFd, OwnedFd), guard: Sender) -> Result<i32, String> {
     let log = ErrorLog::install();
     let built = ContainerBuilder::new(order.id.to_owned(), SyscallType::Linux)
         .with_root_path(order.state.clone())
@@ -307,7 +311,14 @@ fn create(order: &Order<'_>, (report, guard): (OwnedFd, OwnedFd)) -> Result<i32,
         .and_then(|builder| {
             builder
                 .with_console_socket(order.console.clone())
-                .with_executor(Payload::new(order.program.clone(), order.init, order.hidden.clone(), report, guard))
+                .with_executor(Payload::new(
+                    order.program.clone(),
+                    order.init,
+                    order.hidden.clone(),
+                    report,
+                    supervisor,
+                    guard,
+                ))
                 .as_init(&order.bundle)
                 .as_sibling(true)
                 .with_systemd(false)

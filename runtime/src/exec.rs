@@ -78,6 +78,7 @@ pub fn exec(found: &Found, exec: &Exec) -> Result<Ended, RuntimeError> {
         streams: stdio.take_inner(),
         cgroups: cgroup::procs_of(&found.record.cgroups)?,
         cgroup_paths: &found.record.cgroups,
+        guard: guard_of(found)?,
         report: theirs,
         console: their_console,
         tell,
@@ -108,6 +109,16 @@ pub fn exec(found: &Found, exec: &Exec) -> Result<Ended, RuntimeError> {
         Some((Stage::Seccomp, errno)) => Err(RuntimeError::Seccomp(io::Error::from_raw_os_error(errno))),
         Some((Stage::Prepare, errno)) => Err(os("cannot enter the cell")(io::Error::from_raw_os_error(errno))),
     }
+}
+
+/// A connection to the guard of the cell: whoever enters is behind it as everybody inside.
+fn guard_of(found: &Found) -> Result<Option<OwnedFd>, RuntimeError> {
+    if !crate::guard::is_wanted(&found.record.cell) {
+        return Ok(None);
+    }
+    let path = &found.guard_socket;
+    let socket = std::os::unix::net::UnixStream::connect(path).map_err(os("cannot get behind the cell's guard"))?;
+    Ok(Some(socket.into()))
 }
 
 /// Waits for the first child, which leaves a sibling in the cell's PID namespace behind, and learns that one's id.
@@ -143,6 +154,8 @@ struct Joiner<'a> {
     streams: [Option<OwnedFd>; 3],
     cgroups: Vec<OwnedFd>,
     cgroup_paths: &'a [PathBuf],
+    /// Leads to the cell's guard, if it has one.
+    guard: Option<OwnedFd>,
     report: OwnedFd,
     console: OwnedFd,
     /// For the command's id: not the report socket, on which the command itself may be faster.
@@ -155,9 +168,13 @@ impl Joiner<'_> {
         let joined = self.enter().and_then(|()| alone.fork_sibling());
         match joined {
             Ok(Fork::Child) => match self.settle() {
-                Ok(()) => finish(Some(&self.program), &self.command, |stage, error| {
-                    Report::failed(stage, error).send(self.report.as_fd())
-                }),
+                Ok(()) => {
+                    let word = crate::guard::word(self.cell, self.exec.uid);
+                    let guard = self.guard.as_ref().map(|to| (to.as_fd(), word));
+                    finish(Some((&self.program, guard)), &self.command, |stage, error| {
+                        Report::failed(stage, error).send(self.report.as_fd())
+                    })
+                }
                 Err(error) => self.fail(&error),
             },
             Ok(Fork::Parent(pid)) => {

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::rc::Rc;
 
 use cellblock_bundle::seccomp::Program;
@@ -22,13 +23,15 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use crate::report::{Report, Stage};
-use crate::sandbox::load;
 
 /// The command of a cell, ready to be started inside.
 #[derive(Clone, Debug)]
 pub(crate) struct Payload {
     inner: Rc<Inner>,
 }
+
+/// Where the listener of the guard's filter goes and with which words, if there is a guard.
+pub(crate) type Sender = Option<(OwnedFd, &'static [u8])>;
 
 #[derive(Debug)]
 struct Inner {
@@ -39,25 +42,28 @@ struct Inner {
     /// To the supervisor.
     supervisor: OwnedFd,
     /// The supervisor's pidfd, which tells when it is gone. The socket does not yet: this copy of the supervisor holds both ends of it.
-    guard: OwnedFd,
+    alive: OwnedFd,
+    /// Where the listener of the second filter goes, and with which words.
+    guard: Sender,
 }
 
 impl Payload {
-    /// A payload that reports to `supervisor`, whose pidfd is `guard`, behind the seccomp filter `program`.
+    /// A payload that reports to `supervisor`, whose pidfd is `alive`, behind the seccomp filter `program`.
     pub(crate) fn new(
         program: Program,
         init: bool,
         hidden: BTreeMap<String, Hidden>,
         supervisor: OwnedFd,
-        guard: OwnedFd,
+        alive: OwnedFd,
+        guard: Sender,
     ) -> Self {
-        Self { inner: Rc::new(Inner { program, init, hidden, supervisor, guard }) }
+        Self { inner: Rc::new(Inner { program, init, hidden, supervisor, alive, guard }) }
     }
 }
 
 impl Executor for Payload {
     fn validate(&self, _spec: &Spec) -> Result<(), ExecutorValidationError> {
-        die_with_supervisor(self.inner.guard.as_fd())
+        die_with_supervisor(self.inner.alive.as_fd())
             .map_err(|e| ExecutorValidationError::ArgValidationError(e.to_string()))
     }
 
@@ -69,11 +75,21 @@ impl Executor for Payload {
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let command = Command::of(spec, &self.inner.hidden)
-            .and_then(|c| die_with_supervisor(self.inner.guard.as_fd()).map(|()| c))
+            .and_then(|c| die_with_supervisor(self.inner.alive.as_fd()).map(|()| c))
             .map_err(|e| ExecutorError::Other(e.to_string()))?;
         let supervisor = self.inner.supervisor.as_fd();
+        if self.inner.guard.is_some() {
+            // The way here was gone before the guard covered the cell's folders: from what it covers nobody may start.
+            let folder = spec.process().as_ref().map_or(Path::new("/"), |process| process.cwd());
+            if let Err(error) = rustix::process::chdir(folder) {
+                Report::failed(Stage::Prepare, &error.into()).send(supervisor);
+                exit_now(crate::exit::OURS);
+            }
+        }
         if self.inner.init {
-            run_with_only(&[supervisor], || start_init(&self.inner, &command))
+            let kept: Vec<_> =
+                std::iter::once(supervisor).chain(self.inner.guard.as_ref().map(|(to, _)| to.as_fd())).collect();
+            run_with_only(&kept, || start_init(&self.inner, &command))
         }
         start_command(&self.inner, &command, supervisor)
     }
@@ -154,19 +170,23 @@ mod libc_errno {
 
 /// The last steps before the command: signals as a new program expects them, the filter, `execve`. Reports and ends on failure.
 fn start_command(inner: &Inner, command: &Command, supervisor: BorrowedFd<'_>) -> ! {
-    finish(Some(&inner.program), command, |stage, error| Report::failed(stage, error).send(supervisor))
+    let guard = inner.guard.as_ref().map(|(to, words)| (to.as_fd(), *words));
+    finish(Some((&inner.program, guard)), command, |stage, error| Report::failed(stage, error).send(supervisor))
 }
 
-/// As [`start_command`], for any caller that is about to become the command; without `program` the filter is in force already. Never
+/// What is loaded before a command: the filter, and the guard's, with where its listener goes.
+pub(crate) type Filters<'a> = (&'a Program, Option<(BorrowedFd<'a>, &'a [u8])>);
+
+/// As [`start_command`], for any caller that is about to become the command; without `filters` they are in force already. Never
 /// returns.
-pub(crate) fn finish(program: Option<&Program>, command: &Command, report: impl Fn(Stage, &io::Error)) -> ! {
+pub(crate) fn finish(filters: Option<Filters<'_>>, command: &Command, report: impl Fn(Stage, &io::Error)) -> ! {
     signal::reset_all();
     let _ = SignalSet::of(&[]).replace();
     if let Err(error) = cellblock_sys::process::cloexec_from(3) {
         report(Stage::Prepare, &error);
         exit_now(crate::exit::OURS);
     }
-    if let Some(Err(error)) = program.map(load) {
+    if let Some(Err(error)) = filters.map(load) {
         report(Stage::Seccomp, &error);
         exit_now(crate::exit::OURS);
     }
@@ -189,7 +209,8 @@ fn start_init(inner: &Inner, command: &Command) -> std::convert::Infallible {
         Err(error) => fail(Stage::Prepare, &error),
     };
     // The filter holds for init as well: it parses nothing, yet it is process 1 of a hostile place. The command inherits it.
-    if let Err(error) = load(&inner.program) {
+    let guard = inner.guard.as_ref().map(|(to, words)| (to.as_fd(), *words));
+    if let Err(error) = load((&inner.program, guard)) {
         fail(Stage::Seccomp, &error);
     }
     match SingleThreaded::prove().and_then(|alone| alone.fork()) {
@@ -205,6 +226,14 @@ fn start_init(inner: &Inner, command: &Command) -> std::convert::Infallible {
         }
         Err(error) => fail(Stage::Prepare, &error),
     }
+}
+
+/// The guard's first: the other one has a say in what is done after it.
+fn load((program, guard): Filters<'_>) -> io::Result<()> {
+    if let Some((to, words)) = guard {
+        crate::guard::give_in(to, words)?;
+    }
+    crate::sandbox::load(program)
 }
 
 /// Puts the command into a process group of its own, in the foreground of its terminal if it has one: so that Ctrl-C reaches

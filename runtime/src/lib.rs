@@ -2,7 +2,7 @@
 //!
 //! The order of reading: [`outer`] (where cellblock itself works) → [`supervisor`] (the guard of one cell) → `builder` (makes the
 //! CELL's user namespace and calls libcontainer in it) → `init` (process 1 inside) → [`exec`] (another command in a running
-//! cell). [`state`] is what is on disk.
+//! cell). [`guard`] changes what the cell may change of the host's folders. [`state`] is what is on disk.
 //!
 //! Nothing here prints, asks or reads the environment. Nothing here starts a thread: libcontainer clones and runs Rust in the child,
 //! and joining a user namespace needs a process with one thread.
@@ -14,6 +14,7 @@ pub mod control;
 mod covers;
 pub mod exec;
 pub mod exit;
+pub mod guard;
 mod idmap;
 mod init;
 pub mod merged;
@@ -33,5 +34,6 @@ mod watch;
 
 pub use builder::BuildError;
 pub use cgroup::CgroupError;
+pub use guard::GuardError;
 pub use idmap::IdMapError;
 pub use network::NetworkError;

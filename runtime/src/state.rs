@@ -5,10 +5,12 @@
 //!                           cell.json     what was started ([`Record`]), written before the start
 //!                           running.json  the init's process id ([`Running`]), written at the start
 //!                           control.sock  requests to the supervisor
+//!                           guard.sock    those who enter get behind its guard
 //!                           net.sock      requests to the network, in `names` mode
 //!                           stage/        in OUTER a file system in memory: skeleton, bundle, libcontainer's state; empty on the host
 //! <data>/cells/<name>/      upper, work   the writable layer
 //! <state>/logs/<name>.log, <state>/audit/<name>.jsonl: what a detached cell printed, what was decided about its network
+//! <state>/audit/<name>.guard.jsonl: which changes of files were refused
 //! ```
 //!
 //! A folder whose lock is free is stale: its supervisor was killed. Whoever meets it cleans it up, holding the lock.
@@ -65,6 +67,18 @@ impl Dirs {
     #[must_use]
     pub fn audit(&self, name: &str) -> PathBuf {
         self.state.join("audit").join(format!("{name}.jsonl"))
+    }
+
+    /// What the guard of the cell `name` refused; outlives it.
+    #[must_use]
+    pub fn guard_audit(&self, name: &str) -> PathBuf {
+        self.state.join("audit").join(format!("{name}.guard.jsonl"))
+    }
+
+    /// The socket by which commands that enter the running cell `name` get behind its guard.
+    #[must_use]
+    pub fn guard_socket(&self, name: &str) -> PathBuf {
+        self.cell(name).join("guard.sock")
     }
 
     /// The socket by which the network of the running cell `name` is seen and steered.
@@ -271,6 +285,8 @@ pub struct Found {
     pub record: Record,
     /// Its process, unless it is just being started.
     pub running: Option<Running>,
+    /// Where its guard lets in who enters.
+    pub(crate) guard_socket: PathBuf,
 }
 
 /// What is in the cells' folder.
@@ -331,7 +347,7 @@ pub fn stale_record(claim: &Claim) -> Option<Found> {
 
 fn read(dir: &Path) -> Result<Option<Found>, StateError> {
     let Some(record) = read_json(&dir.join("cell.json"))? else { return Ok(None) };
-    Ok(Some(Found { record, running: read_json(&dir.join("running.json"))? }))
+    Ok(Some(Found { record, running: read_json(&dir.join("running.json"))?, guard_socket: dir.join("guard.sock") }))
 }
 
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, StateError> {

@@ -22,6 +22,7 @@ use crate::builder::{BuildError, Builder, Order};
 use crate::cgroup::Cgroup;
 use crate::cleanup;
 use crate::covers::Covers;
+use crate::guard::Guard;
 use crate::network::Connected;
 use crate::outer;
 use crate::report::Stage;
@@ -100,6 +101,9 @@ pub enum RuntimeError {
     /// The cell has no network, and was to have one.
     #[error(transparent)]
     Network(#[from] crate::NetworkError),
+    /// The names in its folders cannot be guarded.
+    #[error(transparent)]
+    Guard(#[from] crate::GuardError),
     /// The command could not be executed.
     #[error("{program}: {source}")]
     Exec {
@@ -174,7 +178,7 @@ pub fn supervise(
         None => error,
     })?;
     match ending.failure {
-        None => Ok(Ended { code: ending.code, notes }),
+        None => Ok(Ended { code: ending.code, notes: ending.notes.into_iter().chain(notes).collect() }),
         Some((Stage::Exec, errno)) => Err(RuntimeError::Exec {
             program: start.cell.command.first().cloned().unwrap_or_default(),
             source: io::Error::from_raw_os_error(errno),
@@ -212,6 +216,9 @@ fn run(
     let (report, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(os("cannot make a socket"))?;
+    let guarded = crate::guard::is_wanted(cell).then(|| Guard::start(start, &alone)).transpose()?;
+    let (mut guard, sender) = guarded
+        .map_or((None, None), |(guard, sender)| (Some(guard), Some((sender, crate::guard::word(cell, cell.user.uid)))));
     let order = Order {
         bundle: stage.clone(),
         state: stage.clone(),
@@ -223,6 +230,7 @@ fn run(
         hidden: &start.hidden,
         console: stdio.console_path(),
         streams: stdio.take_inner(),
+        guard: sender,
         cgroup_procs: cgroup.as_ref().map(Cgroup::procs).transpose()?.unwrap_or_default(),
     };
     let mut builder = Builder::start(order, theirs, &alone)?;
@@ -257,6 +265,9 @@ fn run(
     let plan = write_bundle(start, &stage, builder.pid())?;
     protect_self()?;
     let init = builder.create(&plan)?;
+    if let Some(guard) = &mut guard {
+        guard.enter(init)?;
+    }
     // Nothing of the cell runs before its network is there.
     if let Some(egress) = &mut egress
         && let Some(warning) = egress.ready()?
@@ -273,6 +284,7 @@ fn run(
         .with_network(egress)
         .with_hidden(&start.hidden)
         .with_covers(covers)
+        .with_guard(guard)
         .run()
 }
 

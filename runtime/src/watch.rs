@@ -12,6 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use crate::control::{self, Request};
 use crate::covers::Covers;
+use crate::guard::Guard;
 use crate::network::Connected;
 use crate::report::{Report, Stage};
 use crate::stdio::Stdio;
@@ -27,6 +28,8 @@ pub(crate) struct Ending {
     pub(crate) failure: Option<(Stage, i32)>,
     /// Who is waiting to hear of the end.
     pub(crate) waiting: Vec<OwnedFd>,
+    /// What a person should know of it.
+    pub(crate) notes: Vec<String>,
 }
 
 /// How long a command whose terminal is gone may take to end after `SIGHUP`.
@@ -49,6 +52,8 @@ pub(crate) struct Watch {
     network: Option<Connected>,
     hidden: BTreeMap<String, Hidden>,
     covers: Option<Covers>,
+    guard: Option<Guard>,
+    notes: Vec<String>,
 }
 
 /// What a poll found, by place.
@@ -86,6 +91,8 @@ impl Watch {
             network: None,
             hidden: BTreeMap::new(),
             covers: None,
+            guard: None,
+            notes: Vec::new(),
         })
     }
 
@@ -102,6 +109,11 @@ impl Watch {
     /// Keeps what is covered so.
     pub(crate) fn with_covers(self, covers: Option<Covers>) -> Self {
         Self { covers, ..self }
+    }
+
+    /// Watches over its guard too, and ends with it.
+    pub(crate) fn with_guard(self, guard: Option<Guard>) -> Self {
+        Self { guard, ..self }
     }
 
     /// Until the command has ended.
@@ -193,6 +205,12 @@ impl Watch {
                 if let Some(network) = &mut self.network {
                     network.mend();
                 }
+                if self.guard.as_ref().is_some_and(Guard::has_died) {
+                    self.guard = None;
+                    self.notes
+                        .push("the process that guards its folders ended unexpectedly, and it was ended".to_owned());
+                    self.send(signals::KILL);
+                }
             }
             _ => self.send(number),
         }
@@ -272,7 +290,7 @@ impl Watch {
         };
         self.take_reports();
         self.stdio.finish();
-        Ok(Ending { code, failure: self.failure, waiting: self.waiting })
+        Ok(Ending { code, failure: self.failure, waiting: self.waiting, notes: self.notes })
     }
 }
 

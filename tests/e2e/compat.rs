@@ -209,7 +209,7 @@ fn call(world: &World, verb: &[&str]) -> Done {
 
 #[expect(clippy::print_stdout, reason = "CI counts the lines that say SKIP")]
 fn compare(test: &str, image: &str, flags: &[&str], runtimes: &[Runtime]) {
-    let world = World::new();
+    let world = unguarded();
     if image == "alpine" {
         world.load_alpine();
     }
@@ -244,6 +244,13 @@ fn flags_of_run<'a>(flags: &'a [&'a str]) -> &'a [&'a str] {
 
 const NEW: &[Runtime] = &[Runtime::Runc, Runtime::Crun, Runtime::Youki];
 const ALL: &[Runtime] = &[Runtime::Runc, Runtime::Crun, Runtime::Youki, Runtime::OldCrun];
+
+/// A world whose cells have no guard, which a bundle cannot say: it is a process of cellblock's.
+fn unguarded() -> World {
+    let world = World::new();
+    world.configure("defaults:\n  guard: false\n");
+    world
+}
 
 #[test]
 fn the_host_image_looks_the_same_in_every_runtime() {
@@ -283,7 +290,7 @@ fn a_read_only_root_is_read_only_in_every_runtime() {
 
 #[test]
 fn a_folder_of_the_hosts_becomes_a_bundle_with_the_cells_ids() {
-    let world = World::new();
+    let world = unguarded();
     let folder = world.path("home/image");
     world.write("home/image/etc/passwd", "root:x:0:0::/root:/bin/sh\n");
     let alpine = cellblock_tests::alpine();
@@ -307,7 +314,7 @@ fn a_folder_of_the_hosts_becomes_a_bundle_with_the_cells_ids() {
 
 #[test]
 fn a_bundle_that_cannot_be_made_leaves_nothing() {
-    let world = World::new();
+    let world = unguarded();
     // Not UTF-8, which JSON cannot say: as root a folder without overlays goes well.
     for (flags, bad) in [("--profile=default", b"b\xff"), ("--portable-overlay", b"c\xff"), ("--flatten", b"d\xff")] {
         let bad = std::ffi::OsStr::from_bytes(bad);
@@ -324,7 +331,7 @@ fn a_bundle_that_cannot_be_made_leaves_nothing() {
 
 #[test]
 fn the_comparison_notices_what_a_runtime_leaves_out() {
-    let world = World::new();
+    let world = unguarded();
     let Some(runc) = Runtime::Runc.program() else {
         println!("SKIP: the_comparison_notices_what_a_runtime_leaves_out: runc is not there");
         return;
@@ -375,7 +382,7 @@ const PODMANS_OWN: &[(&str, &str)] = &[
 
 #[test]
 fn a_flattened_root_looks_the_same_in_podman() {
-    let world = World::new();
+    let world = unguarded();
     let Some(podman) = installed("podman").filter(|_| installed("runc").is_some()) else {
         println!("SKIP: a_flattened_root_looks_the_same_in_podman: podman or runc is not there");
         return;

@@ -9,6 +9,7 @@ mod compat;
 mod faults;
 mod files;
 mod git_matrix;
+mod guard;
 mod images;
 mod inside;
 mod killed;

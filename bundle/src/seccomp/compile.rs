@@ -199,14 +199,14 @@ fn value(verdict: Verdict) -> u32 {
 }
 
 /// An instruction's place, counted from the program's end.
-type Label = usize;
+pub(crate) type Label = usize;
 
 /// Conditional jumps reach 255 instructions. Kept below that, as making one target near may move the other one away by one.
 const REACH: usize = 250;
 
 /// A program under construction, from its last instruction to its first.
 #[derive(Default)]
-struct Code {
+pub(crate) struct Code {
     reversed: Vec<Instruction>,
     /// The latest place that returns each value.
     returns: Vec<(u32, Label)>,
@@ -224,18 +224,20 @@ impl Code {
     }
 
     /// An instruction that goes on with `next`.
-    fn push(&mut self, instruction: Instruction, next: Label) -> Label {
+    pub(crate) fn push(&mut self, instruction: Instruction, next: Label) -> Label {
         if self.distance(next) != 0 {
             self.jump(next);
         }
         self.add(instruction)
     }
 
-    fn load(&mut self, offset: u32, next: Label) -> Label {
+    /// An instruction that loads a word of `struct seccomp_data`.
+    pub(crate) fn load(&mut self, offset: u32, next: Label) -> Label {
         self.push(Instruction { code: LOAD, jt: 0, jf: 0, k: offset }, next)
     }
 
-    fn ret(&mut self, k: u32) -> Label {
+    /// One that ends the program with `k`.
+    pub(crate) fn ret(&mut self, k: u32) -> Label {
         let known = self.returns.iter().rev().find(|(value, _)| *value == k).map(|(_, label)| *label);
         if let Some(label) = known.filter(|label| self.distance(*label) < REACH) {
             return label;
@@ -245,7 +247,8 @@ impl Code {
         label
     }
 
-    fn branch(&mut self, code: u16, k: u32, yes: Label, no: Label) -> Label {
+    /// One that goes on with `yes` or `no`.
+    pub(crate) fn branch(&mut self, code: u16, k: u32, yes: Label, no: Label) -> Label {
         let yes = self.near(yes);
         let no = self.near(no);
         // `near` keeps both below 256.
@@ -272,7 +275,8 @@ impl Code {
         }
     }
 
-    fn finish(mut self) -> Vec<Instruction> {
+    /// The program.
+    pub(crate) fn finish(mut self) -> Vec<Instruction> {
         self.reversed.reverse();
         self.reversed
     }

@@ -11,6 +11,8 @@ const JGT: u16 = 0x25;
 pub(super) enum Action {
     Allow,
     Errno(u16),
+    /// Hands the call to another process.
+    Notify,
     /// Ends the thread (libseccomp, for ABIs it was not told of) or the process (ours).
     Kill,
 }
@@ -71,6 +73,7 @@ fn action(k: u32) -> Action {
     match k & 0xffff_0000 {
         ALLOW => Action::Allow,
         ERRNO => Action::Errno(u16::try_from(k & 0xffff).unwrap()),
+        0x7fc0_0000 => Action::Notify,
         0 | 0x8000_0000 => Action::Kill,
         other => panic!("action {other:#x}"),
     }

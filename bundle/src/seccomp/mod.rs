@@ -8,6 +8,8 @@
 mod abi;
 #[cfg(test)]
 mod compile;
+#[cfg(test)]
+mod guard;
 mod instruction;
 #[cfg(test)]
 mod kernel_tests;
@@ -72,3 +74,13 @@ fn decode(bytes: &[u8]) -> Program {
     let (whole, _) = bytes.as_chunks::<8>();
     Program(whole.iter().map(Instruction::from_bytes).collect())
 }
+
+/// The second filter, of cells with a guard: hands over what changes files by name.
+#[must_use]
+pub fn guard_program() -> Program {
+    let (whole, _) = include_bytes!(concat!(env!("OUT_DIR"), "/guard.bpf")).as_chunks::<8>();
+    Program(whole.iter().map(Instruction::from_bytes).collect())
+}
+
+/// What [`guard_program`] hands over on the machine this was built for: the ABI (`AUDIT_ARCH_*`), the number there, and the kernel's name.
+pub const GUARDED: &[(u32, u32, &str)] = include!(concat!(env!("OUT_DIR"), "/guard_calls.rs"));

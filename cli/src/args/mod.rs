@@ -103,6 +103,9 @@ pub(crate) struct CellFlags {
     /// Mount an empty file system in memory
     #[arg(long, value_name = "TARGET[:OPTIONS]", help_heading = "Files")]
     pub(crate) tmpfs: Vec<TmpfsSpec>,
+    /// Refuse nothing by name: what the host's tools act on and does not exist yet (a hook, an .envrc) can be made inside
+    #[arg(long, help_heading = "Files")]
+    pub(crate) no_guard: bool,
     /// Keep files that the host's tools act on (git's hooks, .envrc, .vscode, …) from being changed inside, or do not
     #[arg(long, value_name = "on|off", value_parser = choice::<Protection>(), help_heading = "Files")]
     pub(crate) protect: Option<Protection>,

@@ -40,6 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
         "detached": found.record.detached,
         "cgroups": found.record.cgroups,
         "layer": dirs.layer(&args.cell),
+        "guard_log": found.record.cell.guard.then(|| dirs.guard_audit(&args.cell)),
         "log": found.record.detached.then(|| dirs.log(&args.cell)),
     }))?;
     Ok(0)

@@ -13,8 +13,12 @@ use crate::report::CliError;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   cellblock run -d --name build -- make
-  cellblock logs -f build")]
+  cellblock logs -f build
+  cellblock logs --guard build                  which files it was not allowed to make or change")]
 pub(crate) struct Args {
+    /// Print which changes of files its guard has refused instead
+    #[arg(long)]
+    guard: bool,
     /// Go on until the cell ends
     #[arg(short = 'f', long)]
     follow: bool,
@@ -30,12 +34,14 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
     let dirs = place::dirs(&place::host()?);
     crate::args::values::cell_name(&args.cell)
         .map_err(|e| CliError::plain(e.to_string(), "`cellblock status` lists the cells that run"))?;
-    let path = dirs.log(&args.cell);
+    let path = if args.guard { dirs.guard_audit(&args.cell) } else { dirs.log(&args.cell) };
     let mut file = std::fs::File::open(&path).map_err(|_| {
-        CliError::plain(
-            format!("there is no log of a cell named `{}`", args.cell),
-            "only cells started with `-d` have one",
-        )
+        let (what, hint) = if args.guard {
+            ("no cell with a guard had the name", "only cells that may write a folder of the host have one")
+        } else {
+            ("there is no log of a cell named", "only cells started with `-d` have one")
+        };
+        CliError::plain(format!("{what} `{}`", args.cell), hint)
     })?;
     let failed = |source| CliError::File { what: "cannot read the log", path: path.clone(), source };
     loop {

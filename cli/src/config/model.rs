@@ -118,6 +118,11 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<Vec<String>>")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) mounts: Vec<Located<MountSpec>>,
+    /// Whether a process of cellblock's looks at the name of each file before it is changed inside (the default): only so is protected what does
+    /// not exist when the cell starts.
+    #[schemars(with = "Option<bool>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) guard: Option<Located<bool>>,
     /// Whether files that the host's tools act on (git's hooks, .envrc, .vscode, …) are kept from being changed inside: on (the default) or off.
     #[schemars(default, schema_with = "words::<Protection>")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -228,6 +228,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         workdir,
         mounts: placed.into_iter().map(|placed| placed.mount).collect(),
         protect: fenced.protect,
+        guard: inputs.guard(layers, &mut explain)?,
         home_files: BTreeMap::from([(".gitconfig".into(), fenced.person)]),
         network,
         reach,

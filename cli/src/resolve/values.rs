@@ -136,6 +136,13 @@ impl<'a> Inputs<'a> {
         Ok(profile)
     }
 
+    pub(super) fn guard(self, layers: Layers<'a>, explain: &mut Explain) -> Result<bool, ResolveError> {
+        let flag = self.typed.cell.no_guard.then_some((false, "--no-guard"));
+        let said = layers.pick(Wanted { flag, variable: None, key: |s| &s.guard }, true)?;
+        explain.add("guard", &said.value.to_string(), &said.origin);
+        Ok(said.value)
+    }
+
     pub(super) fn network(self, layers: Layers<'a>, explain: &mut Explain) -> Result<Network, ResolveError> {
         let wanted = Wanted {
             flag: self.typed.cell.network.map(|network| (network, "--network")),

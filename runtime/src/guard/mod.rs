@@ -1,0 +1,385 @@
+//! The process that changes what a cell may change of the host's folders, after a look at the name.
+//!
+//! Some names in a project make programs of the host act: git's hooks, an editor's settings. Those that exist can be covered by mounts; those that
+//! do not exist cannot, without leaving something behind. So the cell has its writable folders *read-only*: two mounts stand over each other,
+//! the writable one below, where no path leads, and a read-only copy of it on top. What fails on the latter is handed to this process
+//! (seccomp_unotify(2)), which looks at the name and does the same on the former, as the caller.
+//!
+//! - The filter decides nothing. A call that it misses, a path that changes after it was read, a call that is let go on: each meets the
+//!   read-only mount. What is refused is refused by the name that was used, on a path without links ([`place`]).
+//! - Only regular files are handed over: from a folder on the writable mount its owner could go on alone.
+//! - The process is a child of the supervisor, in the cell's user and mount namespaces: it can do no more than root inside can. If it ends, so
+//!   does the cell.
+//!
+//! [`policy`] says what is refused, [`request`] reads registers, [`caller`] says who asks, [`carry`] does it.
+
+mod audit;
+mod caller;
+mod carry;
+mod place;
+mod policy;
+mod request;
+
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+
+use cellblock_bundle::seccomp::GUARDED;
+use cellblock_bundle::{Cell, IdScheme, Mount, Protect, policy as powers};
+use cellblock_sys::notify::{Call, Listener};
+use cellblock_sys::process::{Fork, SingleThreaded, exit_now, run_with_only};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType,
+};
+use rustix::process::{Gid, Pid, PidfdFlags, Signal, Uid};
+use rustix::thread::ThreadNameSpaceType;
+use serde::{Deserialize, Serialize};
+
+use audit::Audit;
+pub use audit::Denial;
+use caller::{Disguise, Identity, Statuses};
+use carry::{Caller, Outcome, Worker};
+use place::{Root, Roots};
+use policy::Policy;
+
+use crate::supervisor::Start;
+
+/// Why the names in a cell's folders cannot be guarded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum GuardError {
+    /// There is no room for its files.
+    #[error("the cell's folders cannot be guarded: {0}")]
+    NoSpace(String),
+    /// What was tried and why it failed.
+    #[error("the cell's folders cannot be guarded: {0}")]
+    Failed(String),
+    /// It died without a word.
+    #[error("the process that guards the cell's folders ended unexpectedly")]
+    Gone,
+}
+
+fn failed(what: &str) -> impl FnOnce(io::Error) -> GuardError {
+    move |error| {
+        let text = format!("{what}: {error}");
+        if crate::network::is_full(&error) { GuardError::NoSpace(text) } else { GuardError::Failed(text) }
+    }
+}
+
+/// The guard of a cell, as its supervisor has it.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    /// By its process id somebody else could be meant once it has been collected.
+    pidfd: OwnedFd,
+    line: BufReader<UnixStream>,
+}
+
+/// Whether `cell` has one.
+pub(crate) fn is_wanted(cell: &Cell) -> bool {
+    cell.guard && !cell.protect.is_empty()
+}
+
+/// What the process needs.
+struct Setup {
+    protect: Protect,
+    mounts: Vec<Mount>,
+    shifted: bool,
+    audit: PathBuf,
+}
+
+impl Guard {
+    /// Forks the process, and gives what the cell's first process is to send its [`Listener`] over.
+    pub(crate) fn start(start: &Start, alone: &SingleThreaded) -> Result<(Self, OwnedFd), GuardError> {
+        let Start { cell, dirs, .. } = start;
+        let audit = dirs.guard_audit(&cell.name);
+        if let Some(folder) = audit.parent() {
+            crate::state::make_dir(folder).map_err(|e| GuardError::Failed(e.to_string()))?;
+        }
+        let setup = Setup {
+            protect: cell.protect.clone(),
+            mounts: cell.mounts.clone(),
+            shifted: cell.ids.scheme == IdScheme::Shifted,
+            audit,
+        };
+        let door = UnixListener::bind(dirs.guard_socket(&cell.name)).map_err(failed("cannot make its socket"))?;
+        let (ours, theirs) = UnixStream::pair().map_err(failed("cannot make a socket"))?;
+        let (gate, sender) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(|e| failed("cannot make a socket")(e.into()))?;
+        match alone.fork().map_err(failed("cannot start a process"))? {
+            Fork::Child => {
+                let (line, door, gate) = (&theirs, &door, &gate);
+                run_with_only(&[line.as_fd(), door.as_fd(), gate.as_fd()], || child(setup, line, door, gate))
+            }
+            Fork::Parent(pid) => {
+                let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty());
+                let pidfd = pidfd.map_err(|e| failed("cannot watch a process")(e.into()))?;
+                Ok((Self { pidfd, line: BufReader::new(ours) }, sender))
+            }
+        }
+    }
+
+    /// Has it enter the cell of `init`, in which nothing runs yet, and cover the folders.
+    pub(crate) fn enter(&mut self, init: Pid) -> Result<(), GuardError> {
+        let init = rustix::process::pidfd_open(init, PidfdFlags::empty());
+        let init = init.map_err(|e| failed("cannot look at the cell's process")(e.into()))?;
+        // One that has failed already reads no more: why, is in its answer.
+        let _ = send(self.line.get_ref().as_fd(), init.as_fd(), b"i");
+        let mut answer = String::new();
+        self.line.read_line(&mut answer).map_err(|_| GuardError::Gone)?;
+        serde_json::from_str::<Result<(), GuardError>>(&answer).unwrap_or(Err(GuardError::Gone))
+    }
+
+    /// Whether it has ended, which it does not do by itself.
+    pub(crate) fn has_died(&self) -> bool {
+        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&now)).is_ok_and(|count| count > 0)
+    }
+}
+
+/// Whether a process that runs as `uid` inside can become somebody else, by the powers it begins with.
+fn is_settled(cell: &Cell, uid: u32) -> bool {
+    powers::capabilities(cell.profile, uid).is_empty()
+}
+
+/// What accompanies a listener: whether everybody behind it has one identity for ever.
+pub(crate) fn word(cell: &Cell, uid: u32) -> &'static [u8] {
+    if is_settled(cell, uid) { b"one" } else { b"any" }
+}
+
+/// Puts the second filter into force for this process, and hands what it is decided by to the guard at the other end of `to`.
+pub(crate) fn give_in(to: BorrowedFd<'_>, word: &[u8]) -> io::Result<()> {
+    let program = cellblock_bundle::seccomp::guard_program();
+    let listener = cellblock_sys::notify::load(program.instructions().iter().map(|i| (i.code, i.jt, i.jf, i.k)))?;
+    send(to, listener.as_fd(), word)
+}
+
+fn send(to: BorrowedFd<'_>, fd: BorrowedFd<'_>, word: &[u8]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd];
+    control.push(SendAncillaryMessage::ScmRights(&fds));
+    rustix::net::sendmsg(to, &[IoSlice::new(word)], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+fn receive(from: BorrowedFd<'_>) -> io::Result<(OwnedFd, Vec<u8>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut word = [0u8; 8];
+    let received = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(from, &mut [IoSliceMut::new(&mut word)], &mut control, RecvFlags::CMSG_CLOEXEC)
+    })?;
+    let fd = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    let fd = fd.ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok((fd, word.get(..received.bytes).unwrap_or_default().to_vec()))
+}
+
+/// The life of the process.
+fn child(setup: Setup, mut line: &UnixStream, door: &UnixListener, gate: &OwnedFd) -> ! {
+    let _ = rustix::thread::set_name(c"cellblock-guard");
+    let settled = settle(&setup, line.as_fd());
+    let answer = settled.as_ref().map(drop).map_err(Clone::clone);
+    let text = serde_json::to_string(&answer).unwrap_or_default();
+    let told = writeln!(line, "{text}");
+    let code = match (settled, told) {
+        (Ok((worker, audit)), Ok(())) => {
+            let calls = GUARDED.iter().map(|(arch, number, name)| ((*arch, *number), *name)).collect();
+            Serving { worker, audit, calls, listeners: Vec::new() }.run(line.as_fd(), door, gate)
+        }
+        _ => crate::exit::OURS,
+    };
+    exit_now(code)
+}
+
+fn settle(setup: &Setup, line: BorrowedFd<'_>) -> Result<(Worker, Audit), GuardError> {
+    let os = |what: &'static str| move |error: rustix::io::Errno| failed(what)(error.into());
+    let die = || rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    die().map_err(os("cannot be bound to the supervisor"))?;
+    crate::network::take_no_streams().map_err(failed("cannot let go of the standard streams"))?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let processes = rustix::fs::open(c"/proc", flags, Mode::empty()).map_err(os("cannot open /proc"))?;
+    let audit = Audit::open(&setup.audit).map_err(failed("cannot open its audit"))?;
+    // For somebody who goes in and is seen by nobody there.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(os("cannot protect its process"))?;
+    let (init, _) = receive(line).map_err(failed("nobody told of the cell"))?;
+    let spaces = ThreadNameSpaceType::USER | ThreadNameSpaceType::MOUNT;
+    rustix::thread::move_into_thread_name_spaces(init.as_fd(), spaces).map_err(os("cannot enter the cell"))?;
+    if setup.shifted {
+        let (uid, gid) = (Uid::ROOT, Gid::ROOT);
+        rustix::thread::set_thread_groups(&[]).map_err(os("cannot take the cell's ids"))?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(os("cannot take the cell's ids"))?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(os("cannot take the cell's ids"))?;
+    }
+    // Both are undone by a change of identity.
+    die().map_err(os("cannot be bound to the supervisor"))?;
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(os("cannot protect its process"))?;
+    let roots = Roots(cover_all(setup)?);
+    rustix::process::fchdir(&processes).map_err(os("cannot enter /proc"))?;
+    Disguise::limit().map_err(failed("cannot give up its powers"))?;
+    let policy = Policy::new(&setup.protect);
+    Ok((Worker { roots, policy, statuses: Statuses::default(), disguise: Disguise::default() }, audit))
+}
+
+/// Covers every folder that is protected and that the cell may write, the outermost only: a copy has what is mounted below.
+fn cover_all(setup: &Setup) -> Result<Vec<Root>, GuardError> {
+    let mut outermost: Vec<&PathBuf> = Vec::new();
+    for root in &setup.protect.roots {
+        let writable = |mount: &Mount| matches!(mount, Mount::Bind { target, writable: true, .. } if target == root);
+        if !setup.mounts.iter().any(writable) {
+            return Err(GuardError::Failed(format!(
+                "{} is to be guarded and is no folder that it may write",
+                root.display()
+            )));
+        }
+        // They are in order: what holds one comes before it.
+        if !outermost.iter().any(|outer| root.starts_with(outer)) {
+            outermost.push(root);
+        }
+    }
+    let covered = |root: &PathBuf| {
+        let folder = cover(root).map_err(|e| failed(&format!("cannot cover {}", root.display()))(e.into()))?;
+        Ok(Root { path: root.as_os_str().as_bytes().to_vec(), folder })
+    };
+    outermost.into_iter().map(covered).collect()
+}
+
+/// Mounts a read-only copy of what stands at `path` over it. What it covers is reached by the descriptor only.
+fn cover(path: &PathBuf) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let below = rustix::fs::open(path, flags, Mode::empty())?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    let copy = rustix::mount::open_tree(&below, c"", flags)?;
+    cellblock_sys::mount::restrict(copy.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY)
+        .map_err(|e| rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO))?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(&copy, c"", &below, c"", flags)?;
+    // Whoever goes there by its path now must find the copy, and find it read-only.
+    let top = rustix::fs::statvfs(path)?;
+    if !top.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        return Err(rustix::io::Errno::ROFS);
+    }
+    Ok(below)
+}
+
+/// Somebody who is behind the filter, with all that was started from there.
+struct Behind {
+    listener: Listener,
+    /// Everybody there has this identity, once it is known.
+    one: Option<Option<Identity>>,
+}
+
+/// The process at work.
+struct Serving {
+    worker: Worker,
+    audit: Audit,
+    calls: HashMap<(u32, u32), &'static str>,
+    listeners: Vec<Behind>,
+}
+
+impl Serving {
+    /// Until the supervisor has closed its end.
+    fn run(mut self, line: BorrowedFd<'_>, door: &UnixListener, gate: &OwnedFd) -> i32 {
+        let mut gate = Some(gate);
+        loop {
+            let mut polls = vec![PollFd::from_borrowed_fd(line, PollFlags::IN), PollFd::new(door, PollFlags::IN)];
+            polls.extend(self.listeners.iter().map(|behind| PollFd::new(&behind.listener, PollFlags::IN)));
+            polls.extend(gate.map(|gate| PollFd::new(gate, PollFlags::IN)));
+            let timeout = self.audit.due();
+            match rustix::event::poll(&mut polls, timeout.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return crate::exit::OURS,
+            }
+            let ready: Vec<PollFlags> = polls.iter().map(PollFd::revents).collect();
+            drop(polls);
+            let (fixed, rest) = ready.split_at(2);
+            self.audit.write_counts();
+            if fixed.first().is_some_and(|flags| !flags.is_empty()) {
+                self.audit.finish();
+                return 0;
+            }
+            let count = self.listeners.len();
+            for (index, flags) in rest.iter().take(count).enumerate() {
+                if flags.contains(PollFlags::IN) {
+                    self.serve(index);
+                }
+            }
+            // Nobody is left behind it.
+            let mut flags = rest.iter();
+            self.listeners.retain(|_| flags.next().is_none_or(|flags| !flags.contains(PollFlags::HUP)));
+            if rest.get(count).is_some_and(|flags| !flags.is_empty())
+                && let Some(from) = gate.take()
+            {
+                self.listen(from.as_fd());
+            }
+            if fixed.get(1).is_some_and(|flags| !flags.is_empty())
+                && let Ok((visitor, _)) = door.accept()
+            {
+                self.listen(visitor.as_fd());
+            }
+        }
+    }
+
+    fn listen(&mut self, from: BorrowedFd<'_>) {
+        let Ok((fd, word)) = receive(from) else { return };
+        if let Ok(listener) = Listener::new(fd) {
+            self.listeners.push(Behind { listener, one: (word == b"one").then_some(None) });
+        }
+    }
+
+    /// One call. What cannot be answered has gone away.
+    fn serve(&mut self, index: usize) {
+        let Some(behind) = self.listeners.get_mut(index) else { return };
+        let Ok(call) = behind.listener.receive() else { return };
+        let number = u32::try_from(call.number).unwrap_or(u32::MAX);
+        let request =
+            self.calls.get(&(call.arch, number)).and_then(|name| request::request(name, call.arch, &call.args));
+        // A thread that cannot be seen is none of ours.
+        let Some(request) = request.filter(|_| call.thread > 0) else {
+            let _ = behind.listener.go_on(&call);
+            return;
+        };
+        if behind.one == Some(None) {
+            behind.one = self.worker.statuses.of(call.thread).ok().map(|status| Some(status.identity));
+        }
+        let caller = Caller { thread: call.thread, always: behind.one.as_ref().and_then(Option::as_ref) };
+        let listener = &behind.listener;
+        let outcome = self.worker.carry_out(caller, &request, &|| listener.waits(&call));
+        let close_on_exec = matches!(request, request::Request::Open { flags, .. }
+            if OFlags::from_bits_retain(flags).contains(OFlags::CLOEXEC));
+        reply(listener, &call, outcome, close_on_exec, &mut self.audit);
+    }
+}
+
+fn reply(listener: &Listener, call: &Call, outcome: Outcome, close_on_exec: bool, audit: &mut Audit) {
+    let errno = |errno: i32| listener.answer(call, Err(errno));
+    let _ = match outcome {
+        Outcome::GoOn => listener.go_on(call),
+        Outcome::Done(Ok(())) => listener.answer(call, Ok(0)),
+        Outcome::Done(Err(error)) => errno(error.raw_os_error()),
+        Outcome::Opened(file) => match listener.hand(call, file.as_fd(), close_on_exec) {
+            // No room among the caller's descriptors.
+            Err(error) => errno(error.raw_os_error().unwrap_or(rustix::io::Errno::MFILE.raw_os_error())),
+            done => done,
+        },
+        Outcome::Denied { path, why } => {
+            audit.denied(&path, &why);
+            errno(rustix::io::Errno::PERM.raw_os_error())
+        }
+    };
+}

@@ -1,0 +1,301 @@
+//! Where a path of the caller's leads, and the same place on the writable mounts.
+//!
+//! Two steps. The first follows the path as the caller means it, through links and the read-only mounts that it sees. Nothing depends on its
+//! answer being right: it only says where to look. The second goes there on the writable mount from its root on, through no link at all,
+//! and what it finds is what the policy is asked about and what is changed.
+
+use std::borrow::Cow;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use super::policy::{Look, below};
+use super::request::{self, At};
+
+/// A folder of the host that the cell may write through the guard.
+#[derive(Debug)]
+pub(crate) struct Root {
+    /// Where it stands, for the cell and for us.
+    pub(crate) path: Vec<u8>,
+    /// Its root on the writable mount, which the cell's read-only one covers.
+    pub(crate) folder: OwnedFd,
+}
+
+/// All of them; none lies in another one.
+#[derive(Debug, Default)]
+pub(crate) struct Roots(pub(crate) Vec<Root>);
+
+/// A name in one of them.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// The folder's path.
+    pub(crate) folder_path: Vec<u8>,
+    /// The folder, on the writable mount.
+    pub(crate) folder: OwnedFd,
+    /// The name in there; empty if the place is a root itself.
+    pub(crate) name: Vec<u8>,
+    /// What has the name now.
+    pub(crate) found: Option<Stat>,
+    /// Whether the path ended with a slash.
+    pub(crate) slash: bool,
+    /// Whether the path ended with no name, but `.` or `..`.
+    pub(crate) dots: bool,
+}
+
+impl Place {
+    /// Its whole path.
+    pub(crate) fn path(&self) -> Vec<u8> {
+        if self.name.is_empty() { self.folder_path.clone() } else { join(&self.folder_path, &self.name) }
+    }
+
+    /// What kind of file it is, if there is one.
+    pub(crate) fn kind(&self) -> Option<FileType> {
+        self.found.as_ref().map(|stat| FileType::from_raw_mode(stat.st_mode))
+    }
+
+    /// The file itself, whatever it is, without opening it.
+    pub(crate) fn grip(&self) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if self.name.is_empty() {
+            return Ok(rustix::io::fcntl_dupfd_cloexec(&self.folder, 3)?);
+        }
+        rustix::fs::openat(&self.folder, self.name.as_slice(), flags, Mode::empty())
+    }
+}
+
+/// Where a path leads.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// To a place that is guarded.
+    Inside(Place),
+    /// To somewhere else, or nowhere: the kernel may do what was asked for, and finds those places read-only.
+    Elsewhere,
+}
+
+/// Most links on the way, as in the kernel (`MAXSYMLINKS`).
+const MOST_LINKS: u32 = 40;
+
+/// Where to go on from.
+enum Base {
+    Thread,
+    Folder(OwnedFd),
+}
+
+const WALK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC).union(OFlags::DIRECTORY);
+
+impl Roots {
+    /// The place that `path`, given by `thread`, means; the link at its end counts as what it leads to if `follow`.
+    ///
+    /// # Errors
+    /// What the kernel would say.
+    pub(crate) fn find(&self, thread: i32, at: At, path: &[u8], follow: bool) -> rustix::io::Result<Found> {
+        let mut path = Cow::Borrowed(path);
+        let mut base = Base::Thread;
+        for _ in 0..=MOST_LINKS {
+            let Some(step) = Step::of(&path) else { return Ok(Found::Elsewhere) };
+            let Ok(hint) = base.walk(thread, at, step.folder) else { return Ok(Found::Elsewhere) };
+            let Ok(folder_path) = path_of(&hint) else { return Ok(Found::Elsewhere) };
+            let link = match self.place(&folder_path, &step)? {
+                Some(place) if follow && !place.dots && place.kind() == Some(FileType::Symlink) => {
+                    rustix::fs::readlinkat(&place.folder, place.name.as_slice(), Vec::new())?
+                }
+                // An open file that was removed: its descriptor leads to it, a name does not.
+                Some(place) if place.found.is_none() && place.name.ends_with(b" (deleted)") => {
+                    return Ok(Found::Elsewhere);
+                }
+                Some(place) => return Ok(Found::Inside(place)),
+                None if !follow || step.name.is_empty() => return Ok(Found::Elsewhere),
+                None => match rustix::fs::readlinkat(&hint, step.name, Vec::new()) {
+                    Ok(link) => link,
+                    Err(_) => return Ok(Found::Elsewhere),
+                },
+            };
+            let mut link = link.into_bytes();
+            if step.slash {
+                link.push(b'/');
+            }
+            path = Cow::Owned(link);
+            base = Base::Folder(hint);
+        }
+        Err(Errno::LOOP)
+    }
+
+    /// The place of `step` in the folder `folder_path`, if that is guarded.
+    fn place(&self, folder_path: &[u8], step: &Step<'_>) -> rustix::io::Result<Option<Place>> {
+        let mut folder_path = folder_path.to_vec();
+        let mut name = step.name.to_vec();
+        let mut root = self.root_of(&folder_path);
+        if step.dots && root.is_some_and(|root| root.path != folder_path) {
+            // What was walked to is the thing itself.
+            let slash = folder_path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+            name = folder_path.split_off(slash + 1);
+            folder_path.pop();
+        } else if root.is_none() && !step.dots {
+            // A root is the thing itself, seen from outside.
+            let whole = join(&folder_path, &name);
+            root = self.0.iter().find(|root| root.path == whole);
+            if root.is_some() {
+                folder_path = whole;
+                name.clear();
+            }
+        }
+        let Some(root) = root else { return Ok(None) };
+        let rest = below(&folder_path, &root.path).unwrap_or_default();
+        let folder = if rest.is_empty() {
+            rustix::io::fcntl_dupfd_cloexec(&root.folder, 3)?
+        } else {
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            rustix::fs::openat2(&root.folder, rest, WALK | OFlags::NOFOLLOW, Mode::empty(), resolve)?
+        };
+        let found = if name.is_empty() {
+            Some(rustix::fs::fstat(&folder)?)
+        } else {
+            match rustix::fs::statat(&folder, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => Some(stat),
+                Err(Errno::NOENT) => None,
+                Err(error) => return Err(error),
+            }
+        };
+        let dots = step.dots || name.is_empty();
+        Ok(Some(Place { folder_path, folder, name, found, slash: step.slash, dots }))
+    }
+
+    /// The place of the open file behind `grip`, if it lies in a root and has a name there.
+    pub(crate) fn place_of(&self, grip: &OwnedFd) -> rustix::io::Result<Option<Place>> {
+        let path = path_of(grip)?;
+        if self.root_of(&path).is_none() {
+            return Ok(None);
+        }
+        if let Some(root) = self.0.iter().find(|root| root.path == path) {
+            return self.place(&root.path, &Step { folder: b"", name: b"", slash: false, dots: true });
+        }
+        let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        let (folder, name) = path.split_at(slash);
+        let step = Step { folder: b"", name: name.get(1..).unwrap_or_default(), slash: false, dots: false };
+        let Some(place) = self.place(folder, &step)? else { return Ok(None) };
+        // One that was removed has a name that may mean another file by now.
+        let (there, here) = (rustix::fs::fstat(grip)?, place.found.as_ref());
+        let same = here.is_some_and(|here| (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino));
+        Ok(same.then_some(place))
+    }
+
+    fn root_of(&self, path: &[u8]) -> Option<&Root> {
+        self.0.iter().find(|root| below(path, &root.path).is_some())
+    }
+}
+
+impl Look for Roots {
+    fn exists(&self, path: &[u8]) -> bool {
+        let Some(root) = self.root_of(path) else { return false };
+        let rest = below(path, &root.path).unwrap_or_default();
+        let found = rustix::fs::statat(&root.folder, rest, AtFlags::SYMLINK_NOFOLLOW);
+        // What cannot be seen may be there.
+        !matches!(found, Err(Errno::NOENT | Errno::NOTDIR))
+    }
+}
+
+/// A path taken apart at its end.
+struct Step<'a> {
+    /// Up to the last name.
+    folder: &'a [u8],
+    /// The last name; empty if there is none.
+    name: &'a [u8],
+    slash: bool,
+    dots: bool,
+}
+
+impl<'a> Step<'a> {
+    fn of(path: &'a [u8]) -> Option<Self> {
+        let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+        let trimmed = path.get(..end)?;
+        let slash = end < path.len();
+        if path.is_empty() {
+            return None;
+        }
+        let from = trimmed.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+        let (folder, name) = trimmed.split_at(from);
+        if matches!(name, b"" | b"." | b"..") {
+            let folder = if trimmed.is_empty() { b"/" } else { trimmed };
+            return Some(Self { folder, name: b"", slash, dots: true });
+        }
+        Some(Self { folder, name, slash, dots: false })
+    }
+}
+
+impl Base {
+    /// Goes to the folder `path`, for `thread`.
+    fn walk(&self, thread: i32, at: At, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+        let open = |folder: BorrowedFd<'_>, path: &[u8]| rustix::fs::openat(folder, path, WALK, Mode::empty());
+        if path.first() == Some(&b'/') {
+            if let Some(own) = of_the_caller(thread, path) {
+                return open(CWD, &own);
+            }
+            let root = format!("{thread}/root");
+            return match rustix::fs::readlinkat(CWD, root.as_str(), Vec::new())?.as_bytes() {
+                b"/" => open(CWD, path),
+                // In a chroot of its own. A link that is absolute goes there too.
+                _ => {
+                    let root = rustix::fs::openat(CWD, root.as_str(), WALK, Mode::empty())?;
+                    rustix::fs::openat2(&root, path, WALK, Mode::empty(), ResolveFlags::IN_ROOT)
+                }
+            };
+        }
+        let path = if path.is_empty() { b".".as_slice() } else { path };
+        match self {
+            Self::Folder(folder) => rustix::fs::openat(folder, path, WALK, Mode::empty()),
+            Self::Thread => {
+                let base = match at.folder {
+                    request::CWD => format!("{thread}/cwd/"),
+                    number @ 0.. => format!("{thread}/fd/{number}/"),
+                    _ => return Err(Errno::BADF),
+                };
+                open(CWD, &[base.as_bytes(), path].concat())
+            }
+        }
+    }
+}
+
+/// `/proc/self` and what leads there mean the caller's, and are nobody's for us. The host's `/proc` is our working directory.
+fn of_the_caller(thread: i32, path: &[u8]) -> Option<Vec<u8>> {
+    let own = |rest: &[u8], middle: &str| Some([format!("{thread}/{middle}").as_bytes(), rest].concat());
+    if let Some(rest) = path.strip_prefix(b"/proc/self/").or_else(|| path.strip_prefix(b"/proc/thread-self/")) {
+        return own(rest, "");
+    }
+    path.strip_prefix(b"/dev/fd/").and_then(|rest| own(rest, "fd/"))
+}
+
+fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    [folder, b"/", name].concat().split_off(usize::from(folder == b"/"))
+}
+
+/// The path of an open file, as the kernel tells it.
+pub(crate) fn path_of(fd: &OwnedFd) -> rustix::io::Result<Vec<u8>> {
+    let link = rustix::fs::readlinkat(CWD, magic(fd).as_str(), Vec::with_capacity(256))?;
+    Ok(link.into_bytes())
+}
+
+/// The path from our working directory that means the open file itself.
+pub(crate) fn magic(fd: &OwnedFd) -> String {
+    format!("self/fd/{}", fd.as_raw_fd())
+}
+
+/// An open file of `thread`, whatever it is.
+pub(crate) fn open_file(thread: i32, number: i32) -> io::Result<OwnedFd> {
+    let path = format!("{thread}/fd/{number}");
+    Ok(rustix::fs::openat(CWD, path.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Gives a socket the name of `place`. It keeps the last component as its address.
+pub(crate) fn bind_in(socket: &OwnedFd, place: &Place) -> rustix::io::Result<()> {
+    let home = rustix::fs::openat(CWD, ".", WALK, Mode::empty())?;
+    rustix::process::fchdir(&place.folder)?;
+    let bound =
+        rustix::net::SocketAddrUnix::new(place.name.as_slice()).and_then(|name| rustix::net::bind(socket, &name));
+    // Everything else is looked for from there.
+    if rustix::process::fchdir(&home).is_err() {
+        cellblock_sys::process::exit_now(crate::exit::OURS);
+    }
+    bound
+}
