@@ -40,6 +40,9 @@ pub struct Cell {
     pub ids: Ids,
     /// Mounts on top of the root file system, in order.
     pub mounts: Vec<Mount>,
+    /// Files and folders of its agent's that it sees in a way of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub state: Vec<State>,
     /// What the network namespace is.
     pub network: Network,
     /// What it may reach in the mode `names`, and what may reach it.
@@ -221,6 +224,54 @@ impl Mount {
             Self::Bind { target, .. } | Self::Tmpfs { target, .. } => target,
         }
     }
+}
+
+/// A file or folder of an agent's in the person's home, and how a cell sees it. It is laid at each start (docs/credentials.md).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// The agent, by name: its layers are kept under it.
+    pub agent: String,
+    /// Absolute path on the host, as written: links there are followed. It need not exist.
+    pub host: PathBuf,
+    /// Absolute path inside.
+    pub target: PathBuf,
+    /// What it is.
+    pub kind: StateKind,
+    /// How it is seen.
+    pub mode: StateMode,
+    /// Names below it that are not taken from the host; `*` for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hidden: Vec<String>,
+    /// For a login: folders beside it whose being there means that somebody is renewing it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locks: Vec<String>,
+}
+
+/// What an agent's state is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StateKind {
+    /// A folder.
+    Folder,
+    /// A file.
+    File,
+    /// A file with a login: never taken over with the folder it is in.
+    Login,
+}
+
+/// How an agent's file or folder of the host is seen by a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StateMode {
+    /// The project's own, which begins as the host's and follows it where the project's cells have changed nothing.
+    Private,
+    /// Copied at start; what the cell makes of it dies with it.
+    Copy,
+    /// The host's own, for reading and writing.
+    Share,
+    /// The host's, kept in step while the cell runs and never written back.
+    Sync,
 }
 
 /// What the cell's network namespace is.

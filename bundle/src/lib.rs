@@ -10,5 +10,5 @@ pub mod spec;
 
 pub use cell::{
     Cell, Extent, IdScheme, Ids, Limits, Mount, Network, Overlay, Profile, Project, Publish, Reach, RootFs, Said,
-    SecretUse, User,
+    SecretUse, State, StateKind, StateMode, User,
 };

@@ -184,6 +184,8 @@ impl Image {
                 skeleton::over_image(about, &shared).map_err(ImageError::from)?
             }
         };
+        let mut skeleton = skeleton;
+        skeleton.extend(skeleton::homely(&cell.state, &cell.user.home));
         let (upper, work) = (layer.join("upper"), layer.join("work"));
         Ok((RootFs { lowers, shared, volatile: false, upper, work, mounts: self.mounts().to_vec() }, skeleton))
     }

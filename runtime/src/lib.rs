@@ -15,6 +15,7 @@ pub mod exec;
 pub mod exit;
 mod idmap;
 mod init;
+pub mod keep;
 pub mod merged;
 mod network;
 pub mod outer;

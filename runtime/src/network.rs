@@ -350,7 +350,7 @@ fn receive(line: &UnixStream) -> Result<OwnedFd, NetworkError> {
 }
 
 /// Whoever waits for the end of the cell's output must not wait for this process.
-fn take_no_streams() -> io::Result<()> {
+pub(crate) fn take_no_streams() -> io::Result<()> {
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;

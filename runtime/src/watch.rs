@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use crate::control::{self, Request};
+use crate::keep::Keeper;
 use crate::network::Connected;
 use crate::report::{Report, Stage};
 use crate::stdio::Stdio;
@@ -44,6 +45,7 @@ pub(crate) struct Watch {
     failure: Option<(Stage, i32)>,
     waiting: Vec<OwnedFd>,
     network: Option<Connected>,
+    keeper: Option<Keeper>,
 }
 
 /// What a poll found, by place.
@@ -78,12 +80,18 @@ impl Watch {
             failure: None,
             waiting: Vec::new(),
             network: None,
+            keeper: None,
         })
     }
 
     /// Watches over its network too.
     pub(crate) fn with_network(self, network: Option<Connected>) -> Self {
         Self { network, ..self }
+    }
+
+    /// Watches over what keeps its agent's files in step too.
+    pub(crate) fn with_keeper(self, keeper: Keeper) -> Self {
+        Self { keeper: Some(keeper), ..self }
     }
 
     /// Until the command has ended.
@@ -163,6 +171,9 @@ impl Watch {
                 crate::reap::others(self.init);
                 if let Some(network) = &mut self.network {
                     network.mend();
+                }
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.mend();
                 }
             }
             _ => self.send(number),

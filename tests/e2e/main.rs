@@ -21,5 +21,7 @@ mod network_https;
 mod network_rungs;
 mod programs;
 mod security;
+mod state;
+mod state_login;
 mod streams;
 mod terminal;

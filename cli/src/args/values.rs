@@ -12,6 +12,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use cellblock_bundle::cell::{MAX_NAME, Network, Profile};
+pub(crate) use cellblock_bundle::cell::StateMode;
 
 pub(crate) use mounts::{MountSpec, TmpfsSpec, inside_path};
 pub(crate) use profile::{MOST, ProfileSpec};
@@ -36,6 +37,9 @@ pub(crate) enum ValueError {
     /// A name no environment variable can have for every shell.
     #[error("{0:?} is not a name for a variable: letters, digits and _ only, and no digit first")]
     EnvName(String),
+    /// A variable without a value, where one is needed.
+    #[error("a variable with its value is NAME=VALUE")]
+    Assignment,
     /// A NUL byte, which no process can be given.
     #[error("a NUL character cannot be passed to a program")]
     Nul,
@@ -212,19 +216,6 @@ pub(crate) enum LimitMode {
     Enforce,
     /// The cell starts without it, and says so.
     BestEffort,
-}
-
-/// How an agent's file or folder of the host is shown to a cell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StateMode {
-    /// The host's is seen below a layer of the project's own, which keeps what cells of that project write.
-    Private,
-    /// Copied at start; what the cell makes of it dies with it.
-    Copy,
-    /// The host's own, for reading and writing.
-    Share,
-    /// The host's, kept in step while the cell runs and read-only inside.
-    Sync,
 }
 
 /// When the command gets a pseudo-terminal.

@@ -81,6 +81,8 @@ pub(crate) fn run(mut args: Args) -> Result<i32, CliError> {
         }
         (cell.network, cell.reach) = (Network::None, Reach::default());
     }
+    // The bundle may be run anywhere and at any time, and nobody would keep a login in step there.
+    cell.state.clear();
     let (root, skeleton) = ready.image.prepare(&cell, &ready.host)?;
     if form != Form::Folder && !root.shared.is_empty() && !cell.ids.rootless() {
         return Err(CliError::plain(

@@ -16,6 +16,7 @@ mod mounts;
 mod names;
 mod origin;
 mod reach;
+mod state;
 
 use std::collections::BTreeMap;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub(crate) use image::{ImageFacts, ImageRequest};
 pub(crate) use names::{default_name, numbered};
 pub(crate) use origin::{Explained, Origin, Sourced};
 pub(crate) use reach::{SecretWanted, keep_addresses};
+pub(crate) use state::links;
 
 use cellblock_egress::policy::Entry;
 
@@ -158,6 +160,8 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     for mount in &placed {
         explain.add(&format!("mount {}", mount.mount.target().display()), &mount_words(&mount.mount), &mount.origin);
     }
+    let state = inputs.state(layers, &user.1, &placed)?;
+    explain.0.extend(state.explained);
     let asked = environment::Asked {
         flags,
         layers,
@@ -175,6 +179,9 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         reach::Asked { flags, layers, network, project: inputs.project, host: inputs.host, files: inputs.files };
     let (reach, secrets) = reach::reach(asked)?;
     let mut variables = environment.variables;
+    for (name, value) in state.variables {
+        variables.entry(name).or_insert(value);
+    }
     add_trust(&reach, &mut variables);
     for (used, wanted) in reach.secrets.iter().zip(&secrets) {
         variables.insert(used.variable.clone(), used.placeholder.clone());
@@ -198,6 +205,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         env: variables,
         workdir,
         mounts: placed.into_iter().map(|placed| placed.mount).collect(),
+        state: state.state,
         network,
         reach,
         limits: inputs.limits(layers, &mut explain)?,
@@ -214,7 +222,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         start: inputs.typed.start.clone(),
         secrets,
         explain: explain.0,
-        notes: environment.notes,
+        notes: environment.notes.into_iter().chain(state.notes).collect(),
     })
 }
 
