@@ -129,9 +129,12 @@ impl Pair {
                 if host_changed || own_changed { Step::Give } else { Step::Nothing }
             }
             (Some(_), Some(_)) if host_changed && own_changed => {
-                // Without memory, or both at once: the later one is the one that lives.
-                let later = now_own.map(|own| own.modified) > now_host.map(|host| host.modified);
-                if later { Step::Take } else { Step::Give }
+                // Without memory, or both at once: the later one is the one that lives. File systems tell times to some milliseconds only: of two
+                // that are the same, the one that was put in the place of the file that both had came after what was written in that.
+                let replaced = |now: Option<Stamp>, known: Option<Stamp>| now.map(|s| s.inode) != known.map(|s| s.inode);
+                let only_own = replaced(now_own, known.own) && !replaced(now_host, known.host);
+                let (own, host) = (now_own.map(|own| own.modified), now_host.map(|host| host.modified));
+                if own > host || (own == host && only_own) { Step::Take } else { Step::Give }
             }
             (Some(_), Some(_)) if host_changed => Step::Give,
             (Some(_), Some(_)) if own_changed => Step::Take,
@@ -195,12 +198,15 @@ impl Pair {
                             let _ = rustix::fs::unlinkat(&sides[at].folder, name, AtFlags::REMOVEDIR);
                         }
                         known.made.remove(index);
+                        // What was seen is no longer so.
+                        break;
                     }
                     (None, false, true) if !known.made.iter().any(|(_, made)| made == name) => {
                         if sides[at].acting.is_none()
                             && rustix::fs::mkdirat(&sides[at].folder, name, Mode::RWXU).is_ok()
                         {
                             known.made.push((at == 1, name.clone()));
+                            break;
                         }
                     }
                     _ => {}

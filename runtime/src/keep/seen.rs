@@ -10,7 +10,7 @@ use rustix::fs::Stat;
 /// A file as it was: any change by the usual means shows in one of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamp {
-    inode: u64,
+    pub(super) inode: u64,
     size: u64,
     /// Nanoseconds since the epoch.
     pub(super) modified: i128,

@@ -1,5 +1,7 @@
 //! What is taken over, what is left, and what a cell cannot bring about.
 
+#![expect(clippy::disallowed_methods, reason = "a tree of the test's own")]
+
 use std::fs;
 use std::os::unix::fs::symlink;
 
