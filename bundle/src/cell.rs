@@ -43,6 +43,9 @@ pub struct Cell {
     /// Files and folders of its agent's that it sees in a way of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub state: Vec<State>,
+    /// What is written into files below these at each start, for the cell only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seeds: Vec<Seed>,
     /// What the network namespace is.
     pub network: Network,
     /// What it may reach in the mode `names`, and what may reach it.
@@ -272,6 +275,39 @@ pub enum StateMode {
     Share,
     /// The host's, kept in step while the cell runs and never written back.
     Sync,
+}
+
+/// Something that cellblock writes into a file of an agent's, in a folder that is private or copied; never into the host's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seed {
+    /// Absolute path inside, below a folder of [`Cell::state`].
+    pub target: PathBuf,
+    /// What.
+    pub edit: Edit,
+}
+
+/// A change of a file that can be made again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Edit {
+    /// Lines before everything else, if they are nowhere in it.
+    Begin {
+        /// The lines.
+        text: String,
+    },
+    /// Lines after everything else.
+    End {
+        /// The lines.
+        text: String,
+        /// Not if this is somewhere in it.
+        unless: String,
+    },
+    /// Keys of a JSON object.
+    Json {
+        /// Merged into what is there: objects key by key, everything else is replaced.
+        merge: serde_json::Value,
+    },
 }
 
 /// What the cell's network namespace is.

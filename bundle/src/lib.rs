@@ -9,6 +9,6 @@ pub mod seccomp;
 pub mod spec;
 
 pub use cell::{
-    Cell, Extent, IdScheme, Ids, Limits, Mount, Network, Overlay, Profile, Project, Publish, Reach, RootFs, Said,
-    SecretUse, State, StateKind, StateMode, User,
+    Cell, Edit, Extent, IdScheme, Ids, Limits, Mount, Network, Overlay, Profile, Project, Publish, Reach, RootFs, Said,
+    SecretUse, Seed, State, StateKind, StateMode, User,
 };

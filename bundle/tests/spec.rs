@@ -40,6 +40,7 @@ fn cell() -> Cell {
             Mount::Tmpfs { target: "/scratch".into(), size: Some(1 << 20), mode: 0o1777 },
         ],
         state: Vec::new(),
+        seeds: Vec::new(),
         network: Network::None,
         reach: Reach::default(),
         limits: Limits { memory: Some(1 << 30), cpus: Some(1500), pids: Some(100), best_effort: false },

@@ -12,7 +12,8 @@ pub(crate) fn world() -> World {
     let shell = "#!/bin/sh\n[ \"$1\" = --dangerously-skip-permissions ] && shift\nexec sh -c \"$1\"\n";
     for program in ["claude", "mine"] {
         world.write(&format!("home/bin/{program}"), shell);
-        std::fs::set_permissions(world.path(&format!("home/bin/{program}")), PermissionsExt::from_mode(0o755)).expect("chmod");
+        std::fs::set_permissions(world.path(&format!("home/bin/{program}")), PermissionsExt::from_mode(0o755))
+            .expect("chmod");
     }
     world.write("home/.claude/settings.json", "{\"from\":\"host\"}");
     world.write("home/.claude/skills/one/SKILL.md", "a skill");
@@ -90,11 +91,17 @@ fn cells_of_one_project_share_its_state_at_the_same_time() {
     // A lock by a folder, and a file that is replaced: what agents do with the files they share.
     inside("two", "mkdir ~/.claude/.claude.json.lock").ok();
     let _ = inside("one", "mkdir ~/.claude/.claude.json.lock").fails(1);
-    inside("two", "echo two > ~/.claude/t && mv ~/.claude/t ~/.claude/.claude.json && rmdir ~/.claude/.claude.json.lock").ok();
+    inside(
+        "two",
+        "echo two > ~/.claude/t && mv ~/.claude/t ~/.claude/.claude.json && rmdir ~/.claude/.claude.json.lock",
+    )
+    .ok();
     assert_eq!(inside("one", "mkdir ~/.claude/.claude.json.lock && cat ~/.claude/.claude.json").ok(), "two\n");
     // Twenty writers at once lose no line.
     let writers: Vec<_> = (0..20)
-        .map(|n| inside(if n % 2 == 0 { "one" } else { "two" }, &format!("echo {n} >> ~/.claude/projects/lines")).start())
+        .map(|n| {
+            inside(if n % 2 == 0 { "one" } else { "two" }, &format!("echo {n} >> ~/.claude/projects/lines")).start()
+        })
         .collect();
     for mut writer in writers {
         assert!(writer.wait().expect("its end").success());
@@ -143,7 +150,8 @@ fn a_copy_dies_with_its_cell() {
     let world = world();
     world.configure("defaults: {claude_config: copy}\n");
     let before = tree(&world.path("home/.claude"));
-    let change = "echo inside > ~/.claude/t && mv ~/.claude/t ~/.claude/settings.json && echo inside > ~/.claude/.claude.json";
+    let change =
+        "echo inside > ~/.claude/t && mv ~/.claude/t ~/.claude/settings.json && echo inside > ~/.claude/.claude.json";
     agent(&world, "", change).ok();
     let look = "cat ~/.claude/settings.json ~/.claude/.claude.json; ls -A ~/.claude";
     let seen = agent(&world, "", look).ok();
@@ -163,7 +171,9 @@ fn what_is_synced_follows_the_host_while_the_cell_runs_and_is_read_only() {
     agent(&world, "-d --name it", "sleep 300").ok();
     let inside = |command: &str| world.cellblock(&format!("exec it -- sh -c '{command}'"));
     let becomes = |what: &str, want: &str| {
-        world.wait(what, || inside("cat ~/.claude/settings.json ~/.claude/skills/*/SKILL.md ~/.claude.json").run().stdout() == want);
+        world.wait(what, || {
+            inside("cat ~/.claude/settings.json ~/.claude/skills/*/SKILL.md ~/.claude.json").run().stdout() == want
+        });
     };
     becomes("the start", "{\"from\":\"host\"}a skill{\"from\":\"host\"}");
     world.write("home/.claude/settings.json", "in place ");
@@ -200,14 +210,19 @@ fn links_of_the_person_work_and_those_of_a_cell_lead_nowhere() {
     // A cell puts links where the next start will write.
     world.write("home/victim/file", "safe");
     let victim = world.path("home/victim").display().to_string();
-    let plant = format!("cd ~/.claude && rm -r skills && ln -s {victim} skills && ln -sf {victim}/file settings.json && ln -s {victim}/file .settings.json.cellblock && rm .credentials.json && ln -s {victim}/file .credentials.json");
+    let plant = format!(
+        "cd ~/.claude && rm -r skills && ln -s {victim} skills && ln -sf {victim}/file settings.json && ln -s {victim}/file .settings.json.cellblock && rm .credentials.json && ln -s {victim}/file .credentials.json"
+    );
     agent(&world, "", &plant).ok();
     world.write("home/dotfiles/skills/three/SKILL.md", "new");
     world.write("home/new", "{\"from\":\"host, later\"}");
     std::fs::rename(world.path("home/new"), world.path("home/dotfiles/settings.json")).expect("mv");
     agent(&world, "", "true").ok();
     let listed: Vec<_> = std::fs::read_dir(world.path("home/victim")).expect("list").flatten().collect();
-    assert_eq!((listed.len(), std::fs::read_to_string(world.path("home/victim/file")).expect("there").as_str()), (1, "safe"));
+    assert_eq!(
+        (listed.len(), std::fs::read_to_string(world.path("home/victim/file")).expect("there").as_str()),
+        (1, "safe")
+    );
     assert_eq!(std::fs::read_to_string(world.path("home/dotfiles/.credentials.json")).expect("there"), "{\"token\":1}");
     // The probe works: without the links the start writes there.
     world.cellblock("agent reset claude").ok();
@@ -219,7 +234,8 @@ fn layers_are_listed_and_dropped() {
     let world = world();
     let other = other_project(&world);
     assert_eq!(world.cellblock("agent state --json").ok().trim(), "[]");
-    let write = "mkdir -p ~/.claude/projects && echo mine > ~/.claude/projects/talk && echo mine > ~/.claude/settings.json";
+    let write =
+        "mkdir -p ~/.claude/projects && echo mine > ~/.claude/projects/talk && echo mine > ~/.claude/settings.json";
     agent(&world, "", write).ok();
     agent(&world, "", write).dir(&other).ok();
     agent(&world, "--no-project", write).ok();
@@ -244,8 +260,14 @@ fn layers_are_listed_and_dropped() {
 fn the_home_inside_is_the_persons() {
     let world = world();
     world.configure("agents: {claude-code: {state: [{path: ~/.local/share/mine/deep}]}}\n");
-    agent(&world, "", "mkdir ~/.local/state && touch ~/.local/share/x ~/.local/share/mine/y ~/.local/share/mine/deep/z").ok();
-    let owners = agent(&world, "", "stat -c %u ~ ~/.local ~/.local/share/mine ~/.claude ~/.local/share/mine/deep/z; id -u").ok();
+    agent(
+        &world,
+        "",
+        "mkdir ~/.local/state && touch ~/.local/share/x ~/.local/share/mine/y ~/.local/share/mine/deep/z",
+    )
+    .ok();
+    let owners =
+        agent(&world, "", "stat -c %u ~ ~/.local ~/.local/share/mine ~/.claude ~/.local/share/mine/deep/z; id -u").ok();
     let all: Vec<&str> = owners.lines().collect();
     assert!(all.len() == 6 && all.iter().all(|owner| *owner == all[5]), "{owners}");
     // Without an agent there is nothing of this.
@@ -258,7 +280,9 @@ fn an_image_of_its_own_has_the_same() {
     world.load_alpine();
     let program = world.path("home/bin/claude").display().to_string();
     let run = |user: &str, command: &str| {
-        world.cellblock(&format!("run --image alpine --net none {user} -v {program}:/usr/bin/claude:ro claude -- '{command}'"))
+        world.cellblock(&format!(
+            "run --image alpine --net none {user} -v {program}:/usr/bin/claude:ro claude -- '{command}'"
+        ))
     };
     run("", "cat ~/.claude/settings.json && cd ~/.claude && echo inside > t && mv t settings.json").ok();
     assert_eq!(run("", "cat ~/.claude/settings.json ~/.claude/.credentials.json").ok(), "inside\n{\"token\":1}");
@@ -284,8 +308,14 @@ fn a_plan_says_what_is_seen() {
 fn what_cannot_be_read_is_told_and_stands_in_nobodys_way() {
     let world = world();
     std::fs::remove_file(world.path("home/.claude/settings.json")).expect("rm");
-    rustix::fs::mknodat(rustix::fs::CWD, world.path("home/.claude/settings.json"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
-        .expect("mkfifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        world.path("home/.claude/settings.json"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RWXU,
+        0,
+    )
+    .expect("mkfifo");
     symlink("loop", world.path("home/.claude/loop")).expect("link");
     std::fs::remove_file(world.path("home/.claude/.credentials.json")).expect("rm");
     std::fs::create_dir(world.path("home/.claude/.credentials.json")).expect("mkdir");
@@ -296,5 +326,8 @@ fn what_cannot_be_read_is_told_and_stands_in_nobodys_way() {
     std::fs::remove_file(empty.path("home/.claude.json")).expect("rm");
     agent(&empty, "", "echo token > ~/.claude/.credentials.json && echo x > ~/.claude/.claude.json").ok();
     assert_eq!(agent(&empty, "", "cat ~/.claude/.credentials.json ~/.claude/.claude.json").ok(), "token\nx\n");
-    assert!(!empty.path("home/.claude").exists() && !empty.path("home/.claude.json").exists(), "nothing is made at home");
+    assert!(
+        !empty.path("home/.claude").exists() && !empty.path("home/.claude.json").exists(),
+        "nothing is made at home"
+    );
 }

@@ -47,7 +47,10 @@ fn host_login(world: &World) -> String {
 }
 
 fn cell_login(world: &World, cell: &str) -> String {
-    world.cellblock(&format!("exec {cell} -- cat {}", world.path("home/.claude/.credentials.json").display())).run().stdout()
+    world
+        .cellblock(&format!("exec {cell} -- cat {}", world.path("home/.claude/.credentials.json").display()))
+        .run()
+        .stdout()
 }
 
 #[test]
@@ -89,7 +92,8 @@ fn a_login_made_anew_on_the_host_arrives_soon() {
         std::fs::rename(world.path("home/new"), world.path("home/.claude/.credentials.json")).expect("mv");
         let project = std::fs::read_dir(&layer).expect("projects").flatten().next().expect("one").path();
         world.wait("it arrives", || {
-            std::fs::read_to_string(project.join("state/claude-code/.claude/.credentials.json")).is_ok_and(|t| t == text)
+            std::fs::read_to_string(project.join("state/claude-code/.claude/.credentials.json"))
+                .is_ok_and(|t| t == text)
         });
         worst = worst.max(begin.elapsed());
     }
@@ -136,7 +140,8 @@ fn what_a_kill_interrupts_is_brought_home() {
     assert_eq!(in_cell(&world, "it", "rename"), Some(0));
     let want = cell_login(&world, "it");
     let record = std::fs::read_to_string(world.path("run/cellblock/cells/it/cell.json")).expect("a record");
-    let number = record.split("\"supervisor\":").nth(1).and_then(|rest| rest.split([',', '}']).next()).expect("its pid");
+    let number =
+        record.split("\"supervisor\":").nth(1).and_then(|rest| rest.split([',', '}']).next()).expect("its pid");
     let pid = rustix::process::Pid::from_raw(number.trim().parse().expect("a number")).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");
     // By its keeper, or by the next start.
@@ -169,7 +174,8 @@ fn another_process_takes_over_when_that_of_the_logins_dies() {
 /// Whether the process's parent is the supervisor of this world's cell.
 fn descends_from_ours(pid: &str, world: &World) -> bool {
     let record = std::fs::read_to_string(world.path("run/cellblock/cells/it/cell.json")).unwrap_or_default();
-    let supervisor = record.split("\"supervisor\":").nth(1).and_then(|rest| rest.split([',', '}']).next()).map(str::trim);
+    let supervisor =
+        record.split("\"supervisor\":").nth(1).and_then(|rest| rest.split([',', '}']).next()).map(str::trim);
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).map(str::trim);
     parent.is_some() && parent == supervisor

@@ -11,8 +11,8 @@ mod secret;
 use std::fmt;
 use std::str::FromStr;
 
-use cellblock_bundle::cell::{MAX_NAME, Network, Profile};
 pub(crate) use cellblock_bundle::cell::StateMode;
+use cellblock_bundle::cell::{MAX_NAME, Network, Profile};
 
 pub(crate) use mounts::{MountSpec, TmpfsSpec, inside_path};
 pub(crate) use profile::{MOST, ProfileSpec};

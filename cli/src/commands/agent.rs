@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use crate::agents::{self, Agent, Search};
 use crate::args::values::{nearest, word};
+use crate::commands::agent_state;
 use crate::config::{self, StatePath};
 use crate::output::{data, json, plain, table};
-use crate::commands::agent_state;
 use crate::place;
 use crate::report::CliError;
 use crate::resolve::{HostFacts, HostFiles, ImageFacts};

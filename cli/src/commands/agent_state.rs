@@ -70,8 +70,7 @@ pub(super) fn reset(which: &Which<'_>, as_json: bool, host: &HostFacts) -> Resul
     let project = if which.all { None } else { Some(project_id(which.project, host)?) };
     let mut dropped = layers(host)?;
     dropped.retain(|layer| {
-        layer.agent == agent
-            && project.as_deref().is_none_or(|id| layer.project.as_deref().unwrap_or(NO_PROJECT) == id)
+        layer.agent == agent && project.as_deref().is_none_or(|id| layer.project.as_deref().unwrap_or(NO_PROJECT) == id)
     });
     for layer in &dropped {
         drop_layer(layer, which.keep_history, host)?;
@@ -227,7 +226,9 @@ fn human(bytes: u64) -> String {
     let mut value = bytes;
     let mut units = ["B", "KiB", "MiB", "GiB"].into_iter();
     let mut unit = units.next().unwrap_or_default();
-    while value >= 1024 && let Some(next) = units.next() {
+    while value >= 1024
+        && let Some(next) = units.next()
+    {
         (value, unit) = (value / 1024, next);
     }
     format!("{value} {unit}")

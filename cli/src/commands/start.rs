@@ -167,7 +167,8 @@ impl Ready {
         let cell = self.resolved.cell;
         let roots = secrets::roots(&self.host);
         let links = resolve::links(&self.host);
-        let start = Start { cell, root, limits: None, dirs, keep, detached: flags.detach, secrets, roots, rungs, links };
+        let start =
+            Start { cell, root, limits: None, dirs, keep, detached: flags.detach, secrets, roots, rungs, links };
         if flags.detach { detach(start, skeleton, claim) } else { Err(become_supervisor(start, skeleton, claim, None)) }
     }
 

@@ -14,8 +14,8 @@ use serde::{Serialize, Serializer};
 use super::agent::AgentSettings;
 use super::problem::Place;
 use crate::args::values::{
-    Choice, Cpus, EnvEntry, LimitMode, MountSpec, Pids, ProfileSpec, PublishSpec, RuleSpec, SecretSpec, Size, StateMode, UserSpec,
-    Userns,
+    Choice, Cpus, EnvEntry, LimitMode, MountSpec, Pids, ProfileSpec, PublishSpec, RuleSpec, SecretSpec, Size,
+    StateMode, UserSpec, Userns,
 };
 
 /// A value and where it stands.

@@ -42,10 +42,8 @@ pub(super) const KEYS: &[&str] = &[
 
 /// Keys that cellblock's manual knows and this version does not act on. Ignoring one would mean less protection or less work done
 /// than the person wrote down, so they are errors of their own kind.
-const LATER: &[(&str, &str)] = &[
-    ("ssh_agent", "the cell gets no ssh agent"),
-    ("nix_provider", "the cell gets no nix store"),
-];
+const LATER: &[(&str, &str)] =
+    &[("ssh_agent", "the cell gets no ssh agent"), ("nix_provider", "the cell gets no nix store")];
 
 /// Reads the tree of a whole file.
 pub(super) fn config(root: Node, problems: &mut Vec<Problem>) -> Config {

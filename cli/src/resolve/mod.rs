@@ -206,6 +206,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         workdir,
         mounts: placed.into_iter().map(|placed| placed.mount).collect(),
         state: state.state,
+        seeds: Vec::new(),
         network,
         reach,
         limits: inputs.limits(layers, &mut explain)?,

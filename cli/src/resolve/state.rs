@@ -41,10 +41,7 @@ const NEVER: &[&str] = &[
 pub(crate) fn links(host: &HostFacts) -> Links {
     let secret = host.homes.iter().flat_map(|home| NEVER.iter().map(|path| home.join(path)));
     let never = secret.chain(host.own.iter().cloned()).chain([host.runtime.clone()]);
-    Links {
-        within: host.homes.clone(),
-        never: never.filter(|path| !path.as_os_str().is_empty()).collect(),
-    }
+    Links { within: host.homes.clone(), never: never.filter(|path| !path.as_os_str().is_empty()).collect() }
 }
 
 /// The agent whose state `claude_config` is about.
@@ -58,7 +55,8 @@ impl Inputs<'_> {
         let said = layers.find(Wanted { flag: None, variable: None, key: |s| &s.claude_config })?;
         let said = said.filter(|_| agent.name == CLAUDE);
         let shipped = Origin::Shipped { agent: agent.name.clone() };
-        let states = agent.spec.state.iter().map(|one| (one, if one.file { StateKind::File } else { StateKind::Folder }));
+        let states =
+            agent.spec.state.iter().map(|one| (one, if one.file { StateKind::File } else { StateKind::Folder }));
         let logins = agent.spec.login.iter().map(|one| (one, StateKind::Login));
         for (one, kind) in states.chain(logins) {
             let shipped_mode = one.mode.as_ref().map(|mode| mode.value);
@@ -96,7 +94,10 @@ impl Inputs<'_> {
             match self.files.look(&state.host) {
                 Ok(seen) if seen.is_dir => {}
                 Ok(_) | Err(_) => {
-                    decided.notes.push(format!("{} is to be shared and is no folder here; the cell has its own", state.host.display()));
+                    decided.notes.push(format!(
+                        "{} is to be shared and is no folder here; the cell has its own",
+                        state.host.display()
+                    ));
                     return;
                 }
             }
@@ -122,7 +123,8 @@ fn redirect(decided: &mut Decided, spec: &[StatePath], user: &User) {
         let (Some(inside), Some(variable)) = (&one.inside, &one.inside_env) else { continue };
         let (old, new) = (at_home(&one.path.value, &user.home), at_home(inside, &user.home));
         let writable = |state: &State| matches!(state.mode, StateMode::Private | StateMode::Copy);
-        let holds = |state: &State| state.kind == StateKind::Folder && writable(state) && new.starts_with(&state.target);
+        let holds =
+            |state: &State| state.kind == StateKind::Folder && writable(state) && new.starts_with(&state.target);
         let Some(folder) = decided.state.iter().find(|state| holds(state)).map(|folder| folder.mode) else { continue };
         let Some(file) = decided.state.iter_mut().find(|state| state.target == old) else { continue };
         if file.mode != folder {

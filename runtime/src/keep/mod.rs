@@ -7,6 +7,7 @@
 //!
 //! Everything below a folder that a cell can write is hostile: it is reached by descriptor, and no link in it is followed.
 
+mod edit;
 mod pair;
 mod place;
 mod process;
@@ -18,7 +19,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use cellblock_bundle::{Cell, IdScheme, Mount, State, StateKind, StateMode};
+use cellblock_bundle::{Cell, IdScheme, Mount, Seed, State, StateKind, StateMode};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::process::Pid;
 
@@ -170,8 +171,55 @@ pub(crate) fn lay(start: &Start) -> Result<Laid, KeepError> {
             None => lay_loose(start, state, &mut laid)?,
         }
     }
+    for seed in &cell.seeds {
+        let holds = |folder: &&Kept<'_>| {
+            seed.target.starts_with(&folder.state.target)
+                && matches!(folder.state.mode, StateMode::Private | StateMode::Copy)
+        };
+        let folder = kept.iter().filter(holds).max_by_key(|folder| folder.state.target.components().count());
+        if let Some(folder) = folder
+            && let Err(error) = sow(start, seed, folder)
+        {
+            laid.notes.push(format!("{} is left as it is: {error}", seed.target.display()));
+        }
+    }
     Ok(laid)
 }
+
+/// Writes what cellblock has to say into a file of a folder of the cell's. One that follows the host goes on doing so.
+fn sow(start: &Start, seed: &Seed, folder: &Kept<'_>) -> io::Result<()> {
+    let owner = owner(&start.cell);
+    let inside = seed.target.strip_prefix(&folder.state.target).unwrap_or(&seed.target);
+    let base = open_folder(folder.own.parent().unwrap_or(Path::new("/")))?;
+    let _turn = turn(&base)?;
+    let top = open_folder(&folder.own)?;
+    let above = place::make_path(top.as_fd(), inside.parent().unwrap_or(Path::new("")), owner)?;
+    let name = Path::new(inside.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+    let (now, before) = match place::read(above.as_fd(), name, MOST_SOWN) {
+        Ok((now, stat)) => (now, Some(stat)),
+        Err(error) if tree::is_missing(&error) => (Vec::new(), None),
+        Err(error) => return Err(error),
+    };
+    let Some(new) = edit::edited(&now, &seed.edit).map_err(io::Error::other)? else { return Ok(()) };
+    let mode = before.as_ref().map_or(0o600, |stat| stat.st_mode);
+    let after = place::write(above.as_fd(), name, &new, mode, owner)?;
+    let Some(before) = before else { return Ok(()) };
+    // It came with the folder, or by an entry of its own.
+    let beside = |host: &Path| folder.own.with_file_name(format!("{}.seen", key(host, &start.cell.user.home)));
+    let own =
+        start.cell.state.iter().find(|state| state.target == seed.target).map(|state| (beside(&state.host), name));
+    let with_folder = (beside(&folder.state.target), inside);
+    for (record, path) in own.into_iter().chain([with_folder]) {
+        let mut seen = Seen::from_bytes(&std::fs::read(&record).unwrap_or_default());
+        if seen.moved(path, &before, &after) {
+            write_seen(&base, &record, &seen)?;
+        }
+    }
+    Ok(())
+}
+
+/// Larger files than this are no settings of an agent's.
+const MOST_SOWN: u64 = 64 << 20;
 
 fn take_error(state: &State, source: io::Error) -> KeepError {
     KeepError::Take { path: state.host.clone(), source }
@@ -277,8 +325,11 @@ fn lay_folder(start: &Start, kept: &Kept<'_>, base: &Path, laid: &mut Laid) -> R
 fn problems(state: &State, problems: Vec<String>) -> Vec<String> {
     const MOST: usize = 3;
     let more = problems.len().saturating_sub(MOST);
-    let mut notes: Vec<String> =
-        problems.into_iter().take(MOST).map(|problem| format!("not taken over for {}: {problem}", state.agent)).collect();
+    let mut notes: Vec<String> = problems
+        .into_iter()
+        .take(MOST)
+        .map(|problem| format!("not taken over for {}: {problem}", state.agent))
+        .collect();
     if more > 0 {
         notes.push(format!("not taken over for {}: {more} more", state.agent));
     }
@@ -342,7 +393,8 @@ fn lay_beside(start: &Start, state: &State, folder: &Kept<'_>, laid: &mut Laid) 
     let own = match place::make_path(top.as_fd(), above, owner) {
         Ok(own) => own,
         Err(error) => {
-            laid.notes.push(format!("{} is left out: {error}; a cell has put something in its way", state.target.display()));
+            laid.notes
+                .push(format!("{} is left out: {error}; a cell has put something in its way", state.target.display()));
             return Ok(());
         }
     };
@@ -379,10 +431,9 @@ fn lay_private_file(
     let _turn = turn(&above).map_err(failed)?;
     let record = folder.own.with_file_name(format!("{}.seen", key(&state.host, &start.cell.user.home)));
     let old = Seen::from_bytes(&std::fs::read(&record).unwrap_or_default());
-    let taking =
-        Taking { hidden: &[], owner: own.owner, links: &start.links, follow: Follow::Untouched };
-    let taken =
-        tree::take_file((host.folder.as_fd(), &host.name), (own.folder.as_fd(), &own.name), &old, taking).map_err(failed)?;
+    let taking = Taking { hidden: &[], owner: own.owner, links: &start.links, follow: Follow::Untouched };
+    let taken = tree::take_file((host.folder.as_fd(), &host.name), (own.folder.as_fd(), &own.name), &old, taking)
+        .map_err(failed)?;
     laid.notes.extend(problems(state, taken.problems));
     if taken.seen != old && !taken.seen.0.is_empty() {
         write_seen(&above, &record, &taken.seen).map_err(failed)?;
@@ -439,7 +490,8 @@ impl Laid {
         let root = rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|source| KeepError::Place { path, source: source.into() })?;
         let shifted = cell.ids.scheme == IdScheme::Shifted;
-        let acting = if shifted { cell.ids.host_uid(cell.user.uid).zip(cell.ids.host_gid(cell.user.gid)) } else { None };
+        let acting =
+            if shifted { cell.ids.host_uid(cell.user.uid).zip(cell.ids.host_gid(cell.user.gid)) } else { None };
         let owner = if shifted { Owner(None) } else { owner(cell) };
         for loose in self.loose.drain(..) {
             let above = loose.target.parent().unwrap_or(Path::new("/"));
@@ -488,3 +540,6 @@ pub fn exists(path: &Path) -> bool {
 fn magic(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,9 @@ const MOST: u64 = 64 << 20;
 /// How long another keeper may have the lock: it is held for some system calls.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How often it is tried again when a program comes in between: each time takes microseconds.
+const MOST_TURNS: u32 = 64;
+
 /// Which way changes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flow {
@@ -47,12 +50,14 @@ impl Side {
         Ok(place::look(self.folder.as_fd(), &self.name)?.filter(|stat| place::kind(stat).is_file()))
     }
 
-    fn write(&self, bytes: &[u8], mode: u32) -> io::Result<Stat> {
+    /// Puts these bytes there, if it is as `expected` still.
+    fn write(&self, expected: Option<Stamp>, bytes: &[u8], mode: u32) -> io::Result<Option<Stamp>> {
+        let folder = self.folder.as_fd();
         let Some((uid, gid)) = self.acting else {
-            return place::write(self.folder.as_fd(), &self.name, bytes, mode, self.owner);
+            return place::write_over(folder, &self.name, expected, (bytes, mode, self.owner));
         };
         cellblock_sys::process::acting_on_files_as(uid, gid, || {
-            place::write(self.folder.as_fd(), &self.name, bytes, mode, Owner(None))
+            place::write_over(folder, &self.name, expected, (bytes, mode, Owner(None)))
         })?
     }
 }
@@ -79,6 +84,9 @@ pub(super) struct Known {
     made: Vec<(bool, PathBuf)>,
 }
 
+/// How both sides are, the host's first.
+type Both = (Option<Stamp>, Option<Stamp>);
+
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -94,18 +102,29 @@ impl Pair {
     pub(super) fn settle(&self) -> io::Result<()> {
         self.settle_locks();
         let _turn = Turn::take(self.host.folder.as_fd())?;
+        for _ in 0..MOST_TURNS {
+            let (host, own) = (self.host.look()?, self.own.look()?);
+            let now = (host.as_ref().map(Stamp::of), own.as_ref().map(Stamp::of));
+            let done = match self.step(host.as_ref(), own.as_ref()) {
+                Step::Nothing => Some(now),
+                Step::Give => self.give(now.1)?,
+                Step::Take => self.take(now.0)?,
+            };
+            // What was seen counts, and not what is there by now: that is the next round's.
+            if let Some((host, own)) = done {
+                let mut known = self.known.borrow_mut();
+                (known.host, known.own, known.settled) = (host, own, true);
+                if now == (host, own) || self.is_as_known(&known)? {
+                    return Ok(());
+                }
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::ResourceBusy, "it changes all the time"))
+    }
+
+    fn is_as_known(&self, known: &Known) -> io::Result<bool> {
         let (host, own) = (self.host.look()?, self.own.look()?);
-        let done = match self.step(host.as_ref(), own.as_ref()) {
-            Step::Nothing => Ok(()),
-            Step::Give => self.give(),
-            Step::Take => self.take(),
-        };
-        let (host, own) = (self.host.look()?, self.own.look()?);
-        let mut known = self.known.borrow_mut();
-        known.host = host.as_ref().map(Stamp::of);
-        known.own = own.as_ref().map(Stamp::of);
-        known.settled = true;
-        done
+        Ok(host.as_ref().map(Stamp::of) == known.host && own.as_ref().map(Stamp::of) == known.own)
     }
 
     /// Whether the cell's side is not there yet.
@@ -126,12 +145,17 @@ impl Pair {
             (Some(_), None) => Step::Nothing,
             (Some(host), Some(own)) if (host.st_dev, host.st_ino) == (own.st_dev, own.st_ino) => Step::Nothing,
             (Some(_), Some(_)) if self.flow == Flow::In => {
-                if host_changed || own_changed { Step::Give } else { Step::Nothing }
+                if host_changed || own_changed {
+                    Step::Give
+                } else {
+                    Step::Nothing
+                }
             }
             (Some(_), Some(_)) if host_changed && own_changed => {
                 // Without memory, or both at once: the later one is the one that lives. File systems tell times to some milliseconds only: of two
                 // that are the same, the one that was put in the place of the file that both had came after what was written in that.
-                let replaced = |now: Option<Stamp>, known: Option<Stamp>| now.map(|s| s.inode) != known.map(|s| s.inode);
+                let replaced =
+                    |now: Option<Stamp>, known: Option<Stamp>| now.map(|s| s.inode) != known.map(|s| s.inode);
                 let only_own = replaced(now_own, known.own) && !replaced(now_host, known.host);
                 let (own, host) = (now_own.map(|own| own.modified), now_host.map(|host| host.modified));
                 if own > host || (own == host && only_own) { Step::Take } else { Step::Give }
@@ -142,14 +166,21 @@ impl Pair {
         }
     }
 
-    fn give(&self) -> io::Result<()> {
-        let (bytes, stat) = place::read(self.host.folder.as_fd(), &self.host.name, MOST)?;
-        if self.may_link(&stat)
-            && place::link(self.host.folder.as_fd(), &self.host.name, self.own.folder.as_fd(), &self.own.name).is_ok()
-        {
-            return Ok(());
+    /// The host's to the cell, whose own is `expected`. What both are then; nothing if something has come in between.
+    fn give(&self, expected: Option<Stamp>) -> io::Result<Option<Both>> {
+        let (host, own) = (&self.host, &self.own);
+        let (bytes, stat) = place::read(host.folder.as_fd(), &host.name, MOST)?;
+        if self.may_link(&stat) {
+            let from = (host.folder.as_fd(), host.name.as_path());
+            match place::link_over(from, (own.folder.as_fd(), &own.name), expected) {
+                Ok(linked) => return Ok(linked.map(|stamp| (Some(stamp), Some(stamp)))),
+                // Another file system, or one that has no links: two files then.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(_) => {}
+            }
         }
-        self.own.write(&bytes, stat.st_mode).map(drop)
+        let written = own.write(expected, &bytes, stat.st_mode)?;
+        Ok(written.map(|own| (Some(Stamp::of(&stat)), Some(own))))
     }
 
     /// Only where the cell is to write the host's, may do so by the file's own permissions, and sees no other owner.
@@ -160,25 +191,31 @@ impl Pair {
             && self.own.owner.0.is_none_or(|(uid, _)| uid == host.st_uid)
     }
 
-    fn take(&self) -> io::Result<()> {
-        let (bytes, stat) = place::read(self.own.folder.as_fd(), &self.own.name, MOST)?;
-        let old = match place::read(self.host.folder.as_fd(), &self.host.name, MOST) {
-            Ok((old, stat)) => Some((old, stat.st_mode)),
+    /// The cell's to the host, whose own is `expected`; the same.
+    fn take(&self, expected: Option<Stamp>) -> io::Result<Option<Both>> {
+        let (host, own) = (&self.host, &self.own);
+        let (bytes, stat) = place::read(own.folder.as_fd(), &own.name, MOST)?;
+        let taken = Some(Stamp::of(&stat));
+        let old = match place::read(host.folder.as_fd(), &host.name, MOST) {
+            Ok(old) => Some(old),
             Err(error) if super::tree::is_missing(&error) => None,
             Err(error) => return Err(error),
         };
-        if let Some((old, mode)) = old {
-            if !could_replace(&bytes, &old) {
-                return Ok(());
+        let written = match &old {
+            Some((old, _)) if !could_replace(&bytes, old) => return Ok(Some((expected, taken))),
+            Some((old, _)) if *old == bytes => expected,
+            // Its permissions stay what the person made them.
+            Some((_, old)) => host.write(expected, &bytes, old.st_mode)?,
+            None => host.write(expected, &bytes, stat.st_mode & 0o700)?,
+        };
+        let Some(written) = written else { return Ok(None) };
+        if self.flow == Flow::Both && !self.gives_birth {
+            // One file again; if the cell has made another one in the meantime, that is the next to be taken.
+            if let Some(both) = self.give(taken)? {
+                return Ok(Some(both));
             }
-            if bytes != old {
-                // Its permissions stay what the person made them.
-                self.host.write(&bytes, mode)?;
-            }
-        } else {
-            self.host.write(&bytes, stat.st_mode & 0o700)?;
         }
-        if self.flow == Flow::Both && !self.gives_birth { self.give() } else { Ok(()) }
+        Ok(Some((Some(written), taken)))
     }
 
     /// A lock that is there on one side is made on the other. Best effort: it narrows the time in which both renew one login, and the

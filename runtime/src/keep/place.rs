@@ -4,8 +4,10 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
+
+use super::seen::Stamp;
 
 /// Who gets what is made; nobody where only one id exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,7 +103,7 @@ fn temporary(name: &Path) -> std::path::PathBuf {
     text.into()
 }
 
-/// Puts a file in the place of `name`, at once: `fill` writes it.
+/// Puts a file in the place of `name`, at once, whatever is there: `fill` writes it.
 pub(super) fn replace(
     folder: BorrowedFd<'_>,
     name: &Path,
@@ -131,13 +133,53 @@ pub(super) fn write(folder: BorrowedFd<'_>, name: &Path, bytes: &[u8], mode: u32
     replace(folder, name, mode, owner, |file| file.write_all(bytes))
 }
 
-/// Makes `name` in `to` the very file that `from` has in `folder`.
-pub(super) fn link(folder: BorrowedFd<'_>, from: &Path, to: BorrowedFd<'_>, name: &Path) -> io::Result<()> {
+/// Puts these bytes in the place of `name` if that is `expected` still, or is not there still; nothing if it is not.
+pub(super) fn write_over(
+    folder: BorrowedFd<'_>,
+    name: &Path,
+    expected: Option<Stamp>,
+    (bytes, mode, owner): (&[u8], u32, Owner),
+) -> io::Result<Option<Stamp>> {
+    let new = temporary(name);
+    let made = write(folder, &new, bytes, mode, owner)?;
+    Ok(swap(folder, &new, name, expected)?.then(|| Stamp::of(&made)))
+}
+
+/// Makes `name` in `to` the very file that `from` has in `folder`, if it is `expected` still, or is not there still.
+pub(super) fn link_over(
+    (folder, from): (BorrowedFd<'_>, &Path),
+    (to, name): (BorrowedFd<'_>, &Path),
+    expected: Option<Stamp>,
+) -> io::Result<Option<Stamp>> {
     let new = temporary(name);
     cellblock_sys::tree::remove(to, new.as_os_str())?;
     rustix::fs::linkat(folder, from, to, &new, AtFlags::empty())?;
-    let renamed = rustix::fs::renameat(to, &new, to, name);
-    // Renaming one name of a file over another of the same does nothing.
-    let _ = rustix::fs::unlinkat(to, &new, AtFlags::empty());
-    Ok(renamed?)
+    let Some(linked) = look(to, &new)? else { return Ok(None) };
+    Ok(swap(to, &new, name, expected)?.then(|| Stamp::of(&linked)))
+}
+
+/// Puts `new` in the place of `name`. Both change places first, so that what was there can be looked at: if a program has put something else there in
+/// the meantime, that goes back, and nothing of it is lost.
+fn swap(folder: BorrowedFd<'_>, new: &Path, name: &Path, expected: Option<Stamp>) -> io::Result<bool> {
+    let flags = if expected.is_some() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+    let again = || rustix::fs::renameat_with(folder, new, folder, name, flags);
+    let done = match (again(), expected) {
+        (Ok(()), None) => return Ok(true),
+        (Ok(()), Some(_)) => {
+            let same = look(folder, new)?.as_ref().map(Stamp::of) == expected;
+            if !same {
+                again()?;
+            }
+            same
+        }
+        (Err(Errno::EXIST | Errno::NOENT), _) => false,
+        // The file system cannot do it at once.
+        (Err(Errno::INVAL), _) => {
+            rustix::fs::renameat(folder, new, folder, name)?;
+            return Ok(true);
+        }
+        (Err(error), _) => return Err(error.into()),
+    };
+    cellblock_sys::tree::remove(folder, new.as_os_str())?;
+    Ok(done)
 }

@@ -196,8 +196,7 @@ impl Mirror {
         // By its path, each time: the folder itself may be replaced.
         let top = self.host.canonicalize()?;
         let host = open_folder(&top)?;
-        let taking =
-            Taking { hidden: &self.hidden, owner: self.owner, links: &self.links, follow: Follow::Always };
+        let taking = Taking { hidden: &self.hidden, owner: self.owner, links: &self.links, follow: Follow::Always };
         let again = watch.is_some();
         let mut seen = self.seen.borrow_mut();
         let taken = tree::take(host.as_fd(), &top, self.own.as_fd(), &seen, taking, again)?;

@@ -37,14 +37,23 @@ pub(super) struct Mark {
 pub(super) struct Seen(pub(super) BTreeMap<PathBuf, Mark>);
 
 impl Seen {
+    /// What was taken as `path` and is `before` still, has become `after` by our own work; false if it was not so.
+    pub(super) fn moved(&mut self, path: &Path, before: &Stat, after: &Stat) -> bool {
+        match self.0.get_mut(path) {
+            Some(mark) if mark.own == Stamp::of(before) => {
+                mark.own = Stamp::of(after);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// A line each: six numbers and the path, ended by NUL, for names may hold everything else.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (path, Mark { host, own }) in &self.0 {
-            let numbers = format!(
-                "{} {} {} {} {} {} ",
-                host.inode, host.size, host.modified, own.inode, own.size, own.modified
-            );
+            let numbers =
+                format!("{} {} {} {} {} {} ", host.inode, host.size, host.modified, own.inode, own.size, own.modified);
             bytes.extend_from_slice(numbers.as_bytes());
             bytes.extend_from_slice(path.as_os_str().as_bytes());
             bytes.push(0);
@@ -91,7 +100,9 @@ mod tests {
 
     #[test]
     fn what_is_damaged_is_not_seen() {
-        for bytes in [&b"1 2 3"[..], b"1 2 3 4 5 6 ../up\0", b"1 2 3 4 5 6 /abs\0", b"x 2 3 4 5 6 a\0", b"-1 2 3 4 5 6 a\0"] {
+        for bytes in
+            [&b"1 2 3"[..], b"1 2 3 4 5 6 ../up\0", b"1 2 3 4 5 6 /abs\0", b"x 2 3 4 5 6 a\0", b"-1 2 3 4 5 6 a\0"]
+        {
             assert_eq!(Seen::from_bytes(bytes), Seen::default(), "{bytes:?}");
         }
     }

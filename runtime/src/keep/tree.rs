@@ -129,7 +129,10 @@ impl Visit<'_> {
     }
 
     fn problem(&mut self, path: &Path, error: &io::Error) -> io::Result<()> {
-        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem) {
+        if matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+        ) {
             return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())));
         }
         self.taken.problems.push(format!("{}: {error}", self.top.join(path).display()));
@@ -138,7 +141,9 @@ impl Visit<'_> {
     }
 
     fn folder(&mut self, host: BorrowedFd<'_>, own: BorrowedFd<'_>, path: &Path, level: usize) -> io::Result<()> {
-        if self.watch && let Ok(kept) = rustix::io::fcntl_dupfd_cloexec(host, 0) {
+        if self.watch
+            && let Ok(kept) = rustix::io::fcntl_dupfd_cloexec(host, 0)
+        {
             self.taken.folders.push(kept);
         }
         let entries = match Dir::read_from(host) {
@@ -341,7 +346,9 @@ impl Visit<'_> {
                 FileType::Directory if *mark == Mark::default() => {
                     rustix::fs::unlinkat(&above, name, AtFlags::REMOVEDIR).map_err(io::Error::from)
                 }
-                _ if self.taking.follow == Follow::Always => cellblock_sys::tree::remove(above.as_fd(), name.as_os_str()),
+                _ if self.taking.follow == Follow::Always => {
+                    cellblock_sys::tree::remove(above.as_fd(), name.as_os_str())
+                }
                 _ if Stamp::of(&is) == mark.own => {
                     rustix::fs::unlinkat(&above, name, AtFlags::empty()).map_err(io::Error::from)
                 }

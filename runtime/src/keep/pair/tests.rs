@@ -57,7 +57,9 @@ fn every_rotation_reaches_the_other_side() {
     sides.write("host/login", "{\"t\":0}");
     let pair = sides.pair(Flow::Both);
     pair.settle().expect("settle");
-    for (round, (from, to)) in [("host", "own"), ("own", "host"), ("own", "host"), ("host", "own")].into_iter().enumerate() {
+    for (round, (from, to)) in
+        [("host", "own"), ("own", "host"), ("own", "host"), ("host", "own")].into_iter().enumerate()
+    {
         let (new, renamed) = (format!("{{\"a\":{round}}}"), format!("{{\"b\":{round}}}"));
         sides.write(&format!("{from}/login"), &new);
         assert_eq!(sides.read(&format!("{to}/login")), new, "in place: at once, without anybody's work");
@@ -183,5 +185,36 @@ fn two_keepers_of_one_login_do_not_fight() {
         first.settle().expect("settle");
         second.settle().expect("settle");
         assert_eq!((sides.read("own/login"), sides.read("host/login")), (text.clone(), text));
+    }
+}
+
+#[test]
+fn nothing_is_lost_while_both_sides_are_replaced_all_the_time() {
+    let sides = Sides::new();
+    sides.write("host/login", "0");
+    let pair = sides.pair(Flow::Both);
+    pair.settle().expect("settle");
+    for (writer, reader) in [("host", "own"), ("own", "host")] {
+        let rounds = 400;
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(|| {
+                for round in 0..rounds {
+                    let text = format!("{writer} {round}");
+                    fs::write(sides.path(&format!("{writer}.new")), &text).expect("write");
+                    fs::rename(sides.path(&format!("{writer}.new")), sides.path(&format!("{writer}/login")))
+                        .expect("mv");
+                }
+            });
+            while !writing.is_finished() {
+                // Too busy is no loss.
+                let _ = pair.settle();
+            }
+        });
+        pair.settle().expect("settle");
+        let last = format!("{writer} {}", rounds - 1);
+        assert_eq!(
+            (sides.read(&format!("{writer}/login")), sides.read(&format!("{reader}/login"))),
+            (last.clone(), last)
+        );
     }
 }
