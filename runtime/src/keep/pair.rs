@@ -102,6 +102,11 @@ impl Pair {
     pub(super) fn settle(&self) -> io::Result<()> {
         self.settle_locks();
         let _turn = Turn::take(self.host.folder.as_fd())?;
+        if !self.known.borrow().settled {
+            // What a killed one has left.
+            place::tidy(self.host.folder.as_fd(), &self.host.name)?;
+            place::tidy(self.own.folder.as_fd(), &self.own.name)?;
+        }
         for _ in 0..MOST_TURNS {
             let (host, own) = (self.host.look()?, self.own.look()?);
             let now = (host.as_ref().map(Stamp::of), own.as_ref().map(Stamp::of));
@@ -238,13 +243,13 @@ impl Pair {
                         // What was seen is no longer so.
                         break;
                     }
-                    (None, false, true) if !known.made.iter().any(|(_, made)| made == name) => {
-                        if sides[at].acting.is_none()
-                            && rustix::fs::mkdirat(&sides[at].folder, name, Mode::RWXU).is_ok()
-                        {
-                            known.made.push((at == 1, name.clone()));
-                            break;
-                        }
+                    (None, false, true)
+                        if !known.made.iter().any(|(_, made)| made == name)
+                            && sides[at].acting.is_none()
+                            && rustix::fs::mkdirat(&sides[at].folder, name, Mode::RWXU).is_ok() =>
+                    {
+                        known.made.push((at == 1, name.clone()));
+                        break;
                     }
                     _ => {}
                 }

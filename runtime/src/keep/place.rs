@@ -103,6 +103,11 @@ fn temporary(name: &Path) -> std::path::PathBuf {
     text.into()
 }
 
+/// Removes what a killed process has prepared for `name`.
+pub(super) fn tidy(folder: BorrowedFd<'_>, name: &Path) -> io::Result<()> {
+    cellblock_sys::tree::remove(folder, temporary(name).as_os_str())
+}
+
 /// Puts a file in the place of `name`, at once, whatever is there: `fill` writes it.
 pub(super) fn replace(
     folder: BorrowedFd<'_>,
