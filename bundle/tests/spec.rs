@@ -42,6 +42,8 @@ fn cell() -> Cell {
             Mount::Mask { target: "/home/ada/demo/.env".into(), directory: false },
             Mount::Mask { target: "/home/ada/demo/keys".into(), directory: true },
         ],
+        state: Vec::new(),
+        seeds: Vec::new(),
         network: Network::None,
         reach: Reach::default(),
         limits: Limits { memory: Some(1 << 30), cpus: Some(1500), pids: Some(100), best_effort: false },

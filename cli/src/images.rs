@@ -193,6 +193,7 @@ impl Image {
                 .iter()
                 .map(|(path, text)| Entry::File { path: cell.user.home.join(path), text: text.clone() }),
         );
+        skeleton.extend(skeleton::homely(&cell.state, &cell.user.home));
         let (upper, work) = (layer.join("upper"), layer.join("work"));
         Ok((RootFs { lowers, shared, volatile: false, upper, work, mounts: self.mounts().to_vec() }, skeleton))
     }

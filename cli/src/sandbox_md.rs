@@ -6,7 +6,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use cellblock_bundle::{Cell, Mount, Network, Said};
+use cellblock_bundle::{Cell, Mount, Network, Said, StateKind, StateMode};
 use cellblock_rootfs::root::skeleton::Entry;
 
 use crate::output::plain;
@@ -66,6 +66,15 @@ fn files(cell: &Cell, keep: bool, out: &mut String) {
         if let Mount::Tmpfs { target, .. } = mount {
             let _ = writeln!(out, "- {}: in memory, gone at the end.", shown(target));
         }
+    }
+    for state in cell.state.iter().filter(|state| state.kind == StateKind::Folder) {
+        let fate = match state.mode {
+            StateMode::Private => "shared by this project's cells and kept between them; other projects do not see it",
+            StateMode::Copy => "a copy of the person's; what you change in it dies with the cell",
+            StateMode::Share => "the person's own; what you change there is changed for them at once",
+            StateMode::Sync => "the person's, read-only",
+        };
+        let _ = writeln!(out, "- {}: {fate}.", shown(&state.target));
     }
     let fate = if keep { "is kept for the next cell of this name" } else { "is gone when the cell ends" };
     if cell.read_only {

@@ -17,6 +17,7 @@ pub mod exit;
 pub mod guard;
 mod idmap;
 mod init;
+pub mod keep;
 pub mod merged;
 mod network;
 pub mod outer;

@@ -23,6 +23,7 @@ use crate::cgroup::Cgroup;
 use crate::cleanup;
 use crate::covers::Covers;
 use crate::guard::Guard;
+use crate::keep::{self, KeepError, Keeper, Laid, Links};
 use crate::network::Connected;
 use crate::outer;
 use crate::report::Stage;
@@ -56,6 +57,8 @@ pub struct Start {
     pub roots: Option<PathBuf>,
     /// The ways to catch a cell's connections by name that may be tried.
     pub rungs: Vec<Rung>,
+    /// Where links in agents' folders of the host may lead.
+    pub links: Links,
 }
 
 /// Why a cell did not start, or what went wrong around it.
@@ -98,6 +101,9 @@ pub enum RuntimeError {
     /// The seccomp filter could not be loaded inside.
     #[error("the seccomp filter could not be loaded inside the cell: {0}")]
     Seccomp(io::Error),
+    /// An agent's files and folders.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     /// The cell has no network, and was to have one.
     #[error(transparent)]
     Network(#[from] crate::NetworkError),
@@ -238,7 +244,8 @@ fn run(
         Network::Names | Network::Bridge => Some(Connected::start(start, &alone)?),
         Network::None | Network::Host => None,
     };
-    // While it makes the namespaces.
+    // While it makes the namespaces. Agents' copies first: whether the layer is new counts.
+    let mut laid = keep::lay(start)?;
     make_layer(start)?;
     prepare().map_err(|source| StateError::Io {
         what: "cannot write the cell's own files in",
@@ -262,12 +269,13 @@ fn run(
     if let Some(egress) = &mut egress {
         egress.join(builder.pid())?;
     }
-    let plan = write_bundle(start, &stage, builder.pid())?;
+    let plan = write_bundle(start, &stage, builder.pid(), &mut laid)?;
     protect_self()?;
     let init = builder.create(&plan)?;
     if let Some(guard) = &mut guard {
         guard.enter(init)?;
     }
+    let keeper = Keeper::start(laid, cell, init, &alone, &mut |note| tell(News::Warning(note)))?;
     // Nothing of the cell runs before its network is there.
     if let Some(egress) = &mut egress
         && let Some(warning) = egress.ready()?
@@ -285,6 +293,7 @@ fn run(
         .with_hidden(&start.hidden)
         .with_covers(covers)
         .with_guard(guard)
+        .with_keeper(keeper)
         .run()
 }
 
@@ -409,8 +418,9 @@ fn write_record(start: &Start, claim: &Claim, cgroups: Vec<PathBuf>) -> Result<(
 
 /// Writes `config.json`, and says what root the builder is to mount. Only once the CELL's user namespace exists: under real root the
 /// host's files are shown inside through id-mapped mounts, which need it.
-fn write_bundle(start: &Start, stage: &Path, builder: Pid) -> Result<Plan, RuntimeError> {
+fn write_bundle(start: &Start, stage: &Path, builder: Pid, laid: &mut Laid) -> Result<Plan, RuntimeError> {
     let mut cell = start.cell.clone();
+    laid.add_to(&mut cell.mounts);
     let mut root = start.root.clone();
     if cell.ids.scheme == cellblock_bundle::IdScheme::Shifted {
         let views = idmap::Views::new(&stage.join("mounts"), builder)?;

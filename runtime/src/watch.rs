@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use crate::control::{self, Request};
 use crate::covers::Covers;
 use crate::guard::Guard;
+use crate::keep::Keeper;
 use crate::network::Connected;
 use crate::report::{Report, Stage};
 use crate::stdio::Stdio;
@@ -54,6 +55,7 @@ pub(crate) struct Watch {
     covers: Option<Covers>,
     guard: Option<Guard>,
     notes: Vec<String>,
+    keeper: Option<Keeper>,
 }
 
 /// What a poll found, by place.
@@ -93,6 +95,7 @@ impl Watch {
             covers: None,
             guard: None,
             notes: Vec::new(),
+            keeper: None,
         })
     }
 
@@ -114,6 +117,11 @@ impl Watch {
     /// Watches over its guard too, and ends with it.
     pub(crate) fn with_guard(self, guard: Option<Guard>) -> Self {
         Self { guard, ..self }
+    }
+
+    /// Watches over what keeps its agent's files in step too.
+    pub(crate) fn with_keeper(self, keeper: Keeper) -> Self {
+        Self { keeper: Some(keeper), ..self }
     }
 
     /// Until the command has ended.
@@ -210,6 +218,9 @@ impl Watch {
                     self.notes
                         .push("the process that guards its folders ended unexpectedly, and it was ended".to_owned());
                     self.send(signals::KILL);
+                }
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.mend();
                 }
             }
             _ => self.send(number),

@@ -27,5 +27,7 @@ mod network_walls;
 mod programs;
 mod secrets;
 mod security;
+mod state;
+mod state_login;
 mod streams;
 mod terminal;

@@ -14,6 +14,7 @@ mod source;
 use std::fmt;
 use std::str::FromStr;
 
+pub(crate) use cellblock_bundle::cell::StateMode;
 use cellblock_bundle::cell::{MAX_NAME, Network, Profile};
 
 pub(crate) use mounts::{MountSpec, TmpfsSpec, inside_path};
@@ -46,6 +47,9 @@ pub(crate) enum ValueError {
     /// Not a path in a work tree.
     #[error("{0:?} is not a path in the project, such as .vscode or .git/hooks")]
     Opened(String),
+    /// A variable without a value, where one is needed.
+    #[error("a variable with its value is NAME=VALUE")]
+    Assignment,
     /// A NUL byte, which no process can be given.
     #[error("a NUL character cannot be passed to a program")]
     Nul,
@@ -231,19 +235,6 @@ pub(crate) enum LimitMode {
     Enforce,
     /// The cell starts without it, and says so.
     BestEffort,
-}
-
-/// How an agent's file or folder of the host is shown to a cell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StateMode {
-    /// The host's is seen below a layer of the project's own, which keeps what cells of that project write.
-    Private,
-    /// Copied at start; what the cell makes of it dies with it.
-    Copy,
-    /// The host's own, for reading and writing.
-    Share,
-    /// The host's, kept in step while the cell runs and read-only inside.
-    Sync,
 }
 
 /// When the command gets a pseudo-terminal.

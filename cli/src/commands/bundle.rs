@@ -88,6 +88,9 @@ pub(crate) fn run(mut args: Args) -> Result<i32, CliError> {
             names.join(", ")
         ));
     }
+    // The bundle may be run anywhere and at any time, and nobody would keep a login in step there.
+    cell.state.clear();
+    cell.seeds.clear();
     let (root, skeleton) = ready.image.prepare(&cell, &ready.host)?;
     if form != Form::Folder && !root.shared.is_empty() && !cell.ids.rootless() {
         return Err(CliError::plain(

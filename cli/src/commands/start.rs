@@ -171,8 +171,20 @@ impl Ready {
         skeleton.push(sandbox_md::entry(&self.resolved.cell, keep));
         let cell = self.resolved.cell;
         let roots = secrets::roots(&self.host);
-        let start =
-            Start { cell, root, limits: None, dirs, keep, detached: flags.detach, secrets, hidden, roots, rungs };
+        let links = resolve::links(&self.host);
+        let start = Start {
+            cell,
+            root,
+            limits: None,
+            dirs,
+            keep,
+            detached: flags.detach,
+            secrets,
+            hidden,
+            roots,
+            rungs,
+            links,
+        };
         if flags.detach { detach(start, skeleton, claim) } else { Err(become_supervisor(start, skeleton, claim, None)) }
     }
 

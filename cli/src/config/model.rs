@@ -15,7 +15,7 @@ use super::agent::AgentSettings;
 use super::problem::Place;
 use crate::args::values::{
     Choice, Cpus, EnvEntry, LimitMode, MaskPattern, MountSpec, Opened, Pids, ProfileSpec, Protection, PublishSpec,
-    RuleSpec, SecretSpec, Size, UserSpec, Userns,
+    RuleSpec, SecretSpec, Size, StateMode, UserSpec, Userns,
 };
 
 /// A value and where it stands.
@@ -195,6 +195,10 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) alpine_mirror: Option<Located<String>>,
+    /// How a cell sees Claude Code's configuration, ~/.claude and ~/.claude.json; the login is not meant (docs/credentials.md).
+    #[schemars(default, schema_with = "words::<StateMode>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) claude_config: Option<Located<StateMode>>,
 }
 
 /// The JSON schema of the file, for editors.

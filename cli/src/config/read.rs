@@ -43,15 +43,13 @@ pub(super) const KEYS: &[&str] = &[
     "init",
     "userns",
     "alpine_mirror",
+    "claude_config",
 ];
 
 /// Keys that cellblock's manual knows and this version does not act on. Ignoring one would mean less protection or less work done
 /// than the person wrote down, so they are errors of their own kind.
-const LATER: &[(&str, &str)] = &[
-    ("ssh_agent", "the cell gets no ssh agent"),
-    ("nix_provider", "the cell gets no nix store"),
-    ("claude_config", "the cell gets no agent's configuration"),
-];
+const LATER: &[(&str, &str)] =
+    &[("ssh_agent", "the cell gets no ssh agent"), ("nix_provider", "the cell gets no nix store")];
 
 /// Reads the tree of a whole file.
 pub(super) fn config(root: Node, problems: &mut Vec<Problem>) -> Config {
@@ -219,6 +217,7 @@ impl Reader<'_> {
             "init" => to.init = self.truth(key, node),
             "userns" => to.userns = self.scalar(key, node, Choice::read),
             "alpine_mirror" => to.alpine_mirror = self.scalar(key, node, values::mirror),
+            "claude_config" => to.claude_config = self.scalar(key, node, Choice::read),
             _ => return false,
         }
         true

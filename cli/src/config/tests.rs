@@ -162,8 +162,8 @@ fn mistakes_are_told_with_their_line() {
             "c.yaml:2:3: this version of cellblock has no support for `nix_provider`: the cell gets no nix store\n  hint: take the line out",
         ),
         (
-            "defaults: {claude_config: copy}\n",
-            "c.yaml:1:12: this version of cellblock has no support for `claude_config`: the cell gets no agent's configuration\n  hint: take the line out",
+            "defaults: {nix_provider: copy}\n",
+            "c.yaml:1:12: this version of cellblock has no support for `nix_provider`: the cell gets no nix store\n  hint: take the line out",
         ),
         (
             "defaults:\n  network: hots\n",

@@ -21,6 +21,7 @@ mod patterns;
 mod protect;
 mod reach;
 mod secret_paths;
+mod state;
 
 use std::collections::BTreeMap;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub(crate) use image::{ImageFacts, ImageRequest};
 pub(crate) use names::{default_name, numbered};
 pub(crate) use origin::{Explained, Origin, Sourced};
 pub(crate) use reach::{SecretWanted, keep_addresses};
+pub(crate) use state::links;
 
 use cellblock_egress::policy::Entry;
 
@@ -177,6 +179,8 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     for mount in &placed {
         explain.add(&format!("mount {}", mount.mount.target().display()), &mount_words(&mount.mount), &mount.origin);
     }
+    let state = inputs.state(layers, &user.1, &placed)?;
+    explain.0.extend(state.explained);
     let asked = environment::Asked {
         flags,
         layers,
@@ -194,6 +198,9 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         reach::Asked { flags, layers, network, project: inputs.project, host: inputs.host, files: inputs.files };
     let (reach, secrets) = reach::reach(asked)?;
     let mut variables = environment.variables;
+    for (name, value) in state.variables {
+        variables.entry(name).or_insert(value);
+    }
     add_trust(&reach, &mut variables);
     if !variables.contains_key("GIT_CONFIG_COUNT") {
         for (name, value) in git_config::variables(&fenced.settings) {
@@ -230,6 +237,8 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         protect: fenced.protect,
         guard: inputs.guard(layers, &mut explain)?,
         home_files: BTreeMap::from([(".gitconfig".into(), fenced.person)]),
+        state: state.state,
+        seeds: Vec::new(),
         network,
         reach,
         limits: inputs.limits(layers, &mut explain)?,
@@ -247,7 +256,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         secrets,
         hidden,
         explain: explain.0,
-        notes: [told, environment.notes, fenced.notes].concat(),
+        notes: [told, environment.notes, fenced.notes, state.notes].concat(),
     })
 }
 
