@@ -15,6 +15,9 @@ mod guard;
 mod instruction;
 #[path = "src/seccomp/numbers.rs"]
 mod numbers;
+#[path = "src/seccomp/own.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod own;
 #[path = "src/seccomp/table.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod table;
@@ -22,6 +25,7 @@ mod table;
 use std::path::Path;
 
 use abi::Arch;
+use compile::Policy;
 use table::Profile;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -33,8 +37,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "aarch64" => Arch::Aarch64,
         _ => return Err(format!("cellblock has no seccomp policy for {machine}").into()),
     };
-    for (name, profile) in [("default", Profile::Default), ("strict", Profile::Strict), ("nested", Profile::Nested)] {
-        let bytes: Vec<u8> = compile::program(profile, arch).iter().flat_map(|i| i.to_bytes()).collect();
+    let policies: [(&str, Policy); 5] = [
+        ("default", Profile::Default.into()),
+        ("strict", Profile::Strict.into()),
+        ("nested", Profile::Nested.into()),
+        ("network", Policy::Own(&own::NETWORK)),
+        ("who", Policy::Own(&own::WHO)),
+    ];
+    for (name, policy) in policies {
+        let bytes: Vec<u8> = compile::program(policy, arch).iter().flat_map(|i| i.to_bytes()).collect();
         std::fs::write(Path::new(&out).join(format!("{name}.bpf")), bytes)?;
     }
     let bytes: Vec<u8> = guard::program(arch).iter().flat_map(|i| i.to_bytes()).collect();

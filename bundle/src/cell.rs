@@ -7,7 +7,7 @@
 //! Text is UTF-8 throughout, because the OCI runtime specification is JSON: a path or an argument that is not UTF-8 is
 //! refused where it is typed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -32,8 +32,11 @@ pub struct Cell {
     pub labels: BTreeMap<String, String>,
     /// The program and its arguments; never empty.
     pub command: Vec<String>,
-    /// The whole environment of the command: nothing else is inherited.
+    /// The whole environment of the command, but for what is hidden: nothing else is inherited.
     pub env: BTreeMap<String, String>,
+    /// Names of further variables of the command. Their values are nowhere but in memory: not here, and so in no record, no log and no bundle.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub hidden: BTreeSet<String>,
     /// Absolute working directory inside.
     pub workdir: PathBuf,
     /// Who the command runs as.
@@ -51,6 +54,12 @@ pub struct Cell {
     /// Small files that are made in the command's home directory, by their path from there, as far as no mount stands over them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub home_files: BTreeMap<PathBuf, String>,
+    /// Files and folders of its agent's that it sees in a way of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub state: Vec<State>,
+    /// What is written into files below these at each start, for the cell only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seeds: Vec<Seed>,
     /// What the network namespace is.
     pub network: Network,
     /// What it may reach in the mode `names`, and what may reach it.
@@ -222,6 +231,14 @@ pub enum Mount {
         /// Permission bits of its root, such as `0o1777`.
         mode: u32,
     },
+    /// Nothing, over something of the host's that a bind has brought along and that the cell is not to see: an empty folder or an empty file,
+    /// read-only.
+    Mask {
+        /// Absolute path inside, without links; nothing is made there if nothing is.
+        target: PathBuf,
+        /// Whether what is covered is a folder.
+        directory: bool,
+    },
 }
 
 impl Mount {
@@ -229,9 +246,90 @@ impl Mount {
     #[must_use]
     pub fn target(&self) -> &std::path::Path {
         match self {
-            Self::Bind { target, .. } | Self::Tmpfs { target, .. } => target,
+            Self::Bind { target, .. } | Self::Tmpfs { target, .. } | Self::Mask { target, .. } => target,
         }
     }
+}
+
+/// A file or folder of an agent's in the person's home, and how a cell sees it. It is laid at each start (docs/credentials.md).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// The agent, by name: its layers are kept under it.
+    pub agent: String,
+    /// Absolute path on the host, as written: links there are followed. It need not exist.
+    pub host: PathBuf,
+    /// Absolute path inside.
+    pub target: PathBuf,
+    /// What it is.
+    pub kind: StateKind,
+    /// How it is seen.
+    pub mode: StateMode,
+    /// Names below it that are not taken from the host; `*` for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hidden: Vec<String>,
+    /// For a login: folders beside it whose being there means that somebody is renewing it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locks: Vec<String>,
+}
+
+/// What an agent's state is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StateKind {
+    /// A folder.
+    Folder,
+    /// A file.
+    File,
+    /// A file with a login: never taken over with the folder it is in.
+    Login,
+}
+
+/// How an agent's file or folder of the host is seen by a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StateMode {
+    /// The project's own, which begins as the host's and follows it where the project's cells have changed nothing.
+    Private,
+    /// Copied at start; what the cell makes of it dies with it.
+    Copy,
+    /// The host's own, for reading and writing.
+    Share,
+    /// The host's, kept in step while the cell runs and never written back.
+    Sync,
+}
+
+/// Something that cellblock writes into a file of an agent's, in a folder that is private or copied; never into the host's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seed {
+    /// Absolute path inside, below a folder of [`Cell::state`].
+    pub target: PathBuf,
+    /// What.
+    pub edit: Edit,
+}
+
+/// A change of a file that can be made again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Edit {
+    /// Lines before everything else, if they are nowhere in it.
+    Begin {
+        /// The lines.
+        text: String,
+    },
+    /// Lines after everything else.
+    End {
+        /// The lines.
+        text: String,
+        /// Not if this is somewhere in it.
+        unless: String,
+    },
+    /// Keys of a JSON object.
+    Json {
+        /// Merged into what is there: objects key by key, everything else is replaced.
+        merge: serde_json::Value,
+    },
 }
 
 /// What the cell's network namespace is.

@@ -297,6 +297,15 @@ fn requested(mount: &Mount) -> Result<Value, SpecError> {
             options.extend(size.map(|bytes| format!("size={bytes}")));
             json!({ "destination": text(target)?, "type": "tmpfs", "source": "tmpfs", "options": options })
         }
+        Mount::Mask { target, directory: true } => {
+            json!({ "destination": text(target)?, "type": "tmpfs", "source": "tmpfs",
+                    "options": ["nosuid", "nodev", "noexec", "ro", "mode=555", "size=4k"] })
+        }
+        // What every runtime masks files with. Without `nodev`, under which it could not be read.
+        Mount::Mask { target, directory: false } => {
+            json!({ "destination": text(target)?, "type": "bind", "source": "/dev/null",
+                    "options": ["bind", "nosuid", "noexec", "ro"] })
+        }
     })
 }
 

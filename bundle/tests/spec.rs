@@ -2,7 +2,7 @@
 //!
 //! `CELLBLOCK_BLESS=1 cargo test -p cellblock-bundle` writes the golden files anew; the difference is for review.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use cellblock_bundle::spec::{SpecError, run_form, run_spec, spec, spec_over_folder};
@@ -22,6 +22,7 @@ fn cell() -> Cell {
         hostname: "demo-main-make".into(),
         labels: BTreeMap::from([("cellblock.project".into(), "demo".into())]),
         command: vec!["make".into(), "test".into()],
+        hidden: BTreeSet::from(["TOKEN".to_owned()]),
         env: BTreeMap::from([("HOME".into(), "/home/ada".into()), ("PATH".into(), "/bin".into())]),
         workdir: "/home/ada/demo".into(),
         user: User {
@@ -38,7 +39,11 @@ fn cell() -> Cell {
             Mount::Bind { source: "/home/ada/demo".into(), target: "/home/ada/demo".into(), writable: true },
             Mount::Bind { source: "/srv/libs".into(), target: "/libs".into(), writable: false },
             Mount::Tmpfs { target: "/scratch".into(), size: Some(1 << 20), mode: 0o1777 },
+            Mount::Mask { target: "/home/ada/demo/.env".into(), directory: false },
+            Mount::Mask { target: "/home/ada/demo/keys".into(), directory: true },
         ],
+        state: Vec::new(),
+        seeds: Vec::new(),
         network: Network::None,
         reach: Reach::default(),
         limits: Limits { memory: Some(1 << 30), cpus: Some(1500), pids: Some(100), best_effort: false },

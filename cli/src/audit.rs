@@ -1,5 +1,6 @@
 //! The audit: what a cell will be able to see and do, said before it starts, and the question.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 
@@ -56,6 +57,15 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
         ("user", format!("{} ({}){ids}", cell.user.name, cell.user.uid)),
         ("command", cell.command.join(" ")),
     ];
+    let covered: Vec<String> = cell
+        .mounts
+        .iter()
+        .filter(|mount| matches!(mount, Mount::Mask { .. }))
+        .map(|mount| mount.target().display().to_string())
+        .collect();
+    if !covered.is_empty() {
+        facts.insert(3, ("covered", covered.join(", ")));
+    }
     facts.extend(opened(cell).map(|text| ("protect", text)));
     if !cell.guard && !cell.protect.is_empty() {
         let text = "OFF: it can make hooks and settings that do not exist yet, which programs of this host then run";
@@ -65,7 +75,7 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
 }
 
 /// Whether a mount shows a part of another one at its own place: then it takes something away and gives nothing.
-fn covers(mount: &Mount, all: &[Mount]) -> bool {
+pub(crate) fn covers(mount: &Mount, all: &[Mount]) -> bool {
     let Mount::Bind { source, target, .. } = mount else { return false };
     all.iter().any(|other| match other {
         Mount::Bind { source: wider, target: at, writable: true } => {
@@ -159,7 +169,7 @@ fn remember(approvals: &PathBuf, approval: &PathBuf) {
 
 /// A digest of everything that widens what a cell reaches; name, command and environment values are not in it.
 fn exposure(cell: &Cell) -> String {
-    let names: Vec<&String> = cell.env.keys().collect();
+    let names: BTreeSet<&String> = cell.env.keys().chain(&cell.hidden).collect();
     let shown: Vec<&Mount> = cell.mounts.iter().filter(|m| !covers(m, &cell.mounts)).collect();
     let mounts = serde_json::to_string(&shown).unwrap_or_default();
     let reach: Vec<&str> = cell.reach.allow.iter().map(|said| said.rule.as_str()).collect();

@@ -170,6 +170,8 @@ impl Image {
                 let folders = image.mounts.iter().chain(own).filter(|m| match m {
                     Mount::Bind { source, .. } => source.is_dir(),
                     Mount::Tmpfs { .. } => true,
+                    // What it covers is there.
+                    Mount::Mask { .. } => false,
                 });
                 entries.extend(skeleton::mount_points(&entries, folders.map(Mount::target)));
                 entries
@@ -191,6 +193,7 @@ impl Image {
                 .iter()
                 .map(|(path, text)| Entry::File { path: cell.user.home.join(path), text: text.clone() }),
         );
+        skeleton.extend(skeleton::homely(&cell.state, &cell.user.home));
         let (upper, work) = (layer.join("upper"), layer.join("work"));
         Ok((RootFs { lowers, shared, volatile: false, upper, work, mounts: self.mounts().to_vec() }, skeleton))
     }

@@ -12,6 +12,7 @@ use cellblock_runtime::{cleanup, exit, outer};
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now, inherited};
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::export::Export;
 use crate::images::LayerJob;
@@ -116,7 +117,8 @@ pub(crate) fn main(arguments: &[OsString]) -> Result<i32, CliError> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(process("this command is for cellblock's own use"))?
         .into_iter();
-    let mut text = Vec::new();
+    // It may hold secrets.
+    let mut text = Zeroizing::new(Vec::new());
     let file = descriptors.next().ok_or_else(|| process("no job")(std::io::ErrorKind::InvalidInput.into()))?;
     std::fs::File::from(file).read_to_end(&mut text).map_err(process("cannot read the job"))?;
     let job: Job = serde_json::from_slice(&text).map_err(|e| process("cannot read the job")(e.into()))?;

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use cellblock_bundle::{Cell, Mount, Network, Said};
+use cellblock_bundle::{Cell, Mount, Network, Said, StateKind, StateMode};
 use cellblock_rootfs::root::skeleton::Entry;
 
 use crate::output::plain;
@@ -42,7 +42,8 @@ pub(crate) fn text(cell: &Cell, keep: bool) -> String {
 fn files(cell: &Cell, keep: bool, out: &mut String) {
     out.push_str("## Files\n\n");
     let binds = |wanted: bool| {
-        let paths = cell.mounts.iter().filter_map(move |mount| match mount {
+        let wider = cell.mounts.iter().filter(|mount| !crate::audit::covers(mount, &cell.mounts));
+        let paths = wider.filter_map(move |mount| match mount {
             Mount::Bind { target, writable, .. } if *writable == wanted => Some(shown(target)),
             _ => None,
         });
@@ -54,10 +55,26 @@ fn files(cell: &Cell, keep: bool, out: &mut String) {
     for path in few(&binds(false)) {
         let _ = writeln!(out, "- {path}: the person's, read-only.");
     }
+    if !cell.protect.is_empty() {
+        out.push_str(
+            "- In there, git's hooks and configuration and what editors, shells and agents run by themselves (.envrc, .vscode, .mcp.json, …) cannot \
+             be changed. git works; what it wants to remember in its configuration it cannot. Ask the person to change such a file, or to \
+             start you with `--unprotect PATH`.\n",
+        );
+    }
     for mount in &cell.mounts {
         if let Mount::Tmpfs { target, .. } = mount {
             let _ = writeln!(out, "- {}: in memory, gone at the end.", shown(target));
         }
+    }
+    for state in cell.state.iter().filter(|state| state.kind == StateKind::Folder) {
+        let fate = match state.mode {
+            StateMode::Private => "shared by this project's cells and kept between them; other projects do not see it",
+            StateMode::Copy => "a copy of the person's; what you change in it dies with the cell",
+            StateMode::Share => "the person's own; what you change there is changed for them at once",
+            StateMode::Sync => "the person's, read-only",
+        };
+        let _ = writeln!(out, "- {}: {fate}.", shown(&state.target));
     }
     let fate = if keep { "is kept for the next cell of this name" } else { "is gone when the cell ends" };
     if cell.read_only {

@@ -56,6 +56,19 @@ pub enum Protocol {
     Http,
     /// Anything else over TCP.
     Tcp,
+    /// A datagram that is no look-up.
+    Udp,
+    /// An echo request.
+    Icmp,
+}
+
+/// A program inside a cell. It chooses its name itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Process {
+    /// What the kernel calls it: the first 15 bytes of its file's name, or whatever it has named itself.
+    pub name: String,
+    /// Its id inside.
+    pub pid: u32,
 }
 
 /// One line.
@@ -97,6 +110,9 @@ pub struct Line {
     /// Why not, or what went wrong, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// The program that asked, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Process>,
     /// Bytes that the cell sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub up: Option<u64>,
@@ -129,6 +145,7 @@ impl Line {
             rule: None,
             origin: None,
             why: None,
+            process: None,
             up: None,
             down: None,
             ms: None,
@@ -138,14 +155,14 @@ impl Line {
 
     /// What makes two lines the same decision.
     fn key(&self) -> Key {
-        (self.event, self.verdict, self.name.clone(), self.address, self.port, self.path.clone())
+        (self.event, self.verdict, self.protocol, self.name.clone(), self.address, self.port, self.path.clone())
     }
 }
 
 /// Where to: event, name, port.
 type Place = (Event, Option<String>, Option<u16>);
 
-type Key = (Event, Verdict, Option<String>, Option<IpAddr>, Option<u16>, Option<String>);
+type Key = (Event, Verdict, Option<Protocol>, Option<String>, Option<IpAddr>, Option<u16>, Option<String>);
 
 /// How long repeated decisions are counted before their number is written.
 pub const WINDOW: Duration = Duration::from_secs(10);
@@ -244,6 +261,18 @@ impl Audit {
         Ok(())
     }
 
+    /// Whether this denial would be written, and not only counted.
+    #[must_use]
+    pub fn is_news(&self, line: &Line) -> bool {
+        let full = self.second.0.elapsed() < Duration::from_secs(1) && self.second.1 >= RATE;
+        !full && (self.since.elapsed() >= WINDOW || !self.counted.contains_key(&line.key()))
+    }
+
+    /// Counts decisions that nobody looked at one by one.
+    pub fn more(&mut self, decisions: u64) {
+        self.flood += decisions;
+    }
+
     /// Writes what has been counted.
     ///
     /// # Errors
@@ -253,7 +282,8 @@ impl Audit {
         let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
         for (_, (line, count)) in std::mem::take(&mut self.counted) {
             if count > 0 {
-                self.write(&Line { time: time.clone(), count: Some(count), ..line })?;
+                // Others may have asked the same.
+                self.write(&Line { time: time.clone(), count: Some(count), process: None, ..line })?;
             }
         }
         for (_, (line, _, more)) in std::mem::take(&mut self.busy) {

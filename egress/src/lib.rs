@@ -2,7 +2,7 @@
 //!
 //! The order of reading: [`name`] and [`address`] (what there is) → [`policy`] (what may be reached) → [`table`] (the made-up addresses by which
 //! the cell knows names) → [`dns`] (its resolver), [`tls`] (the name in a client's first bytes), [`http`]
-//! (every request of a plain connection).
+//! (every request of a plain connection), [`packet`] (what was refused before it became a connection).
 //!
 //! Whatever arrives from a cell is hostile. Everything that parses it takes bytes and does no input or output.
 
@@ -14,7 +14,9 @@ pub mod gateway;
 pub mod http;
 pub mod intercept;
 pub mod name;
+pub mod packet;
 pub mod policy;
 pub mod serve;
 pub mod table;
 pub mod tls;
+pub mod who;

@@ -10,6 +10,7 @@
 //! 10, 14 it writes no id mapping; one attempt a process; the supervisor reaps what a failure leaves. 16 our own executor.
 //! 21 the supervisor holds the name's lock. 22 the bundle is private to the cell.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use cellblock_bundle::seccomp::Program;
 use cellblock_bundle::{IdScheme, Ids};
+use cellblock_egress::serve::Hidden;
 use cellblock_sys::namespace;
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now};
 use libcontainer::container::builder::ContainerBuilder;
@@ -48,6 +50,8 @@ pub(crate) struct Order<'a> {
     pub(crate) network: bool,
     /// Whether init is ours.
     pub(crate) init: bool,
+    /// Variables of the command that are not in the bundle.
+    pub(crate) hidden: &'a BTreeMap<String, Hidden>,
     /// Where the pseudo-terminal's controlling side is to be sent (AF_UNIX path), if the cell has a terminal.
     pub(crate) console: Option<PathBuf>,
     /// What becomes standard input, output and error, where it is not the supervisor's own.
@@ -307,7 +311,14 @@ fn create(order: &Order<'_>, (report, supervisor): (OwnedFd, OwnedFd), guard: Se
         .and_then(|builder| {
             builder
                 .with_console_socket(order.console.clone())
-                .with_executor(Payload::new(order.program.clone(), order.init, report, supervisor, guard))
+                .with_executor(Payload::new(
+                    order.program.clone(),
+                    order.init,
+                    order.hidden.clone(),
+                    report,
+                    supervisor,
+                    guard,
+                ))
                 .as_init(&order.bundle)
                 .as_sibling(true)
                 .with_systemd(false)

@@ -3,12 +3,18 @@
 //! One `SOCK_SEQPACKET` message a request and one an answer, in JSON. The socket lies in a folder that only its owner may enter, and
 //! the peer's user id is checked all the same (`SO_PEERCRED`, unix(7)).
 
-use std::io;
+use std::collections::BTreeMap;
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
+use cellblock_egress::serve::Hidden;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::stdio::{receive_descriptor, send_descriptor};
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +27,8 @@ pub enum Request {
         /// Milliseconds until `SIGKILL`.
         grace_ms: u64,
     },
+    /// Hand over the cell's hidden variables, for another command in it. Answered with a memory file.
+    Variables,
 }
 
 /// The answer.
@@ -60,6 +68,35 @@ pub fn ask(path: &Path, request: &Request) -> io::Result<Answer> {
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
     Ok(serde_json::from_slice(buffer.get(..length).unwrap_or_default())?)
+}
+
+/// How long a supervisor may take to answer at once: one that was stopped with its command (Ctrl-Z) does not.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The values of the cell's hidden variables, from the supervisor behind `path`: they are nowhere else but in the command itself.
+///
+/// # Errors
+/// As [`ask`]; `WouldBlock` if there is no answer for seconds.
+pub fn variables(path: &Path) -> io::Result<BTreeMap<String, Hidden>> {
+    let socket = socket(SocketFlags::CLOEXEC)?;
+    rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Recv, Some(PATIENCE))?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::send(&socket, &serde_json::to_vec(&Request::Variables)?, SendFlags::NOSIGNAL)?;
+    let mut text = Zeroizing::new(Vec::new());
+    std::fs::File::from(receive_descriptor(socket.as_fd())?).read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+/// Answers [`Request::Variables`], best effort. In a memory file, because a message has a largest size and variables have not.
+pub(crate) fn hand_over(client: impl AsFd, hidden: &BTreeMap<String, Hidden>) {
+    let hand = || -> io::Result<()> {
+        let text = Zeroizing::new(serde_json::to_vec(hidden)?);
+        let mut file = std::fs::File::from(rustix::fs::memfd_create(c"variables", rustix::fs::MemfdFlags::CLOEXEC)?);
+        file.write_all(&text)?;
+        file.rewind()?;
+        send_descriptor(client.as_fd(), file.as_fd())
+    };
+    let _ = hand();
 }
 
 fn socket(flags: SocketFlags) -> io::Result<OwnedFd> {

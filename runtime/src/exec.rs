@@ -8,21 +8,21 @@
 //! (user_namespaces(7)).
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use cellblock_bundle::{Cell, policy, seccomp};
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now};
 use cellblock_sys::signal::{SignalFd, SignalSet};
 use rustix::fs::{Mode, OFlags};
-use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use rustix::process::{Gid, Pid, Signal, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets, ThreadNameSpaceType};
 
 use crate::init::{Command, finish};
 use crate::report::{Report, Stage};
 use crate::state::Found;
-use crate::stdio::{Stdio, receive_descriptor};
+use crate::stdio::{Stdio, receive_descriptor, send_descriptor};
 use crate::supervisor::{Ended, RuntimeError, os};
 use crate::watch::Watch;
 use crate::{cgroup, exit, signals};
@@ -281,12 +281,3 @@ impl Joiner<'_> {
 
 /// `<linux/magic.h>`.
 const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
-
-fn send_descriptor(socket: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<()> {
-    let descriptors = [fd];
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    rustix::net::sendmsg(socket, &[io::IoSlice::new(b"t")], &mut control, SendFlags::NOSIGNAL)?;
-    Ok(())
-}

@@ -6,7 +6,7 @@
 //!
 //! What it has to tell goes over a socket to the supervisor, as [`Report`]s.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,6 +14,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use cellblock_bundle::seccomp::Program;
+use cellblock_egress::serve::Hidden;
 use cellblock_sys::process::{Fork, SingleThreaded, execve, exit_now, run_with_only};
 use cellblock_sys::signal::{self, SignalFd, SignalSet};
 use libcontainer::oci_spec::runtime::Spec;
@@ -36,6 +37,8 @@ pub(crate) type Sender = Option<(OwnedFd, &'static [u8])>;
 struct Inner {
     program: Program,
     init: bool,
+    /// Variables that are in no file: they go from the supervisor's memory into `execve`.
+    hidden: BTreeMap<String, Hidden>,
     /// To the supervisor.
     supervisor: OwnedFd,
     /// The supervisor's pidfd, which tells when it is gone. The socket does not yet: this copy of the supervisor holds both ends of it.
@@ -46,8 +49,15 @@ struct Inner {
 
 impl Payload {
     /// A payload that reports to `supervisor`, whose pidfd is `alive`, behind the seccomp filter `program`.
-    pub(crate) fn new(program: Program, init: bool, supervisor: OwnedFd, alive: OwnedFd, guard: Sender) -> Self {
-        Self { inner: Rc::new(Inner { program, init, supervisor, alive, guard }) }
+    pub(crate) fn new(
+        program: Program,
+        init: bool,
+        hidden: BTreeMap<String, Hidden>,
+        supervisor: OwnedFd,
+        alive: OwnedFd,
+        guard: Sender,
+    ) -> Self {
+        Self { inner: Rc::new(Inner { program, init, hidden, supervisor, alive, guard }) }
     }
 }
 
@@ -64,7 +74,7 @@ impl Executor for Payload {
     }
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let command = Command::of(spec)
+        let command = Command::of(spec, &self.inner.hidden)
             .and_then(|c| die_with_supervisor(self.inner.alive.as_fd()).map(|()| c))
             .map_err(|e| ExecutorError::Other(e.to_string()))?;
         let supervisor = self.inner.supervisor.as_fd();
@@ -107,9 +117,11 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    fn of(spec: &Spec) -> io::Result<Self> {
+    fn of(spec: &Spec, hidden: &BTreeMap<String, Hidden>) -> io::Result<Self> {
         let process = spec.process().as_ref().ok_or(io::ErrorKind::InvalidInput)?;
-        Self::new(process.args().as_deref().unwrap_or_default(), process.env().as_deref().unwrap_or_default())
+        let mut env = process.env().clone().unwrap_or_default();
+        env.extend(hidden.iter().map(|(name, value)| format!("{name}={}", value.0)));
+        Self::new(process.args().as_deref().unwrap_or_default(), &env)
     }
 
     /// A command of `args` with the environment `env` (`NAME=value` each), looked up along its own `PATH`.
@@ -221,7 +233,7 @@ fn load((program, guard): Filters<'_>) -> io::Result<()> {
     if let Some((to, words)) = guard {
         crate::guard::give_in(to, words)?;
     }
-    cellblock_sys::seccomp::load(program.instructions().iter().map(|i| (i.code, i.jt, i.jf, i.k)))
+    crate::sandbox::load(program)
 }
 
 /// Puts the command into a process group of its own, in the foreground of its terminal if it has one: so that Ctrl-C reaches

@@ -11,18 +11,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cellblock_bundle::cell::Said;
-use cellblock_egress::gateway::{GatewayError, Rung};
+use cellblock_egress::gateway::{GatewayError, Rung, lay_down_capabilities};
 use cellblock_egress::policy::{Entry, Written};
 use cellblock_egress::serve::{self, Mode, Network, Ready, ServeError, Settings};
+use cellblock_egress::who;
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now, run_with_only};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType,
 };
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::sandbox;
 use crate::state::StateError;
 use crate::supervisor::Start;
 
@@ -175,7 +178,7 @@ impl Egress {
         match alone.fork().map_err(other("cannot start a process"))? {
             Fork::Child => {
                 let (line, socket) = (&theirs, &control);
-                run_with_only(&[line.as_fd(), socket.as_fd()], || child(settings, socket, line))
+                run_with_only(&[line.as_fd(), socket.as_fd()], || child(settings, socket, line, alone))
             }
             Fork::Parent(pid) => {
                 let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty());
@@ -304,10 +307,10 @@ impl Drop for Egress {
 }
 
 /// The life of the process.
-fn child(settings: Settings, control: &UnixListener, line: &UnixStream) -> ! {
+fn child(settings: Settings, control: &UnixListener, line: &UnixStream, alone: &SingleThreaded) -> ! {
     let _ = rustix::thread::set_name(c"cellblock-net");
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    let code = match make(settings, control, line) {
+    let code = match make(settings, control, line, alone) {
         Ok(ready) => {
             let is = Up { rung: ready.rung(), warning: ready.warning() };
             let up = |outcome: Result<(), ServeError>| tell(line, outcome.map(|()| is).map_err(NetworkError::from));
@@ -321,16 +324,43 @@ fn child(settings: Settings, control: &UnixListener, line: &UnixStream) -> ! {
     exit_now(code)
 }
 
-fn make(settings: Settings, control: &UnixListener, line: &UnixStream) -> Result<Ready, NetworkError> {
+fn make(
+    settings: Settings,
+    control: &UnixListener,
+    line: &UnixStream,
+    alone: &SingleThreaded,
+) -> Result<Ready, NetworkError> {
     take_no_streams().map_err(other("cannot let go of the standard streams"))?;
     let control = control.try_clone().map_err(other("cannot keep the network's socket"))?;
-    let network = Network::prepare(settings, Some(control))?;
+    let audit = settings.audit.clone();
+    // Before there are threads. Without it the audit does not say which program asked, and nothing else is lost.
+    let helper = if settings.mode == Mode::Names { helper(alone).ok() } else { None };
+    let network = Network::prepare(settings, Some(control), helper)?;
     tell(line, Ok(network.trust()));
-    let ready = network.join(receive(line)?)?;
+    let mut ready = network.join(receive(line)?)?;
     // Parses what the cell sends: nobody without privilege is to look into it.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(|e| other("cannot protect the network's process")(e.into()))?;
+    sandbox::confine(&mut ready, &audit).map_err(other("cannot confine the network's process"))?;
     Ok(ready)
+}
+
+/// Starts the process that finds who in the cell holds a socket ([`who`]); our end of its line. It ends with this process.
+fn helper(alone: &SingleThreaded) -> io::Result<OwnedFd> {
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    match alone.fork()? {
+        Fork::Parent(_) => Ok(ours),
+        Fork::Child => run_with_only(&[theirs.as_fd()], || {
+            let _ = rustix::thread::set_name(c"cellblock-who");
+            let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+            let alone = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+            if alone.is_ok() && lay_down_capabilities().is_ok() && sandbox::confine_helper().is_ok() {
+                who::find::serve(&theirs);
+            }
+            exit_now(0)
+        }),
+    }
 }
 
 /// The cell's network namespace.

@@ -55,6 +55,8 @@ pub(crate) struct Plan {
     pub(crate) mounts: Vec<Mount>,
     /// Links that are mounted onto themselves after all that: where they stand inside, and on the host.
     pub(crate) links: BTreeMap<PathBuf, PathBuf>,
+    /// An empty file, which covers files; there if one of the mounts does.
+    pub(crate) empty: PathBuf,
 }
 
 impl Plan {
@@ -88,7 +90,8 @@ impl Sources {
         let lot = |mounts: &[&Mount]| {
             let source = |mount: &&Mount| match mount {
                 Mount::Bind { source, .. } => resolved(source).map(Some),
-                Mount::Tmpfs { .. } => Ok(None),
+                Mount::Mask { directory: false, .. } => open(&plan.empty, OFlags::empty()).map(Some),
+                Mount::Tmpfs { .. } | Mount::Mask { directory: true, .. } => Ok(None),
             };
             mounts.iter().map(source).collect::<Result<Vec<_>, _>>()
         };
@@ -160,13 +163,27 @@ fn resolved(path: &Path) -> Result<OwnedFd, RootError> {
 
 /// Mounts what was asked for below `top`, in order.
 fn requested(top: BorrowedFd<'_>, mounts: &[&Mount], sources: &[Option<OwnedFd>]) -> Result<(), RootError> {
+    let mut masks = Vec::new();
     for (mount, source) in mounts.iter().zip(sources) {
         let failed = |source: io::Error| RootError::Mount { path: mount.target().to_owned(), source };
+        let mask = matches!(mount, Mount::Mask { .. });
+        // What was to be covered may be gone by now; making something in its place would leave that on the host.
+        if mask && is_missing(top, mount.target()) {
+            continue;
+        }
         let (tree, directory) = match source {
             Some(source) => bound(source.as_fd(), mount).map_err(failed)?,
             None => (tmpfs(mount).map_err(|e| failed(e.into()))?, true),
         };
         attach(top, tree.as_fd(), mount.target(), directory)?;
+        if mask {
+            masks.push((mount, tree));
+        }
+    }
+    // Last, so that a mount below a covered folder that was asked for finds a place made for it there.
+    for (mount, tree) in masks {
+        cellblock_sys::mount::set_read_only(tree.as_fd())
+            .map_err(|source| RootError::Mount { path: mount.target().to_owned(), source })?;
     }
     Ok(())
 }
@@ -182,6 +199,25 @@ fn held(top: BorrowedFd<'_>, source: BorrowedFd<'_>, target: &Path) -> Result<()
     let place = rustix::fs::openat2(top, inside, open, Mode::empty(), resolve).map_err(failed)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     rustix::mount::move_mount(&tree, c"", &place, c"", flags).map_err(failed)
+}
+
+/// Puts the mask `mount` back in its place below `top`: `tree` if that is an empty file, else a new empty folder. Nothing, if nothing is there.
+pub(crate) fn cover(top: BorrowedFd<'_>, mount: &Mount, tree: Option<OwnedFd>) -> Result<(), RootError> {
+    if is_missing(top, mount.target()) {
+        return Ok(());
+    }
+    let failed = |source: io::Error| RootError::Mount { path: mount.target().to_owned(), source };
+    let (tree, directory) = match tree {
+        Some(tree) => (tree, false),
+        None => (tmpfs(mount).map_err(|e| failed(e.into()))?, true),
+    };
+    cellblock_sys::mount::set_read_only(tree.as_fd()).map_err(failed)?;
+    attach(top, tree.as_fd(), mount.target(), directory)
+}
+
+/// Whether there is nothing at `target` below `root`.
+fn is_missing(root: BorrowedFd<'_>, target: &Path) -> bool {
+    beneath(root, target.strip_prefix("/").unwrap_or(target)).is_err_and(|e| e == Errno::NOENT)
 }
 
 fn attach(top: BorrowedFd<'_>, tree: BorrowedFd<'_>, target: &Path, directory: bool) -> Result<(), RootError> {
@@ -227,7 +263,7 @@ fn kernel(mount: &KernelMount) -> io::Result<OwnedFd> {
 }
 
 /// A detached copy of the mount tree at `source`, restricted as `mount` says, and whether it is a directory.
-fn bound(source: BorrowedFd<'_>, mount: &Mount) -> io::Result<(OwnedFd, bool)> {
+pub(crate) fn bound(source: BorrowedFd<'_>, mount: &Mount) -> io::Result<(OwnedFd, bool)> {
     // Recursive, because a plain bind of a directory with mounts below it is refused in a user namespace: it would uncover what they
     // cover.
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
@@ -238,6 +274,9 @@ fn bound(source: BorrowedFd<'_>, mount: &Mount) -> io::Result<(OwnedFd, bool)> {
     let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     if !matches!(mount, Mount::Bind { writable: true, .. }) {
         attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
+    if matches!(mount, Mount::Mask { .. }) {
+        attributes |= MountAttrFlags::MOUNT_ATTR_NOEXEC;
     }
     cellblock_sys::mount::restrict(tree.as_fd(), attributes)?;
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode);
@@ -255,8 +294,12 @@ fn tmpfs(mount: &Mount) -> rustix::io::Result<OwnedFd> {
             rustix::mount::fsconfig_set_string(&context, c"size", bytes.to_string())?;
         }
     }
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    if let Mount::Mask { .. } = mount {
+        rustix::mount::fsconfig_set_string(&context, c"mode", c"0555")?;
+        attributes |= MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    }
     rustix::mount::fsconfig_create(&context)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 

@@ -8,7 +8,8 @@
 //!                           guard.sock    those who enter get behind its guard
 //!                           net.sock      requests to the network, in `names` mode
 //!                           stage/        in OUTER a file system in memory: skeleton, bundle, libcontainer's state; empty on the host
-//! <data>/cells/<name>/      upper, work   the writable layer
+//! <data>/cells/<name>/      upper, work   the writable layer; state: agents' files and folders that die with the cell
+//! <data>/projects/<id>/     project       where it is; state/<agent>: what its cells keep of agents' state
 //! <state>/logs/<name>.log, <state>/audit/<name>.jsonl: what a detached cell printed, what was decided about its network
 //! <state>/audit/<name>.guard.jsonl: which changes of files were refused
 //! ```
@@ -35,6 +36,9 @@ pub struct Dirs {
     pub state: PathBuf,
 }
 
+/// What stands for a project's id where there is none.
+pub const NO_PROJECT: &str = "none";
+
 /// The folder in a cell's runtime folder on which the stage is mounted.
 pub(crate) const STAGE: &str = "stage";
 
@@ -55,6 +59,12 @@ impl Dirs {
     #[must_use]
     pub fn layer(&self, name: &str) -> PathBuf {
         self.data.join("cells").join(name)
+    }
+
+    /// What cells of one project keep of the agent `agent`'s state; without a project, of all that have none.
+    #[must_use]
+    pub fn agent_state(&self, project: Option<&str>, agent: &str) -> PathBuf {
+        self.data.join("projects").join(project.unwrap_or(NO_PROJECT)).join("state").join(agent)
     }
 
     /// The log of the detached cell `name`.

@@ -2,11 +2,12 @@
 //!
 //! Single-threaded, no async: a start that runs from top to bottom ([`supervise`]) and one poll loop (`watch`).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use cellblock_bundle::{Cell, Network, RootFs, cell, seccomp, spec};
+use cellblock_bundle::{Cell, Mount, Network, RootFs, cell, seccomp, spec};
 use cellblock_egress::gateway::Rung;
 use cellblock_egress::serve::Hidden;
 use cellblock_sys::process::SingleThreaded;
@@ -20,7 +21,9 @@ use serde::{Deserialize, Serialize};
 use crate::builder::{BuildError, Builder, Order};
 use crate::cgroup::Cgroup;
 use crate::cleanup;
+use crate::covers::Covers;
 use crate::guard::Guard;
+use crate::keep::{self, KeepError, Keeper, Laid, Links};
 use crate::network::Connected;
 use crate::outer;
 use crate::report::Stage;
@@ -48,10 +51,14 @@ pub struct Start {
     pub detached: bool,
     /// The values of the cell's secrets, in the order of its `reach.secrets`. In memory only, wherever this is.
     pub secrets: Vec<Hidden>,
+    /// The values of the cell's hidden variables. In memory only, too.
+    pub hidden: BTreeMap<String, Hidden>,
     /// The host's root certificates, if there is a file of them.
     pub roots: Option<PathBuf>,
     /// The ways to catch a cell's connections by name that may be tried.
     pub rungs: Vec<Rung>,
+    /// Where links in agents' folders of the host may lead.
+    pub links: Links,
 }
 
 /// Why a cell did not start, or what went wrong around it.
@@ -94,6 +101,9 @@ pub enum RuntimeError {
     /// The seccomp filter could not be loaded inside.
     #[error("the seccomp filter could not be loaded inside the cell: {0}")]
     Seccomp(io::Error),
+    /// An agent's files and folders.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     /// The cell has no network, and was to have one.
     #[error(transparent)]
     Network(#[from] crate::NetworkError),
@@ -223,6 +233,7 @@ fn run(
         program: seccomp::program(cell.profile.into()),
         network: cell.network != Network::Host,
         init: cell.init,
+        hidden: &start.hidden,
         console: stdio.console_path(),
         streams: stdio.take_inner(),
         guard: sender,
@@ -233,7 +244,8 @@ fn run(
         Network::Names | Network::Bridge => Some(Connected::start(start, &alone)?),
         Network::None | Network::Host => None,
     };
-    // While it makes the namespaces.
+    // While it makes the namespaces. Agents' copies first: whether the layer is new counts.
+    let mut laid = keep::lay(start)?;
     make_layer(start)?;
     prepare().map_err(|source| StateError::Io {
         what: "cannot write the cell's own files in",
@@ -257,12 +269,13 @@ fn run(
     if let Some(egress) = &mut egress {
         egress.join(builder.pid())?;
     }
-    let plan = write_bundle(start, &stage, builder.pid())?;
+    let plan = write_bundle(start, &stage, builder.pid(), &mut laid)?;
     protect_self()?;
     let init = builder.create(&plan)?;
     if let Some(guard) = &mut guard {
         guard.enter(init)?;
     }
+    let keeper = Keeper::start(laid, cell, init, &alone, &mut |note| tell(News::Warning(note)))?;
     // Nothing of the cell runs before its network is there.
     if let Some(egress) = &mut egress
         && let Some(warning) = egress.ready()?
@@ -272,9 +285,16 @@ fn run(
     stdio.connect().map_err(os("cannot get the cell's terminal"))?;
     let running = Running::of(init.as_raw_nonzero().get()).map_err(os("cannot look at the cell's process"))?;
     state::write_json(&claim.dir.join("running.json"), &running)?;
+    let covers = Covers::new(&plan.mounts, &plan.empty, init).map_err(os("cannot watch over what is covered"))?;
     crate::builder::start(&stage, CONTAINER)?;
     tell(News::Started);
-    Watch::new(init, signals, report, control, stdio)?.with_network(egress).with_guard(guard).run()
+    Watch::new(init, signals, report, control, stdio)?
+        .with_network(egress)
+        .with_hidden(&start.hidden)
+        .with_covers(covers)
+        .with_guard(guard)
+        .with_keeper(keeper)
+        .run()
 }
 
 /// Puts a read-only cgroup2 over `/sys/fs/cgroup` of OUTER. libcontainer then takes the host for a pure v2 one on which it may not
@@ -398,13 +418,14 @@ fn write_record(start: &Start, claim: &Claim, cgroups: Vec<PathBuf>) -> Result<(
 
 /// Writes `config.json`, and says what root the builder is to mount. Only once the CELL's user namespace exists: under real root the
 /// host's files are shown inside through id-mapped mounts, which need it.
-fn write_bundle(start: &Start, stage: &Path, builder: Pid) -> Result<Plan, RuntimeError> {
+fn write_bundle(start: &Start, stage: &Path, builder: Pid, laid: &mut Laid) -> Result<Plan, RuntimeError> {
     let mut cell = start.cell.clone();
+    laid.add_to(&mut cell.mounts);
     let mut root = start.root.clone();
     if cell.ids.scheme == cellblock_bundle::IdScheme::Shifted {
         let views = idmap::Views::new(&stage.join("mounts"), builder)?;
         for mount in &mut cell.mounts {
-            if let cellblock_bundle::Mount::Bind { source, .. } = mount {
+            if let Mount::Bind { source, .. } = mount {
                 *source = views.of(source)?;
             }
         }
@@ -419,7 +440,12 @@ fn write_bundle(start: &Start, stage: &Path, builder: Pid) -> Result<Plan, Runti
     let config = stage.join("config.json");
     let fd = rustix::fs::open(&config, flags, Mode::from_raw_mode(0o644)).map_err(os("cannot write the bundle"))?;
     io::Write::write_all(&mut std::fs::File::from(fd), &text).map_err(os("cannot write the bundle"))?;
-    Ok(Plan { root, kernel: spec::early_mounts(&start.cell)?, mounts: cell.mounts, links: cell.protect.links })
+    let empty = stage.join("empty");
+    if cell.mounts.iter().any(|m| matches!(m, Mount::Mask { directory: false, .. })) {
+        rustix::fs::open(&empty, flags, Mode::from_raw_mode(0o444)).map_err(os("cannot make an empty file"))?;
+    }
+    let kernel = spec::early_mounts(&start.cell)?;
+    Ok(Plan { root, kernel, mounts: cell.mounts, links: cell.protect.links, empty })
 }
 
 /// From here on nobody without privilege in OUTER may look at this process, whatever user they are.

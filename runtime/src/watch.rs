@@ -1,15 +1,19 @@
 //! The supervisor's poll loop: from the command's start to its end.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use cellblock_egress::serve::Hidden;
 use cellblock_sys::signal::{self, SignalFd};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use crate::control::{self, Request};
+use crate::covers::Covers;
 use crate::guard::Guard;
+use crate::keep::Keeper;
 use crate::network::Connected;
 use crate::report::{Report, Stage};
 use crate::stdio::Stdio;
@@ -47,8 +51,11 @@ pub(crate) struct Watch {
     failure: Option<(Stage, i32)>,
     waiting: Vec<OwnedFd>,
     network: Option<Connected>,
+    hidden: BTreeMap<String, Hidden>,
+    covers: Option<Covers>,
     guard: Option<Guard>,
     notes: Vec<String>,
+    keeper: Option<Keeper>,
 }
 
 /// What a poll found, by place.
@@ -58,6 +65,7 @@ struct Ready {
     ended: bool,
     report: bool,
     control: bool,
+    covers: bool,
     pumps: Vec<(usize, bool)>,
 }
 
@@ -83,8 +91,11 @@ impl Watch {
             failure: None,
             waiting: Vec::new(),
             network: None,
+            hidden: BTreeMap::new(),
+            covers: None,
             guard: None,
             notes: Vec::new(),
+            keeper: None,
         })
     }
 
@@ -93,9 +104,24 @@ impl Watch {
         Self { network, ..self }
     }
 
+    /// Answers with these variables when another command is to run in the cell.
+    pub(crate) fn with_hidden(self, hidden: &BTreeMap<String, Hidden>) -> Self {
+        Self { hidden: hidden.clone(), ..self }
+    }
+
+    /// Keeps what is covered so.
+    pub(crate) fn with_covers(self, covers: Option<Covers>) -> Self {
+        Self { covers, ..self }
+    }
+
     /// Watches over its guard too, and ends with it.
     pub(crate) fn with_guard(self, guard: Option<Guard>) -> Self {
         Self { guard, ..self }
+    }
+
+    /// Watches over what keeps its agent's files in step too.
+    pub(crate) fn with_keeper(self, keeper: Keeper) -> Self {
+        Self { keeper: Some(keeper), ..self }
     }
 
     /// Until the command has ended.
@@ -118,6 +144,9 @@ impl Watch {
             if ready.control {
                 self.on_request();
             }
+            if let Some(covers) = self.covers.as_mut().filter(|c| ready.covers || is_due(c.again())) {
+                covers.mend();
+            }
             if ready.ended {
                 return self.end();
             }
@@ -134,6 +163,11 @@ impl Watch {
             })
         };
         let (report, control) = (place(&self.report), place(&self.control));
+        let covers = self.covers.as_ref().map(|covers| {
+            // The file itself can always be read; a change is something else.
+            fds.push(PollFd::from_borrowed_fd(covers.changes(), PollFlags::PRI));
+            fds.len() - 1
+        });
         let fixed = fds.len();
         let mut places = Vec::new();
         for (index, pump) in self.stdio.pumps.iter().enumerate() {
@@ -147,7 +181,9 @@ impl Watch {
                 places.push((index, false));
             }
         }
-        let timeout = self.kill_at.map(|at| timespec(at.saturating_duration_since(Instant::now())));
+        let again = self.covers.as_ref().and_then(Covers::again);
+        let next = self.kill_at.into_iter().chain(again).min();
+        let timeout = next.map(|at| timespec(at.saturating_duration_since(Instant::now())));
         match rustix::event::poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(Ready::default()),
@@ -160,6 +196,7 @@ impl Watch {
             ended: hit(1),
             report: report.is_some_and(hit),
             control: control.is_some_and(hit),
+            covers: covers.is_some_and(hit),
             pumps,
         })
     }
@@ -181,6 +218,9 @@ impl Watch {
                     self.notes
                         .push("the process that guards its folders ended unexpectedly, and it was ended".to_owned());
                     self.send(signals::KILL);
+                }
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.mend();
                 }
             }
             _ => self.send(number),
@@ -219,13 +259,17 @@ impl Watch {
 
     fn on_request(&mut self) {
         let Some(client) = self.control.as_ref().and_then(control::accept) else { return };
-        if let Some(Request::Stop { signal, grace_ms }) = control::receive(&client) {
-            // A stopped or frozen command could not take the signal.
-            self.send(signal);
-            self.send(signals::CONT);
-            let at = Instant::now() + Duration::from_millis(grace_ms);
-            self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));
-            self.waiting.push(client);
+        match control::receive(&client) {
+            Some(Request::Stop { signal, grace_ms }) => {
+                // A stopped or frozen command could not take the signal.
+                self.send(signal);
+                self.send(signals::CONT);
+                let at = Instant::now() + Duration::from_millis(grace_ms);
+                self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));
+                self.waiting.push(client);
+            }
+            Some(Request::Variables) => control::hand_over(&client, &self.hidden),
+            None => {}
         }
     }
 
@@ -259,6 +303,10 @@ impl Watch {
         self.stdio.finish();
         Ok(Ending { code, failure: self.failure, waiting: self.waiting, notes: self.notes })
     }
+}
+
+fn is_due(at: Option<Instant>) -> bool {
+    at.is_some_and(|at| at <= Instant::now())
 }
 
 fn timespec(duration: Duration) -> rustix::time::Timespec {

@@ -1,9 +1,11 @@
 //! Network interfaces (`netdevice(7)`), which rustix only names.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use crate::seccomp::Instruction;
 
 /// Brings the loopback interface of this network namespace up; it then has 127.0.0.1 and ::1. A new namespace has it down.
 ///
@@ -51,4 +53,72 @@ pub fn has_carrier(name: &str) -> io::Result<bool> {
     // SAFETY: an open socket, and a request whose data points to the structure that this command fills; both outlive the call.
     let r = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
     if r == 0 { Ok(value.data != 0) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A socket that gets a copy of the packets of `protocol` (an Ethernet type) that come in by the interface `index` and pass `filter`, from
+/// their network header on (`packet(7)`, `SOCK_DGRAM`). The filter is there before the first packet is.
+///
+/// # Errors
+/// Those of `socket(2)`, `bind(2)` and [`attach_filter`]; `CAP_NET_RAW` in the namespace's owner is needed.
+pub fn packets(index: u32, protocol: u16, filter: &[Instruction]) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: no pointers. Protocol 0: it gets nothing until it is bound.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just opened, and owned by nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    attach_filter(&socket, filter)?;
+    // SAFETY: all of it is integers and arrays of integers, for which zeros are valid.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = u16::try_from(libc::AF_PACKET).map_err(|_| io::ErrorKind::InvalidInput)?;
+    address.sll_protocol = protocol.to_be();
+    address.sll_ifindex = i32::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let size = length_of::<libc::sockaddr_ll>()?;
+    // SAFETY: an open socket, and an address of its family with its length, alive during the call.
+    let r = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size) };
+    if r == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has `socket` get only what the program `filter` passes, and of that as many bytes as it returns; in place of a filter of before
+/// (`SO_ATTACH_FILTER`, `socket(7)`).
+///
+/// # Errors
+/// `InvalidInput` if the program is too long; those of `setsockopt(2)`.
+pub fn attach_filter(socket: impl AsFd, filter: &[Instruction]) -> io::Result<()> {
+    let filter: Vec<libc::sock_filter> =
+        filter.iter().map(|&(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k }).collect();
+    let len = u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
+    let (fd, size) = (socket.as_fd().as_raw_fd(), length_of::<libc::sock_fprog>()?);
+    // SAFETY: an open socket, and a program that points to `len` instructions, all alive during the call; the kernel copies and checks them.
+    let r =
+        unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, (&raw const program).cast(), size) };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// How many packets passed the filter of a socket of [`packets`] and found no room in it, since it was asked last (`PACKET_STATISTICS`).
+///
+/// # Errors
+/// Those of `getsockopt(2)`.
+pub fn dropped_packets(socket: impl AsFd) -> io::Result<u32> {
+    /// `struct tpacket_stats` (linux/if_packet.h).
+    #[repr(C)]
+    struct Statistics {
+        packets: u32,
+        drops: u32,
+    }
+    /// Of the same header.
+    const PACKET_STATISTICS: libc::c_int = 6;
+    let mut statistics = Statistics { packets: 0, drops: 0 };
+    let (fd, mut size) = (socket.as_fd().as_raw_fd(), length_of::<Statistics>()?);
+    let into = (&raw mut statistics).cast();
+    // SAFETY: an open socket, and room for the structure of this option with its length, alive during the call.
+    let r = unsafe { libc::getsockopt(fd, libc::SOL_PACKET, PACKET_STATISTICS, into, &raw mut size) };
+    if r == 0 { Ok(statistics.drops) } else { Err(io::Error::last_os_error()) }
+}
+
+fn length_of<T>() -> io::Result<libc::socklen_t> {
+    libc::socklen_t::try_from(size_of::<T>()).map_err(|_| io::ErrorKind::InvalidInput.into())
 }

@@ -120,6 +120,39 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
 }
 
+/// Does `work` with other ids as far as files are concerned (`setfsuid(2)`, `setfsgid(2)`), and takes this thread's own again: what is
+/// made meanwhile belongs to them. For a file system of a user namespace that knows them and not our own.
+///
+/// # Errors
+/// `PermissionDenied` if the kernel does not let this thread have them; `work` is not called then.
+pub fn acting_on_files_as<T>(uid: u32, gid: u32, work: impl FnOnce() -> T) -> io::Result<T> {
+    // Dropped in the end, whatever happens.
+    struct Back(u32, u32);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            set_file_ids(self.0, self.1);
+        }
+    }
+    let back = set_file_ids(uid, gid);
+    let back = Back(back.0, back.1);
+    // An id that nobody has changes nothing, and tells what is in force.
+    if set_file_ids(u32::MAX, u32::MAX) != (uid, gid) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let done = work();
+    drop(back);
+    Ok(done)
+}
+
+/// Sets the ids that count for files; returns those before.
+fn set_file_ids(uid: u32, gid: u32) -> (u32, u32) {
+    // SAFETY: setfsgid changes an id of this thread and nothing in memory.
+    let group = unsafe { libc::setfsgid(gid) };
+    // SAFETY: as above.
+    let user = unsafe { libc::setfsuid(uid) };
+    (user.cast_unsigned(), group.cast_unsigned())
+}
+
 /// Closes every descriptor from 3 up except `keep`, for a forked child that goes on without `exec`.
 ///
 /// Owners of closed descriptors may still exist in memory; the child must not use or drop them, so it has to end by

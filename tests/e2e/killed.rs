@@ -219,3 +219,37 @@ fn storing_and_unpacking_an_image_killed_at_any_system_call() {
         nothing_runs(&world)(at);
     });
 }
+
+#[test]
+fn an_agents_start_killed_at_any_system_call() {
+    let world = World::new();
+    world.configure("agents: {sh: {state: [{path: ~/.agent}], login: [{path: ~/.agent/login}]}}\n");
+    world.write("home/.agent/settings", "the person's");
+    let home = world.path("home/.agent");
+    let run = |command: &str| {
+        let name = cell_name(&world);
+        format!("run --image host --net none --name {name} --rm {} sh -c '{command}'", ids())
+    };
+    let before = || {
+        world.cellblock("agent reset sh").ok();
+        world.write("home/new", "first");
+        std::fs::rename(world.path("home/new"), home.join("login")).expect("mv");
+    };
+    let next = |at: &str| {
+        // Whole, whatever happened; and the next start has the same on both sides, and takes away what was begun.
+        let login = std::fs::read_to_string(home.join("login")).expect("a login");
+        assert!(["first", "renewed\n"].contains(&login.as_str()), "{at}: {login:?}");
+        let inside = world.cellblock(&run("cat ~/.agent/login ~/.agent/settings")).ok();
+        let login = std::fs::read_to_string(home.join("login")).expect("a login");
+        let settings = inside.strip_prefix(&login).expect(at);
+        assert!(["mine\n", "the person's"].contains(&settings), "{at}: {settings:?}");
+        let mut names: Vec<_> = std::fs::read_dir(&home).expect("list").flatten().map(|e| e.file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["login", "settings"], "{at}");
+        assert_eq!(std::fs::read_to_string(home.join("settings")).expect("there"), "the person's", "{at}");
+        nothing_runs(&world)(at);
+        world.cellblock("agent reset sh").ok();
+    };
+    let line = run("cd ~/.agent && echo renewed > new && mv new login && echo mine > settings");
+    sweep(&world, &line, Victim::Caller, &before, &next);
+}

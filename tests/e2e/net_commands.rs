@@ -348,7 +348,7 @@ fn without_a_terminal_watching_is_following_refusals() {
 }
 
 /// Answers the question that shows `rule`. Keys that come at once with a question are not taken for an answer.
-fn answer(tmux: &Tmux, rule: &str, key: &str) {
+pub(crate) fn answer(tmux: &Tmux, rule: &str, key: &str) {
     tmux.see(&format!("? Allow {rule}"));
     tmux.pause();
     tmux.keys(&[key]);
@@ -450,6 +450,8 @@ fn a_real_cell_is_seen_and_steered() {
     let look = |name: &str| world.cellblock(&format!("exec c -- getent ahostsv4 {name}")).run().code();
     assert_ne!(look("steered.example"), Some(0));
     world.wait("the line", || world.cellblock("net log --denied c").ok().contains("look-up steered.example"));
+    let log = world.cellblock("net log --denied c").ok();
+    assert!(log.contains("(by getent["), "the program, whatever ids the cell has: {log}");
     world
         .cellblock("net allow steered.example --for 1h")
         .run()

@@ -10,7 +10,8 @@
 use super::abi::{Abi, Arch, Column};
 use super::instruction::Instruction;
 use super::numbers::NUMBERS;
-use super::table::{Bits, CONDITIONAL, DEFAULT, GROUPS, Profile, Verdict, X32};
+use super::own::Own;
+use super::table::{AnyOf, Bits, CONDITIONAL, DEFAULT, EPERM, GROUPS, Profile, Verdict, X32};
 
 /// `BPF_LD | BPF_W | BPF_ABS`.
 pub(crate) const LOAD: u16 = 0x20;
@@ -44,27 +45,76 @@ pub(crate) const X32_BIT: u32 = 0x4000_0000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leaf {
     Fixed(Verdict),
-    /// Index into [`CONDITIONAL`].
+    /// Index into the conditional rows of the policy.
     Rule(usize),
+}
+
+/// What is compiled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Policy {
+    /// That of a cell.
+    Cell(Profile),
+    /// That of a process of ours.
+    Own(&'static Own),
+}
+
+impl From<Profile> for Policy {
+    fn from(profile: Profile) -> Self {
+        Self::Cell(profile)
+    }
+}
+
+impl Policy {
+    fn leaf(self, name: &str) -> Leaf {
+        match self {
+            Self::Cell(profile) => {
+                if let Some(index) = CONDITIONAL.iter().position(|rule| rule.name == name) {
+                    return Leaf::Rule(index);
+                }
+                let group = GROUPS.iter().find(|group| group.names.contains(&name));
+                Leaf::Fixed(group.map_or(DEFAULT, |group| group.under(profile)))
+            }
+            Self::Own(own) => {
+                if let Some(index) = own.when.iter().position(|(_, call, _)| *call == name) {
+                    return Leaf::Rule(index);
+                }
+                let allowed = own.allow.iter().any(|(_, names)| names.contains(&name));
+                Leaf::Fixed(if allowed { Verdict::Allow } else { DEFAULT })
+            }
+        }
+    }
+
+    /// A conditional row: its alternatives, what happens if one holds, and if none does.
+    fn rule(self, index: usize) -> Option<(AnyOf, Verdict, Verdict)> {
+        match self {
+            Self::Cell(profile) => CONDITIONAL.get(index).map(|rule| (rule.under(profile), rule.then, rule.otherwise)),
+            Self::Own(own) => own.when.get(index).map(|(_, _, when)| (*when, Verdict::Allow, Verdict::Errno(EPERM))),
+        }
+    }
 }
 
 /// The program for all ABIs of `arch` together.
 #[must_use]
-pub(crate) fn program(profile: Profile, arch: Arch) -> Vec<Instruction> {
+pub(crate) fn program(policy: impl Into<Policy>, arch: Arch) -> Vec<Instruction> {
+    let policy = policy.into();
     let [native, compat] = arch.abis();
     let mut code = Code::default();
     let kill = code.ret(KILL);
-    let second = body(&mut code, profile, compat);
+    let second = match policy {
+        Policy::Cell(_) => body(&mut code, policy, compat),
+        // We make no such call.
+        Policy::Own(_) => code.ret(value(DEFAULT)),
+    };
     let second = code.branch(JEQ, compat.audit, second, kill);
-    let first = body(&mut code, profile, native);
+    let first = body(&mut code, policy, native);
     let start = code.branch(JEQ, native.audit, first, second);
     code.load(ARCH, start);
     code.finish()
 }
 
 /// The verdicts of one ABI.
-fn body(code: &mut Code, profile: Profile, abi: Abi) -> Label {
-    let mut root = search(code, profile, &runs(profile, abi.column));
+fn body(code: &mut Code, policy: Policy, abi: Abi) -> Label {
+    let mut root = search(code, policy, &runs(policy, abi.column));
     if abi.column == Column::X86_64 {
         let x32 = code.ret(value(X32));
         root = code.branch(JGE, X32_BIT, x32, root);
@@ -73,10 +123,10 @@ fn body(code: &mut Code, profile: Profile, abi: Abi) -> Label {
 }
 
 /// Where each run of numbers with one verdict begins; the first begins at 0.
-fn runs(profile: Profile, column: Column) -> Vec<(u32, Leaf)> {
+fn runs(policy: Policy, column: Column) -> Vec<(u32, Leaf)> {
     let mut known: Vec<(u32, Leaf)> = NUMBERS
         .iter()
-        .filter_map(|(name, numbers)| Some(((*numbers.get(column as usize)?)?, leaf(profile, name))))
+        .filter_map(|(name, numbers)| Some(((*numbers.get(column as usize)?)?, policy.leaf(name))))
         .collect();
     known.sort_unstable_by_key(|(number, _)| *number);
     let rest = Leaf::Fixed(DEFAULT);
@@ -98,34 +148,27 @@ fn runs(profile: Profile, column: Column) -> Vec<(u32, Leaf)> {
     runs
 }
 
-fn leaf(profile: Profile, name: &str) -> Leaf {
-    if let Some(index) = CONDITIONAL.iter().position(|rule| rule.name == name) {
-        return Leaf::Rule(index);
-    }
-    Leaf::Fixed(GROUPS.iter().find(|group| group.names.contains(&name)).map_or(DEFAULT, |group| group.under(profile)))
-}
-
-fn search(code: &mut Code, profile: Profile, runs: &[(u32, Leaf)]) -> Label {
+fn search(code: &mut Code, policy: Policy, runs: &[(u32, Leaf)]) -> Label {
     match *runs {
         [] => code.ret(value(DEFAULT)),
         [(_, Leaf::Fixed(verdict))] => code.ret(value(verdict)),
-        [(_, Leaf::Rule(index))] => rule(code, profile, index),
+        [(_, Leaf::Rule(index))] => rule(code, policy, index),
         _ => {
             let (low, high) = runs.split_at(runs.len() / 2);
             let middle = high.first().map_or(0, |(start, _)| *start);
-            let high = search(code, profile, high);
-            let low = search(code, profile, low);
+            let high = search(code, policy, high);
+            let low = search(code, policy, low);
             code.branch(JGE, middle, high, low)
         }
     }
 }
 
 /// The alternatives one after the other, each a chain of tests that all have to hold.
-fn rule(code: &mut Code, profile: Profile, index: usize) -> Label {
-    let Some(rule) = CONDITIONAL.get(index) else { return code.ret(value(DEFAULT)) };
-    let mut next = code.ret(value(rule.otherwise));
-    for alternative in rule.under(profile).iter().rev() {
-        let mut then = code.ret(value(rule.then));
+fn rule(code: &mut Code, policy: Policy, index: usize) -> Label {
+    let Some((when, then, otherwise)) = policy.rule(index) else { return code.ret(value(DEFAULT)) };
+    let mut next = code.ret(value(otherwise));
+    for alternative in when.iter().rev() {
+        let mut then = code.ret(value(then));
         for bits in alternative.iter().rev() {
             then = test(code, *bits, then, next);
         }

@@ -20,6 +20,9 @@ mod machine;
 #[cfg(test)]
 mod numbers;
 mod oci;
+pub mod own;
+#[cfg(test)]
+mod own_tests;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -52,6 +55,22 @@ pub fn program(profile: Profile) -> Program {
         Profile::Strict => include_bytes!(concat!(env!("OUT_DIR"), "/strict.bpf")),
         Profile::Nested => include_bytes!(concat!(env!("OUT_DIR"), "/nested.bpf")),
     };
+    decode(bytes)
+}
+
+/// The filter of [`own::NETWORK`].
+#[must_use]
+pub fn network() -> Program {
+    decode(include_bytes!(concat!(env!("OUT_DIR"), "/network.bpf")))
+}
+
+/// The filter of [`own::WHO`].
+#[must_use]
+pub fn who() -> Program {
+    decode(include_bytes!(concat!(env!("OUT_DIR"), "/who.bpf")))
+}
+
+fn decode(bytes: &[u8]) -> Program {
     let (whole, _) = bytes.as_chunks::<8>();
     Program(whole.iter().map(Instruction::from_bytes).collect())
 }

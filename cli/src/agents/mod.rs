@@ -160,6 +160,11 @@ fn by_path(mut known: Vec<StatePath>, own: Vec<StatePath>) -> Vec<StatePath> {
                 if !new.history.is_empty() {
                     old.history = new.history;
                 }
+                if !new.locks.is_empty() {
+                    old.locks = new.locks;
+                }
+                (old.inside, old.inside_env) =
+                    (new.inside.or(old.inside.take()), new.inside_env.or(old.inside_env.take()));
             }
             None => known.push(new),
         }

@@ -16,8 +16,8 @@ use cellblock_bundle::cell::Network;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use values::{
-    Choice, Cpus, EnvEntry, Label, LimitMode, MountSpec, Opened, Pids, ProfileSpec, Protection, PublishSpec, RuleSpec,
-    SecretSpec, Size, TmpfsSpec, Tty, UserSpec, Userns,
+    Choice, Cpus, EnvEntry, Label, LimitMode, MaskPattern, MountSpec, Opened, Pids, ProfileSpec, Protection,
+    PublishSpec, RuleSpec, SecretSpec, Size, TmpfsSpec, Tty, UserSpec, Userns,
 };
 pub(crate) use words::Words;
 
@@ -54,8 +54,9 @@ pub(crate) struct CellFlags {
     #[arg(long, help_heading = "Cell")]
     pub(crate) read_only: bool,
 
-    /// Set a variable in the cell; NAME alone passes the host's value
-    #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = "Process")]
+    /// Set a variable in the cell; NAME alone passes the host's value, NAME@SOURCE reads it when the cell starts: env:NAME, file:PATH,
+    /// cmd:COMMAND, op://VAULT/ITEM/FIELD or pass:ENTRY
+    #[arg(short, long, value_name = "NAME[=VALUE|@SOURCE]", help_heading = "Process")]
     pub(crate) env: Vec<EnvEntry>,
     /// Read variables from a file, a NAME=VALUE or a NAME in each line
     #[arg(long, value_name = "FILE", help_heading = "Process")]
@@ -111,6 +112,12 @@ pub(crate) struct CellFlags {
     /// Let one of these be changed, such as .vscode
     #[arg(long, value_name = "PATH", help_heading = "Files")]
     pub(crate) unprotect: Vec<Opened>,
+    /// Cover files of the project that match a pattern, such as .env, with nothing
+    #[arg(long, value_name = "PATTERN", help_heading = "Files")]
+    pub(crate) mask: Vec<MaskPattern>,
+    /// Do not cover this path of the list of secrets where a mount shows it
+    #[arg(long, value_name = "PATH", help_heading = "Files")]
+    pub(crate) secret_path_except: Vec<String>,
     /// Lay the cell's user ids over the host's in this way
     #[arg(long, value_name = "MODE", value_parser = choice::<Userns>(), help_heading = "Files")]
     pub(crate) userns: Option<Userns>,

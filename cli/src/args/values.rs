@@ -4,21 +4,27 @@
 //! All of it is pure: nothing is expanded and no file is looked at here.
 
 mod mounts;
+mod pattern;
 mod profile;
 mod protect;
 mod reach;
 mod secret;
+mod source;
 
 use std::fmt;
 use std::str::FromStr;
 
+pub(crate) use cellblock_bundle::cell::StateMode;
 use cellblock_bundle::cell::{MAX_NAME, Network, Profile};
 
 pub(crate) use mounts::{MountSpec, TmpfsSpec, inside_path};
+pub(crate) use pattern::MaskPattern;
 pub(crate) use profile::{MOST, ProfileSpec};
 pub(crate) use protect::{Opened, Protection};
 pub(crate) use reach::{PublishSpec, RuleSpec};
-pub(crate) use secret::{SecretSpec, Source};
+pub(crate) use secret::SecretSpec;
+use source::env_name;
+pub(crate) use source::{EnvEntry, Given, Source};
 
 /// Why a single value cannot be understood. The text completes "invalid value 'X' for 'KEY': …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +47,9 @@ pub(crate) enum ValueError {
     /// Not a path in a work tree.
     #[error("{0:?} is not a path in the project, such as .vscode or .git/hooks")]
     Opened(String),
+    /// A variable without a value, where one is needed.
+    #[error("a variable with its value is NAME=VALUE")]
+    Assignment,
     /// A NUL byte, which no process can be given.
     #[error("a NUL character cannot be passed to a program")]
     Nul,
@@ -120,8 +129,16 @@ pub(crate) enum ValueError {
         near: Option<String>,
     },
     /// Not a secret.
-    #[error("a secret is VARIABLE@HOST[/HEADER]=SOURCE, with env:NAME, file:PATH or cmd:COMMAND as source")]
+    #[error(
+        "a secret is VARIABLE@HOST[/HEADER]=SOURCE, with env:NAME, file:PATH, cmd:COMMAND, op://… or pass:ENTRY as source"
+    )]
     Secret,
+    /// Not a place where a value is read.
+    #[error("after NAME@ comes env:NAME, file:PATH, cmd:COMMAND, op://VAULT/ITEM/FIELD or pass:ENTRY")]
+    Source,
+    /// A pattern that says nothing, or leads out of the project.
+    #[error("a pattern is relative to the project, without `..` and `!`, such as .env, config/*.key or **/secrets")]
+    Pattern,
     /// A secret for everybody.
     #[error("a secret goes to the hosts that it is for, never to every name")]
     SecretForAll,
@@ -220,19 +237,6 @@ pub(crate) enum LimitMode {
     BestEffort,
 }
 
-/// How an agent's file or folder of the host is shown to a cell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StateMode {
-    /// The host's is seen below a layer of the project's own, which keeps what cells of that project write.
-    Private,
-    /// Copied at start; what the cell makes of it dies with it.
-    Copy,
-    /// The host's own, for reading and writing.
-    Share,
-    /// The host's, kept in step while the cell runs and read-only inside.
-    Sync,
-}
-
 /// When the command gets a pseudo-terminal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Tty {
@@ -317,38 +321,6 @@ impl FromStr for Pids {
             _ => Err(ValueError::Pids),
         }
     }
-}
-
-/// `NAME=VALUE` sets a variable, `NAME` passes the host's value on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct EnvEntry {
-    /// The variable.
-    pub(crate) name: String,
-    /// Its value; `None` passes the host's.
-    pub(crate) value: Option<String>,
-}
-
-impl FromStr for EnvEntry {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        if text.contains('\0') {
-            return Err(ValueError::Nul);
-        }
-        let (name, value) = match text.split_once('=') {
-            Some((name, value)) => (name, Some(value.to_owned())),
-            None => (text, None),
-        };
-        Ok(Self { name: env_name(name)?, value })
-    }
-}
-
-/// A name that a variable can have for every shell.
-fn env_name(name: &str) -> Result<String, ValueError> {
-    let good = !name.is_empty()
-        && !name.starts_with(|c: char| c.is_ascii_digit())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if good { Ok(name.to_owned()) } else { Err(ValueError::EnvName(name.to_owned())) }
 }
 
 /// Who the command is to run as.
@@ -479,10 +451,11 @@ shown! {
     LimitMode => |mode| word(*mode),
     Userns => |mode| word(*mode),
     UserSpec => |user| user.to_string(),
-    EnvEntry => |entry| entry.value.as_ref().map_or_else(|| entry.name.clone(), |value| format!("{}={value}", entry.name)),
+    EnvEntry => |entry| entry.to_string(),
     MountSpec => |mount| mount.to_string(),
     Opened => |path| path.to_string(),
     Protection => |mode| word(*mode),
+    MaskPattern => |pattern| pattern.to_string(),
 }
 
 #[cfg(test)]

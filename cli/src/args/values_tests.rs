@@ -37,7 +37,9 @@ fn processors_and_processes() {
 
 #[test]
 fn environment_entries() {
-    let entry = |name: &str, value: Option<&str>| Ok(EnvEntry { name: name.into(), value: value.map(Into::into) });
+    let entry = |name: &str, value: Option<&str>| {
+        Ok(EnvEntry { name: name.into(), value: value.map_or(Given::Host, |value| Given::Value(value.into())) })
+    };
     assert_eq!("MIX_ENV=dev".parse(), entry("MIX_ENV", Some("dev")));
     assert_eq!("DATABASE_URL".parse(), entry("DATABASE_URL", None));
     assert_eq!("A=b=c".parse(), entry("A", Some("b=c")));

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::agents::{self, Agent, Search};
 use crate::args::values::{nearest, word};
+use crate::commands::agent_state;
 use crate::config::{self, StatePath};
 use crate::output::{data, json, plain, table};
 use crate::place;
@@ -21,6 +22,7 @@ use crate::resolve::{HostFacts, HostFiles, ImageFacts};
     after_help = "Examples:
   cellblock agent list
   cellblock agent show claude-code
+  cellblock agent reset claude --keep-history
   cellblock agent list --json | jq -r '.[] | select(.found) | .name'"
 )]
 pub(crate) struct Args {
@@ -45,6 +47,33 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// List what cells of projects keep of agents' state
+    State {
+        /// The agent's name, or its program's; without it all
+        name: Option<String>,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Drop what a project's cells keep of an agent's state
+    ///
+    /// The next cell begins with what the host has. Without --project the project of the current folder is meant.
+    Reset {
+        /// The agent's name, or its program's
+        name: String,
+        /// Another project: a folder in it, an id as `agent state` shows it, or `none`
+        #[arg(long, value_name = "DIR|ID", conflicts_with = "all")]
+        project: Option<String>,
+        /// All projects
+        #[arg(long)]
+        all: bool,
+        /// Leave transcripts and the like: only settings are taken from the host anew
+        #[arg(long)]
+        keep_history: bool,
+        /// Print what was dropped as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// A row for programs.
@@ -61,6 +90,11 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
     let host = place::host()?;
     let config = config::load(&place::config_file(&host))?;
     match &args.command {
+        Command::State { name, json } => return agent_state::list(name.as_deref(), *json, &host),
+        Command::Reset { name, project, all, keep_history, json } => {
+            let (project, all, keep_history) = (project.as_deref(), *all, *keep_history);
+            return agent_state::reset(&agent_state::Which { agent: name, project, all, keep_history }, *json, &host);
+        }
         Command::List { json: as_json } => {
             let rows: Vec<Row> = agents::all(&config)?.iter().map(|agent| row(agent, &host)).collect();
             if *as_json {
@@ -149,8 +183,7 @@ fn show(agent: &Agent, host: &HostFacts, as_json: bool) -> Result<(), CliError> 
     add("variables passed", words(&agent.spec.pass_env));
     for settings in [&agent.shipped, &agent.own].into_iter().flatten() {
         for entry in &settings.env {
-            let value = entry.value.value.as_deref().map_or(String::new(), |value| format!("={value}"));
-            add("variable", format!("{}{value}", entry.value.name));
+            add("variable", entry.value.to_string());
         }
         for rule in settings.allow.iter().flatten() {
             add("may reach", rule.value.to_string());

@@ -81,6 +81,16 @@ pub(crate) fn run(mut args: Args) -> Result<i32, CliError> {
         }
         (cell.network, cell.reach) = (Network::None, Reach::default());
     }
+    if !cell.hidden.is_empty() {
+        let names: Vec<&str> = cell.hidden.iter().map(String::as_str).collect();
+        say(&format!(
+            "cellblock: left out of the bundle, for their values are to be on no disk: {}; give them to what runs it",
+            names.join(", ")
+        ));
+    }
+    // The bundle may be run anywhere and at any time, and nobody would keep a login in step there.
+    cell.state.clear();
+    cell.seeds.clear();
     let (root, skeleton) = ready.image.prepare(&cell, &ready.host)?;
     if form != Form::Folder && !root.shared.is_empty() && !cell.ids.rootless() {
         return Err(CliError::plain(

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use cellblock_egress::serve::Hidden;
+use cellblock_runtime::control;
 use cellblock_runtime::exec::{Exec, exec};
-use cellblock_runtime::state::{self, Found};
+use cellblock_runtime::state::{self, Dirs, Found};
 
 use crate::args::values::{EnvEntry, Tty};
 use crate::commands;
 use crate::place;
 use crate::report::CliError;
+use crate::resolve::Origin;
+use crate::secrets;
 
 /// Run another command in a running cell
 #[derive(clap::Args, Debug)]
@@ -19,7 +23,7 @@ use crate::report::CliError;
   cellblock exec -u root -w / demo -- apk add git")]
 pub(crate) struct Args {
     /// Set an environment variable, or pass one through by its name
-    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
+    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE|@SOURCE]")]
     env: Vec<EnvEntry>,
     /// Working directory inside [default: the cell's]
     #[arg(short = 'w', long, value_name = "DIR")]
@@ -47,7 +51,7 @@ pub(crate) struct Args {
 /// What may be different from the cell's own command.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
-    env: Vec<(String, String)>,
+    env: Vec<(String, Hidden)>,
     workdir: Option<PathBuf>,
     ids: Option<(u32, u32)>,
     tty: Tty,
@@ -58,8 +62,11 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
     let dirs = place::dirs(&host);
     commands::heal(&dirs)?;
     let found = state::find(&dirs, &args.cell)?;
-    let value = |entry: &EnvEntry| entry.value.clone().or_else(|| host.env.get(&entry.name).cloned());
-    let env = args.env.iter().filter_map(|entry| Some((entry.name.clone(), value(entry)?))).collect();
+    let mut env = Vec::new();
+    for EnvEntry { name, value } in &args.env {
+        let value = secrets::given(name, value, &Origin::Flag("--env"), &host)?;
+        env.extend(value.map(|value| (name.clone(), value)));
+    }
     let tty = if args.no_tty {
         Tty::Never
     } else if args.tty {
@@ -72,7 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
     if command.first().is_some_and(|w| w == "--") {
         command.remove(0);
     }
-    enter(&found, command, &Options { env, workdir: args.workdir.clone(), ids, tty })
+    enter(&found, &dirs, command, &Options { env, workdir: args.workdir.clone(), ids, tty })
 }
 
 fn user(text: &str, found: &Found) -> Result<(u32, u32), CliError> {
@@ -95,7 +102,7 @@ fn user(text: &str, found: &Found) -> Result<(u32, u32), CliError> {
 }
 
 /// Runs `command` in the cell `found`; this process lives as long as the command.
-pub(crate) fn enter(found: &Found, command: Vec<String>, options: &Options) -> Result<i32, CliError> {
+pub(crate) fn enter(found: &Found, dirs: &Dirs, command: Vec<String>, options: &Options) -> Result<i32, CliError> {
     let cell = &found.record.cell;
     let mut env: BTreeMap<String, String> = cell.env.clone();
     let stdin = std::io::IsTerminal::is_terminal(&std::io::stdin());
@@ -103,7 +110,15 @@ pub(crate) fn enter(found: &Found, command: Vec<String>, options: &Options) -> R
     if let Ok(term) = std::env::var("TERM") {
         env.insert("TERM".into(), term);
     }
-    env.extend(options.env.iter().cloned());
+    if !cell.hidden.is_empty() {
+        let hidden = control::variables(&dirs.cell(&cell.name).join("control.sock")).map_err(|error| {
+            let message =
+                format!("the supervisor of {} does not hand over the cell's hidden variables: {error}", cell.name);
+            CliError::plain(message, "is it stopped (Ctrl-Z)? `fg` in its shell lets it go on")
+        })?;
+        env.extend(hidden.iter().map(|(name, value)| (name.clone(), value.0.clone())));
+    }
+    env.extend(options.env.iter().map(|(name, value)| (name.clone(), value.0.clone())));
     let (uid, gid) = options.ids.unwrap_or((cell.user.uid, cell.user.gid));
     if uid == 0 && cell.user.uid != 0 {
         env.insert("HOME".into(), "/root".into());

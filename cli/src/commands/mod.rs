@@ -6,6 +6,7 @@
 )]
 
 pub(crate) mod agent;
+mod agent_state;
 pub(crate) mod bundle;
 pub(crate) mod check;
 pub(crate) mod completions;

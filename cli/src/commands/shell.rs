@@ -30,7 +30,7 @@ pub(crate) fn run(args: Args) -> Result<i32, CliError> {
         let cells = commands::cells_of(args.of.as_deref(), &host)?;
         if let Some(found) = cells.into_iter().find(|c| c.running.is_some()) {
             let shell = found.record.cell.user.shell.display().to_string();
-            return exec::enter(&found, vec![shell], &exec::Options::default());
+            return exec::enter(&found, &place::dirs(&host), vec![shell], &exec::Options::default());
         }
     }
     if let Some(word) = &args.of {

@@ -21,7 +21,9 @@ use crate::images::Image;
 use crate::job::{Job, become_job};
 use crate::output::{self, data, json, say};
 use crate::report::CliError;
-use crate::resolve::{self, AgentMissing, Explained, HostFacts, HostFiles, Inputs, ResolveError, Resolved, numbered};
+use crate::resolve::{
+    self, AgentMissing, Explained, HostFacts, HostFiles, Inputs, ResolveError, Resolved, VariableWanted, numbered,
+};
 use crate::{agents, audit, config, place, project, rungs, sandbox_md, secrets};
 
 /// Everything known before a cell is started.
@@ -149,12 +151,15 @@ impl Ready {
         audit::print(cell);
         let prepared =
             audit::ask(cell, &self.host, flags.yes || flags.detach).and_then(|()| self.image.prepare(cell, &self.host));
-        let secrets = || self.resolved.secrets.iter().map(|s| secrets::read(s, &self.host)).collect::<Result<_, _>>();
+        let resolved = &self.resolved;
+        let secrets = || resolved.secrets.iter().map(|s| secrets::read(s, &self.host)).collect::<Result<_, _>>();
+        let variable = |v: &VariableWanted| Ok((v.name.clone(), secrets::variable(v, &self.host)?));
+        let hidden = || resolved.hidden.iter().map(variable).collect::<Result<_, CliError>>();
         let prepared = prepared.and_then(|prepared| {
             self.check_agent(&prepared.0)?;
-            Ok((prepared, secrets()?))
+            Ok((prepared, secrets()?, hidden()?))
         });
-        let ((mut root, mut skeleton), secrets) = match prepared {
+        let ((mut root, mut skeleton), secrets, hidden) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 cleanup::release(claim);
@@ -166,7 +171,20 @@ impl Ready {
         skeleton.push(sandbox_md::entry(&self.resolved.cell, keep));
         let cell = self.resolved.cell;
         let roots = secrets::roots(&self.host);
-        let start = Start { cell, root, limits: None, dirs, keep, detached: flags.detach, secrets, roots, rungs };
+        let links = resolve::links(&self.host);
+        let start = Start {
+            cell,
+            root,
+            limits: None,
+            dirs,
+            keep,
+            detached: flags.detach,
+            secrets,
+            hidden,
+            roots,
+            rungs,
+            links,
+        };
         if flags.detach { detach(start, skeleton, claim) } else { Err(become_supervisor(start, skeleton, claim, None)) }
     }
 

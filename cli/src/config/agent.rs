@@ -13,7 +13,7 @@ use super::model::{Located, Settings, words};
 use super::problem::{Place, Problem};
 use super::read::{KEYS, Reader, unknown};
 use super::tree::{Key, Node};
-use crate::args::values::{Choice, StateMode, ValueError};
+use crate::args::values::{Choice, EnvEntry, Given, StateMode, ValueError};
 use crate::project::sanitise;
 
 /// An agent, or what is to be different for one that is known.
@@ -92,12 +92,18 @@ pub(crate) struct StatePath {
     #[schemars(with = "Option<Vec<String>>")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) history: Vec<String>,
-}
-
-impl Serialize for StateMode {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(crate::args::values::word(*self))
-    }
+    /// Where a cell sees a file, if it can be told so: in a folder of the same agent's that is private or copied.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) inside: Option<String>,
+    /// The variable by which it is told so: NAME=VALUE.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) inside_env: Option<String>,
+    /// For a login: names of folders beside it that its program makes while it renews it.
+    #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) locks: Vec<String>,
 }
 
 /// Keys of an agent beside those of every section.
@@ -105,7 +111,7 @@ pub(super) const AGENT_KEYS: &[&str] =
     &["title", "programs", "install", "unattended", "asks", "pass_env", "state", "login", "instructions"];
 
 /// Keys of a file or folder of an agent's.
-const STATE_KEYS: &[&str] = &["path", "mode", "file", "history"];
+const STATE_KEYS: &[&str] = &["path", "mode", "file", "history", "inside", "inside_env", "locks"];
 
 impl Reader<'_> {
     /// One agent.
@@ -144,7 +150,12 @@ impl Reader<'_> {
         true
     }
 
-    fn texts(&mut self, key: &Key, node: Node, read: fn(&str) -> Result<String, ValueError>) -> Vec<Located<String>> {
+    pub(super) fn texts(
+        &mut self,
+        key: &Key,
+        node: Node,
+        read: fn(&str) -> Result<String, ValueError>,
+    ) -> Vec<Located<String>> {
         self.list(node, &key.text).into_iter().filter_map(|item| self.scalar(key, item, read)).collect()
     }
 
@@ -162,19 +173,23 @@ impl Reader<'_> {
         let at = node.at;
         let mut path = None;
         let (mut mode, mut file, mut history) = (None, false, Vec::new());
+        let (mut inside, mut inside_env, mut locks) = (None, None, Vec::new());
         for (key, node) in self.map(node, &format!("an entry of `{}`", outer.text)) {
             match key.text.as_str() {
                 "path" => path = self.scalar(&key, node, home_path),
                 "mode" => mode = self.scalar(&key, node, StateMode::read),
                 "file" => file = self.truth(&key, node).is_some_and(|said| said.value),
                 "history" => history = self.texts(&key, node, beneath).into_iter().map(|said| said.value).collect(),
+                "inside" => inside = self.scalar(&key, node, home_path).map(|said| said.value),
+                "inside_env" => inside_env = self.scalar(&key, node, assignment).map(|said| said.value),
+                "locks" => locks = self.texts(&key, node, name).into_iter().map(|said| said.value).collect(),
                 _ => self.problems.push(unknown(&key, STATE_KEYS)),
             }
         }
         if path.is_none() && !matches!(self.problems.last(), Some(problem) if problem.at >= at) {
             self.problems.push(Problem::new(at, format!("an entry of `{}` has no `path`", outer.text)));
         }
-        Some(StatePath { path: path?, mode, file, history })
+        Some(StatePath { path: path?, mode, file, history, inside, inside_env, locks })
     }
 }
 
@@ -188,8 +203,8 @@ fn program(text: &str) -> Result<String, ValueError> {
 }
 
 fn variable(text: &str) -> Result<String, ValueError> {
-    let entry: crate::args::values::EnvEntry = text.parse()?;
-    if entry.value.is_some() { Err(ValueError::EnvName(text.to_owned())) } else { Ok(entry.name) }
+    let entry: EnvEntry = text.parse()?;
+    if entry.value == Given::Host { Ok(entry.name) } else { Err(ValueError::EnvName(text.to_owned())) }
 }
 
 /// `~/…` or an absolute path, without `..`: what a shipped file names must not depend on where it is read.
@@ -204,6 +219,17 @@ fn home_path(text: &str) -> Result<String, ValueError> {
 /// A path below another, or `*`.
 fn beneath(text: &str) -> Result<String, ValueError> {
     if plain(text) { Ok(text.to_owned()) } else { Err(ValueError::Beneath) }
+}
+
+/// `NAME=VALUE`.
+fn assignment(text: &str) -> Result<String, ValueError> {
+    let entry: EnvEntry = text.parse()?;
+    if matches!(entry.value, Given::Value(_)) { Ok(text.to_owned()) } else { Err(ValueError::Assignment) }
+}
+
+/// A single name.
+fn name(text: &str) -> Result<String, ValueError> {
+    if plain(text) && !text.contains('/') { Ok(text.to_owned()) } else { Err(ValueError::Beneath) }
 }
 
 fn plain(path: &str) -> bool {

@@ -7,6 +7,7 @@ mod agent;
 mod model;
 mod problem;
 mod read;
+mod table;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use std::path::Path;
 pub(crate) use agent::{AgentSettings, AgentSpec, StatePath};
 pub(crate) use model::{Config, Located, ProjectSettings, Settings, schema};
 pub(crate) use problem::{ConfigError, Place};
+pub(crate) use table::{Row, rows};
 
 /// Largest file that is read, in bytes: far beyond what a person writes, and small enough to hold.
 const LARGEST: u64 = 1 << 20;

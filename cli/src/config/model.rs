@@ -14,8 +14,8 @@ use serde::{Serialize, Serializer};
 use super::agent::AgentSettings;
 use super::problem::Place;
 use crate::args::values::{
-    Choice, Cpus, EnvEntry, LimitMode, MountSpec, Opened, Pids, ProfileSpec, Protection, PublishSpec, RuleSpec,
-    SecretSpec, Size, UserSpec, Userns,
+    Choice, Cpus, EnvEntry, LimitMode, MaskPattern, MountSpec, Opened, Pids, ProfileSpec, Protection, PublishSpec,
+    RuleSpec, SecretSpec, Size, StateMode, UserSpec, Userns,
 };
 
 /// A value and where it stands.
@@ -109,7 +109,8 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<Vec<String>>")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) publish: Vec<Located<PublishSpec>>,
-    /// Variables: NAME=VALUE sets one, NAME passes the host's value on.
+    /// Variables: NAME=VALUE sets one, NAME passes the host's value on, NAME@SOURCE reads it at each start, from env:NAME, file:PATH,
+    /// cmd:COMMAND, op://VAULT/ITEM/FIELD or pass:ENTRY.
     #[schemars(with = "Option<Vec<String>>")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) env: Vec<Located<EnvEntry>>,
@@ -130,6 +131,18 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<Vec<String>>")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) protect_except: Vec<Located<Opened>>,
+    /// Patterns for files of the project that are covered with nothing, such as .env; each start looks through the project for them.
+    #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) mask: Vec<Located<MaskPattern>>,
+    /// More paths that are covered wherever a mount would show them. `~` and `$VARIABLE` are expanded.
+    #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) secret_paths: Vec<Located<String>>,
+    /// Paths of that list that are not covered.
+    #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) secret_paths_except: Vec<Located<String>>,
     /// Most memory, such as 512m or 2g; swap is not added on top.
     #[schemars(default, schema_with = "text_or_integer")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -182,6 +195,10 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) alpine_mirror: Option<Located<String>>,
+    /// How a cell sees Claude Code's configuration, ~/.claude and ~/.claude.json; the login is not meant (docs/credentials.md).
+    #[schemars(default, schema_with = "words::<StateMode>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) claude_config: Option<Located<StateMode>>,
 }
 
 /// The JSON schema of the file, for editors.

@@ -27,6 +27,9 @@ pub(super) const KEYS: &[&str] = &[
     "guard",
     "protect",
     "protect_except",
+    "mask",
+    "secret_paths",
+    "secret_paths_except",
     "memory",
     "cpus",
     "pids",
@@ -40,15 +43,13 @@ pub(super) const KEYS: &[&str] = &[
     "init",
     "userns",
     "alpine_mirror",
+    "claude_config",
 ];
 
 /// Keys that cellblock's manual knows and this version does not act on. Ignoring one would mean less protection or less work done
 /// than the person wrote down, so they are errors of their own kind.
-const LATER: &[(&str, &str)] = &[
-    ("ssh_agent", "the cell gets no ssh agent"),
-    ("nix_provider", "the cell gets no nix store"),
-    ("claude_config", "the cell gets no agent's configuration"),
-];
+const LATER: &[(&str, &str)] =
+    &[("ssh_agent", "the cell gets no ssh agent"), ("nix_provider", "the cell gets no nix store")];
 
 /// Reads the tree of a whole file.
 pub(super) fn config(root: Node, problems: &mut Vec<Problem>) -> Config {
@@ -200,6 +201,9 @@ impl Reader<'_> {
             "guard" => to.guard = self.truth(key, node),
             "protect" => to.protect = self.scalar(key, node, Choice::read),
             "protect_except" => to.protect_except = self.items(key, node),
+            "mask" => to.mask = self.items(key, node),
+            "secret_paths" => to.secret_paths = self.texts(key, node, path),
+            "secret_paths_except" => to.secret_paths_except = self.texts(key, node, path),
             "memory" => to.memory = self.scalar(key, node, str::parse),
             "cpus" => to.cpus = self.scalar(key, node, str::parse),
             "pids" => to.pids = self.scalar(key, node, str::parse),
@@ -213,6 +217,7 @@ impl Reader<'_> {
             "init" => to.init = self.truth(key, node),
             "userns" => to.userns = self.scalar(key, node, Choice::read),
             "alpine_mirror" => to.alpine_mirror = self.scalar(key, node, values::mirror),
+            "claude_config" => to.claude_config = self.scalar(key, node, Choice::read),
             _ => return false,
         }
         true
@@ -273,4 +278,9 @@ impl Reader<'_> {
         }
         labels
     }
+}
+
+/// A path of the host; where it leads is found out when a cell is made.
+fn path(text: &str) -> Result<String, ValueError> {
+    if text.contains('\0') { Err(ValueError::Nul) } else { Ok(text.to_owned()) }
 }

@@ -1,7 +1,9 @@
 //! Files as people write them, and the exact words they get back.
 
 use super::*;
-use crate::args::values::{Cpus, EnvEntry, LimitMode, MountSpec, Opened, Pids, Protection, Size, UserSpec, Userns};
+use crate::args::values::{
+    Cpus, EnvEntry, Given, LimitMode, MountSpec, Opened, Pids, Protection, Size, UserSpec, Userns,
+};
 use cellblock_bundle::cell::{Network, Profile};
 
 fn good(text: &str) -> Config {
@@ -38,6 +40,9 @@ defaults:
   allow_file: ~/allowed
   deny: ['*.example.net']
   publish: ['8080:80']
+  mask: [.env, config/*.key]
+  secret_paths: [~/keys]
+  secret_paths_except: [~/.npmrc]
   secrets: ['TOKEN@api.example.com=env:TOKEN']
 projects:
   web:
@@ -69,8 +74,8 @@ fn every_key_is_read() {
     assert_eq!(d.image.as_ref().unwrap().at, Place { line: 2, column: 10 });
     assert_eq!(d.profile.as_ref().unwrap().value.security(), Some(Profile::Strict));
     assert_eq!(d.network.as_ref().unwrap().value, Network::Host);
-    assert_eq!(d.env[0].value, EnvEntry { name: "MIX_ENV".into(), value: Some("dev".into()) });
-    assert_eq!(d.env[1].value, EnvEntry { name: "DATABASE_URL".into(), value: None });
+    assert_eq!(d.env[0].value, EnvEntry { name: "MIX_ENV".into(), value: Given::Value("dev".into()) });
+    assert_eq!(d.env[1].value, EnvEntry { name: "DATABASE_URL".into(), value: Given::Host });
     let libs = MountSpec { source: "~/work/shared-libs".into(), target: Some("/shared-libs".into()), writable: false };
     assert_eq!(d.mounts[0].value, libs);
     assert_eq!(d.memory.as_ref().unwrap().value, Size(2 << 30));
@@ -84,6 +89,9 @@ fn every_key_is_read() {
     assert_eq!(d.allow_file.as_ref().unwrap().value, "~/allowed");
     assert_eq!(d.deny[0].value.to_string(), "*.example.net");
     assert_eq!(d.secrets[0].value.to_string(), "TOKEN@api.example.com=env:TOKEN");
+    let mask: Vec<String> = d.mask.iter().map(|said| said.value.to_string()).collect();
+    assert_eq!(mask, [".env", "config/*.key"]);
+    assert_eq!((&*d.secret_paths[0].value, &*d.secret_paths_except[0].value), ("~/keys", "~/.npmrc"));
     assert_eq!(d.publish[0].value.0.to_string(), "127.0.0.1:8080:80");
     assert_eq!(d.protect.as_ref().unwrap().value, Protection::On);
     assert_eq!(d.protect_except[0].value, Opened(".vscode".into()));
@@ -96,7 +104,7 @@ fn every_key_is_read() {
     assert_eq!(d.alpine_mirror.as_ref().unwrap().value, "https://mirror.example/alpine");
     let web = &config.projects["web"];
     assert_eq!(web.path.value, "~/work/web");
-    assert_eq!(web.at.line, 28);
+    assert_eq!(web.at.line, 31);
     assert_eq!(web.settings.network.as_ref().unwrap().value, Network::None);
     assert_eq!(web.settings.mounts[0].value.target.as_deref(), Some(Path::new("/cache")));
 }
@@ -154,8 +162,8 @@ fn mistakes_are_told_with_their_line() {
             "c.yaml:2:3: this version of cellblock has no support for `nix_provider`: the cell gets no nix store\n  hint: take the line out",
         ),
         (
-            "defaults: {claude_config: copy}\n",
-            "c.yaml:1:12: this version of cellblock has no support for `claude_config`: the cell gets no agent's configuration\n  hint: take the line out",
+            "defaults: {nix_provider: copy}\n",
+            "c.yaml:1:12: this version of cellblock has no support for `nix_provider`: the cell gets no nix store\n  hint: take the line out",
         ),
         (
             "defaults:\n  network: hots\n",
@@ -216,8 +224,8 @@ fn values_stay_text_until_somebody_reads_them() {
     let config = good("defaults: {image: 3.20, hostname: 007, user: 1000, memory: 1024, env: [A=no, B=1.50]}");
     assert_eq!(config.defaults.image.unwrap().value, "3.20");
     assert_eq!(config.defaults.hostname.unwrap().value, "007");
-    assert_eq!(config.defaults.env[0].value.value.as_deref(), Some("no"));
-    assert_eq!(config.defaults.env[1].value.value.as_deref(), Some("1.50"));
+    assert_eq!(config.defaults.env[0].value.value, Given::Value("no".into()));
+    assert_eq!(config.defaults.env[1].value.value, Given::Value("1.50".into()));
 }
 
 #[test]

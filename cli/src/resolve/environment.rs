@@ -1,4 +1,6 @@
 //! The command's environment: empty at first, then a short list of the host's variables, then what is true inside, then what was asked for.
+//!
+//! Variables with a source, and those whose names say that they hold secrets, are hidden: their values travel apart from the cell, in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,7 +15,7 @@ use super::layers::Layers;
 use super::origin::{Explained, Origin};
 use crate::agents::Found;
 use crate::args::CellFlags;
-use crate::args::values::EnvEntry;
+use crate::args::values::{EnvEntry, Given, Source, ValueError};
 
 /// When a variable of the host passes by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,10 +64,29 @@ const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 pub(super) struct Environment {
     /// The variables.
     pub(super) variables: BTreeMap<String, String>,
+    /// Those whose values stay out of the cell.
+    pub(super) hidden: Vec<VariableWanted>,
     /// Where each came from.
     pub(super) explained: Vec<Explained>,
     /// Things the person should know.
     pub(super) notes: Vec<String>,
+}
+
+/// A variable whose value is nowhere but in memory, or is still to be read.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct VariableWanted {
+    /// The variable.
+    pub(crate) name: String,
+    /// Its value, or where it comes from.
+    pub(crate) value: Given,
+    /// Where it was asked for.
+    pub(crate) origin: Origin,
+}
+
+impl std::fmt::Debug for VariableWanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.name, self.origin)
+    }
 }
 
 /// Everything that is asked to make an environment.
@@ -122,10 +143,11 @@ pub(super) fn environment(asked: Asked<'_>) -> Result<Environment, ResolveError>
     for name in extra.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         let wrong = |error| ResolveError::Entry { origin: Origin::Env(EXTRA), error };
         match name.parse::<EnvEntry>().map_err(wrong)? {
-            EnvEntry { name, value: Some(_) } => {
-                return Err(wrong(crate::args::values::ValueError::EnvName(format!("{name}=…"))));
+            entry if entry.value == Given::Host => made.entry(&entry, Origin::Env(EXTRA)),
+            EnvEntry { name, value } => {
+                let sign = if matches!(value, Given::Value(_)) { '=' } else { '@' };
+                return Err(wrong(ValueError::EnvName(format!("{name}{sign}…"))));
             }
-            entry => made.entry(&entry, Origin::Env(EXTRA)),
         }
     }
     for (settings, origin) in asked.layers.sections() {
@@ -145,20 +167,25 @@ pub(super) fn environment(asked: Asked<'_>) -> Result<Environment, ResolveError>
 
 struct Maker<'a> {
     host: &'a BTreeMap<String, String>,
-    made: BTreeMap<String, (String, Origin)>,
+    made: BTreeMap<String, (Given, Origin)>,
     notes: Vec<String>,
 }
 
 impl Maker<'_> {
     fn set(&mut self, name: &str, value: &str, origin: Origin) {
-        self.made.insert(name.to_owned(), (value.to_owned(), origin));
+        self.made.insert(name.to_owned(), (Given::Value(value.to_owned()), origin));
     }
 
     fn entry(&mut self, entry: &EnvEntry, origin: Origin) {
-        match entry.value.as_ref().or_else(|| self.host.get(&entry.name)) {
-            Some(value) => self.set(&entry.name, &value.clone(), origin),
+        match (&entry.value, self.host.get(&entry.name)) {
+            (Given::Value(value), _) | (Given::Host, Some(value)) => self.set(&entry.name, value, origin),
+            (source @ Given::Source(_), _) => {
+                self.made.insert(entry.name.clone(), (source.clone(), origin));
+            }
             // As podman, but not silently.
-            None => self.notes.push(format!("{origin}: {} is not set here and so not passed on", entry.name)),
+            (Given::Host, None) => {
+                self.notes.push(format!("{origin}: {} is not set here and so not passed on", entry.name));
+            }
         }
     }
 
@@ -174,16 +201,27 @@ impl Maker<'_> {
     }
 
     fn finish(self) -> Environment {
-        let explain = |(name, (value, origin)): (&String, &(String, Origin))| Explained {
-            key: format!("env {name}"),
-            value: if secret(name) { "(not shown)".to_owned() } else { value.clone() },
-            origin: origin.clone(),
-        };
-        Environment {
-            explained: self.made.iter().map(explain).collect(),
-            variables: self.made.into_iter().map(|(name, (value, _))| (name, value)).collect(),
-            notes: self.notes,
+        let mut environment = Environment { notes: self.notes, ..Environment::default() };
+        for (name, (value, origin)) in self.made {
+            let key = format!("env {name}");
+            match value {
+                Given::Value(value) if !secret(&name) => {
+                    environment.explained.push(Explained { key, value: value.clone(), origin });
+                    environment.variables.insert(name, value);
+                }
+                value => {
+                    let shown = match &value {
+                        // Where it comes from is no secret; a command may have one in its words.
+                        Given::Source(source) if !matches!(source, Source::Command(_)) => format!("*** from {source}"),
+                        Given::Source(_) => "*** from a command".to_owned(),
+                        _ => "***".to_owned(),
+                    };
+                    environment.explained.push(Explained { key, value: shown, origin: origin.clone() });
+                    environment.hidden.push(VariableWanted { name, value, origin });
+                }
+            }
         }
+        environment
     }
 }
 
@@ -199,12 +237,28 @@ fn listed(name: &str, value: &str, visible: &dyn Fn(&Path) -> bool) -> bool {
     }
 }
 
-/// Whether a variable's value is better not shown on a screen, by its name.
+/// Whether a variable holds a secret, by its name.
 pub(crate) fn secret(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
-    ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH", "DATABASE_URL", "COOKIE"]
-        .iter()
-        .any(|word| name.contains(word))
+    let within = [
+        "TOKEN",
+        "SECRET",
+        "PASSWORD",
+        "PASSWD",
+        "PASSPHRASE",
+        "CREDENTIAL",
+        "AUTHORIZATION",
+        "DATABASE_URL",
+        "COOKIE",
+    ];
+    // As a word of their own: there are keyboards, authors, and sockets of agents.
+    let last = name.rsplit('_').find(|word| !word.bytes().all(|b| b.is_ascii_digit())).unwrap_or_default();
+    within.iter().any(|word| name.contains(word))
+        || ["KEY", "KEYS", "AUTH", "PASS", "PWD", "PAT", "DSN"].contains(&last)
+            && !["PWD", "OLDPWD"].contains(&name.as_str())
+        || ["APIKEY", "ACCESSKEY", "PRIVATEKEY", "API_KEY", "ACCESS_KEY", "PRIVATE_KEY"]
+            .iter()
+            .any(|word| name.contains(word))
 }
 
 /// The folders of the host's `PATH` that exist inside, then the usual ones that do and are not among them.
@@ -228,7 +282,11 @@ fn env_file(path: &Path, text: &str) -> Result<Vec<(EnvEntry, Origin)>, ResolveE
             continue;
         }
         let origin = Origin::EnvFile { file: path.to_owned(), line: index + 1 };
-        match line.parse() {
+        match line.parse::<EnvEntry>() {
+            // Such files come with repositories, and must not say what is read or run on the host.
+            Ok(EnvEntry { name, value: Given::Source(_) }) => {
+                return Err(ResolveError::Entry { origin, error: ValueError::EnvName(format!("{name}@…")) });
+            }
             Ok(entry) => entries.push((entry, origin)),
             Err(error) => return Err(ResolveError::Entry { origin, error }),
         }

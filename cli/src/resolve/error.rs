@@ -156,6 +156,26 @@ pub(crate) enum ResolveError {
         /// Cellblock's folder.
         own: PathBuf,
     },
+    /// A project that is a secret, or lies in one.
+    #[error("{project} cannot be a project: {path} is secret ({why})", project = .project.display(), path = .path.display())]
+    SecretProject {
+        /// The project's folder.
+        project: PathBuf,
+        /// What is on the list.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// A project too large to look for patterns in.
+    #[error("{origin}: {root} has more than {most} files, too many to look for patterns at each start", root = .root.display())]
+    MaskTooMany {
+        /// Where the first pattern stands.
+        origin: Origin,
+        /// The project's folder.
+        root: PathBuf,
+        /// How many are looked at.
+        most: usize,
+    },
     /// A variable set twice by one list.
     #[error("{origin}: {name} is set twice")]
     TwoVariables {
@@ -269,6 +289,8 @@ impl ResolveError {
                 "create {} on the host first: a folder for a folder, a file for a file, no link",
                 place.display()
             ),
+            Self::SecretProject { .. } => "use --force-project if you mean it, or --no-project".to_owned(),
+            Self::MaskTooMany { .. } => "patterns with a slash and without `*` name one file each, and need no looking: config/.env".to_owned(),
             Self::OwnFiles { .. } => "mount a narrower folder, or add :ro".to_owned(),
             _ => return None,
         })

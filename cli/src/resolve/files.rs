@@ -1,5 +1,6 @@
 //! The few questions about the host's files that resolving asks. A trait, so that tests answer them from a table.
 
+use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -40,6 +41,19 @@ pub(crate) trait Files: Debug {
     fn list(&self, path: &Path) -> Option<Vec<String>>;
     /// The text of a regular file that a repository may have put there; `None` if there is none. Never waits.
     fn text(&self, path: &Path) -> Option<String>;
+    /// Whether there is anything at a path, a link to nowhere included: the quickest question, for those that are asked by the hundred.
+    fn is_there(&self, path: &Path) -> bool;
+    /// What is in a folder.
+    fn items(&self, path: &Path) -> io::Result<Vec<Item>>;
+}
+
+/// Something in a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Item {
+    /// Its name.
+    pub(crate) name: OsString,
+    /// Whether it is a folder, and not a link to one.
+    pub(crate) is_dir: bool,
 }
 
 /// The host's own files.
@@ -92,5 +106,16 @@ impl Files for HostFiles {
 
     fn text(&self, path: &Path) -> Option<String> {
         crate::project::small_text(path)
+    }
+
+    fn is_there(&self, path: &Path) -> bool {
+        // One that cannot be asked about is taken for one that is there: what comes next has the error.
+        !std::fs::symlink_metadata(path)
+            .is_err_and(|e| matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
+    }
+
+    fn items(&self, path: &Path) -> io::Result<Vec<Item>> {
+        let item = |entry: std::fs::DirEntry| Ok(Item { name: entry.file_name(), is_dir: entry.file_type()?.is_dir() });
+        std::fs::read_dir(path)?.map(|entry| entry.and_then(item)).collect()
     }
 }

@@ -17,8 +17,11 @@ mod layers;
 mod mounts;
 mod names;
 mod origin;
+mod patterns;
 mod protect;
 mod reach;
+mod secret_paths;
+mod state;
 
 use std::collections::BTreeMap;
 #[cfg(test)]
@@ -28,6 +31,7 @@ use std::path::PathBuf;
 use cellblock_bundle::cell::{Cell, Limits, Mount, Network, Profile, User};
 
 pub(crate) use agent::AgentMissing;
+pub(crate) use environment::VariableWanted;
 pub(crate) use error::ResolveError;
 pub(crate) use expand::typed_path;
 pub(crate) use files::{Files, HostFiles};
@@ -37,6 +41,7 @@ pub(crate) use image::{ImageFacts, ImageRequest};
 pub(crate) use names::{default_name, numbered};
 pub(crate) use origin::{Explained, Origin, Sourced};
 pub(crate) use reach::{SecretWanted, keep_addresses};
+pub(crate) use state::links;
 
 use cellblock_egress::policy::Entry;
 
@@ -88,6 +93,8 @@ pub(crate) struct Resolved {
     pub(crate) notes: Vec<String>,
     /// The cell's secrets, to be read when it starts.
     pub(crate) secrets: Vec<SecretWanted>,
+    /// Its hidden variables, likewise.
+    pub(crate) hidden: Vec<VariableWanted>,
 }
 
 impl Resolved {
@@ -166,9 +173,14 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     if let Some(said) = &fenced.said {
         explain.add("protect", word(said.value), &said.origin);
     }
+    // After everything that mounts.
+    let asked = secret_paths::Asked { flags, layers, project: inputs.project, host: inputs.host, files: inputs.files };
+    let told = secret_paths::cover(asked, &mut placed)?;
     for mount in &placed {
         explain.add(&format!("mount {}", mount.mount.target().display()), &mount_words(&mount.mount), &mount.origin);
     }
+    let state = inputs.state(layers, &user.1, &placed)?;
+    explain.0.extend(state.explained);
     let asked = environment::Asked {
         flags,
         layers,
@@ -186,6 +198,9 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         reach::Asked { flags, layers, network, project: inputs.project, host: inputs.host, files: inputs.files };
     let (reach, secrets) = reach::reach(asked)?;
     let mut variables = environment.variables;
+    for (name, value) in state.variables {
+        variables.entry(name).or_insert(value);
+    }
     add_trust(&reach, &mut variables);
     if !variables.contains_key("GIT_CONFIG_COUNT") {
         for (name, value) in git_config::variables(&fenced.settings) {
@@ -198,6 +213,9 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         let value = format!("into {} of requests to {}: ***", used.header, used.host);
         explain.0.push(Explained { key: format!("secret {}", used.variable), value, origin: wanted.origin.clone() });
     }
+    // What stands for a secret stands before it.
+    let mut hidden = environment.hidden;
+    hidden.retain(|wanted| !variables.contains_key(&wanted.name));
     for (key, list) in [("allow", &reach.allow), ("deny", &reach.deny)] {
         explain.0.extend(list.iter().map(|said| Explained {
             key: key.to_owned(),
@@ -213,11 +231,14 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         labels: inputs.labels(layers, &mut explain),
         command,
         env: variables,
+        hidden: hidden.iter().map(|wanted| wanted.name.clone()).collect(),
         workdir,
         mounts: placed.into_iter().map(|placed| placed.mount).collect(),
         protect: fenced.protect,
         guard: inputs.guard(layers, &mut explain)?,
         home_files: BTreeMap::from([(".gitconfig".into(), fenced.person)]),
+        state: state.state,
+        seeds: Vec::new(),
         network,
         reach,
         limits: inputs.limits(layers, &mut explain)?,
@@ -233,8 +254,9 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         named: flags.name.is_some(),
         start: inputs.typed.start.clone(),
         secrets,
+        hidden,
         explain: explain.0,
-        notes: environment.notes.into_iter().chain(fenced.notes).collect(),
+        notes: [told, environment.notes, fenced.notes, state.notes].concat(),
     })
 }
 
@@ -270,6 +292,8 @@ fn mount_words(mount: &Mount) -> String {
         }
         Mount::Tmpfs { size: Some(size), .. } => format!("in memory, at most {size} bytes"),
         Mount::Tmpfs { size: None, .. } => "in memory".to_owned(),
+        Mount::Mask { directory: true, .. } => "covered by an empty folder".to_owned(),
+        Mount::Mask { directory: false, .. } => "covered by an empty file".to_owned(),
     }
 }
 

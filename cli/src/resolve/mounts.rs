@@ -203,6 +203,7 @@ impl Asked<'_> {
         let is_dir = match &inner.mount {
             Mount::Bind { source, .. } => self.files.look(source).is_ok_and(|seen| seen.is_dir),
             Mount::Tmpfs { .. } => true,
+            Mount::Mask { directory, .. } => *directory,
         };
         match self.files.look(&place) {
             Ok(seen) if seen.canonical == place && seen.is_dir == is_dir => Ok(()),

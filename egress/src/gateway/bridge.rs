@@ -62,6 +62,7 @@ pub(super) fn join(cell: &OwnedFd, rules: &str, ports: &[u16]) -> Result<Sockets
         datagrams: sockets::datagrams(sockets::DNS, v6).map_err(step("open the resolver's socket"))?,
         dns: sockets::listener(sockets::DNS, v6, false).map_err(step("open the resolver's socket"))?,
         listeners: listeners.map_err(step("listen in the gateway"))?,
+        closed: None,
         probes,
         capture: Capture::Forward { rules: rules.to_owned(), ports: ports.to_vec() },
     })

@@ -4,6 +4,7 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 
+use super::closed::Closed;
 use super::rung::{Rung, Way};
 use super::{Capture, GatewayError, Joined, Sockets, capture, lo, sockets, step};
 
@@ -11,7 +12,7 @@ use super::{Capture, GatewayError, Joined, Sockets, capture, lo, sockets, step};
 /// are.
 pub(super) fn climb(cell: &OwnedFd, wanted: &Capture, rungs: &[Rung]) -> Result<(Rung, Sockets), GatewayError> {
     let catch = |joined: Joined, rungs: &[Rung]| {
-        catch(&joined, wanted, rungs).map(|(rung, caught)| (rung, caught.with(joined)))
+        catch(&joined, wanted, rungs).map(|(rung, caught)| (rung, caught.with(rung, joined)))
     };
     first_that_works(Rung::fitting(rungs, wanted), || super::join(cell), || lo::join(cell), catch)
 }
@@ -46,9 +47,13 @@ struct Caught {
 }
 
 impl Caught {
-    fn with(self, joined: Joined) -> Sockets {
+    fn with(self, rung: Rung, joined: Joined) -> Sockets {
         let Self { datagrams, dns, listeners, capture } = self;
-        Sockets { v6: joined.v6, datagrams, dns, listeners, probes: joined.probes, capture }
+        let Joined { v6, probes } = joined;
+        // In the cell it would also see what the cell's programs have with each other. Where there are none, nothing is open that should not
+        // be: only what the kernel refuses is not told.
+        let closed = if rung.is_in_cell() { None } else { Closed::new("gw0", v6, &capture).ok() };
+        Sockets { v6, datagrams, dns, listeners, closed, probes, capture }
     }
 }
 

@@ -25,6 +25,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 mod bridge;
 mod capture;
+mod closed;
 pub(crate) mod inside;
 mod ladder;
 mod lo;
@@ -34,6 +35,7 @@ pub(crate) mod sockets;
 pub mod uplink;
 pub(crate) mod walls;
 
+use closed::Closed;
 use inside::Inside;
 use netlink::{Kind, Netlink};
 pub(crate) use rung::Way;
@@ -126,6 +128,8 @@ pub struct Gateway {
     pub(crate) dns: TcpListener,
     /// Where the cell's connections arrive.
     pub(crate) listeners: Vec<TcpListener>,
+    /// What of the cell's packets no socket takes, where that can be seen.
+    pub(crate) closed: Option<Closed>,
     /// For a look from inside, before the cell runs.
     pub(crate) probes: Option<Probes>,
 }
@@ -135,6 +139,8 @@ pub struct Gateway {
 pub(crate) struct Probes {
     pub(crate) datagrams: std::net::UdpSocket,
     pub(crate) stream: std::net::TcpStream,
+    /// Tells about the cell's sockets, where the kernel does.
+    pub(crate) diag: Option<OwnedFd>,
 }
 
 /// A network namespace for a gateway, not joined to anything yet: made ahead, for it is the slowest part.
@@ -189,7 +195,7 @@ impl Space {
             Ok((rung, sockets))
         });
         let (rung, sockets) = made.map_err(step("reach the gateway"))??;
-        let Sockets { v6, datagrams, dns, listeners, probes, capture } = sockets;
+        let Sockets { v6, datagrams, dns, listeners, closed, probes, capture } = sockets;
         Ok(Gateway {
             inside: self.inside,
             uplink: self.uplink,
@@ -199,6 +205,7 @@ impl Space {
             datagrams,
             dns,
             listeners,
+            closed,
             probes: Some(probes),
         })
     }
@@ -237,6 +244,11 @@ impl Gateway {
         self.uplink.as_mut().is_some_and(Uplink::has_ended)
     }
 
+    /// The threads that stay in its namespace.
+    pub(crate) fn threads(&self) -> impl Iterator<Item = &Inside> {
+        std::iter::once(&self.inside)
+    }
+
     /// Whether the cell has IPv6.
     #[must_use]
     pub fn has_v6(&self) -> bool {
@@ -255,6 +267,10 @@ impl Gateway {
         let v6 = self.v6;
         let listener = self.inside.run(move || sockets::listener(port, v6, false))??;
         ports.push(port);
+        if let Some(closed) = &self.closed {
+            // What it tells too much is left out by its reader.
+            let _ = closed.refilter(&self.capture);
+        }
         Ok(Some(listener))
     }
 }
@@ -264,6 +280,7 @@ struct Sockets {
     datagrams: OwnedFd,
     dns: TcpListener,
     listeners: Vec<TcpListener>,
+    closed: Option<Closed>,
     probes: Probes,
     capture: Capture,
 }
@@ -279,6 +296,7 @@ fn probes() -> Result<Probes, GatewayError> {
     Ok(Probes {
         datagrams: sockets::probe(SocketType::DGRAM).map_err(step("open a socket in the cell"))?.into(),
         stream: sockets::probe(SocketType::STREAM).map_err(step("open a socket in the cell"))?.into(),
+        diag: crate::who::open().ok(),
     })
 }
 

@@ -11,6 +11,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 
 use super::head::{self, Head};
+use super::stall::{Pulse, Upload};
 use super::tasks::Tasks;
 use super::upstream::Pool;
 use super::{Asked, Decision, Event, Origin, Owner, Refusal, UpstreamError};
@@ -25,6 +26,8 @@ pub(super) struct Session<O> {
     pub(super) pool: Pool<O>,
     /// Its WebSockets.
     pub(super) relays: Tasks,
+    /// What moves.
+    pub(super) pulse: Pulse,
 }
 
 /// The body of an answer: upstream's, or ours.
@@ -49,7 +52,7 @@ pub(super) async fn exchange<O: Owner>(
     if let Decision::Deny(reason) = session.owner.decide(&asked) {
         return Ok(denied(&Refusal::Rules(reason)));
     }
-    let request = Request::from_parts(parts, body);
+    let request = Request::from_parts(parts, Upload::new(body, &session.pulse));
     let answer =
         if head.websocket { session.websocket(request, &head).await } else { session.pass(request, &head).await };
     Ok(answer.unwrap_or_else(|why| {
@@ -59,7 +62,7 @@ pub(super) async fn exchange<O: Owner>(
 }
 
 impl<O: Owner> Session<O> {
-    async fn pass(&self, mut request: Request<Incoming>, head: &Head) -> Result<Response<Body>, UpstreamError> {
+    async fn pass(&self, mut request: Request<Upload>, head: &Head) -> Result<Response<Body>, UpstreamError> {
         request.extensions_mut().clear();
         head::outgoing(request.headers_mut());
         let answer = self.pool.send(request, &head.host).await?;
@@ -69,7 +72,7 @@ impl<O: Owner> Session<O> {
         Ok(passed_back(answer))
     }
 
-    async fn websocket(&self, mut request: Request<Incoming>, head: &Head) -> Result<Response<Body>, UpstreamError> {
+    async fn websocket(&self, mut request: Request<Upload>, head: &Head) -> Result<Response<Body>, UpstreamError> {
         let client = hyper::upgrade::on(&mut request);
         request.extensions_mut().clear();
         head::outgoing(request.headers_mut());

@@ -21,6 +21,7 @@ use crate::http::denial;
 use crate::intercept::{Origin, Paths, ServeError};
 use crate::name::Name;
 use crate::policy::{Sourced, Verdict, Why};
+use crate::who::Ends;
 
 /// The alert `access_denied` (RFC 8446, section 6.2), fatal, in a record of TLS 1.2: clients show its name.
 const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
@@ -199,6 +200,11 @@ impl Connection {
         }
     }
 
+    /// For the name of the program.
+    pub(super) fn ends(&self) -> Option<Ends> {
+        Ends::of(&self.client, self.shared.way())
+    }
+
     /// What the policy of this moment says.
     pub(super) fn decide(&self) -> Result<Sourced, Stop> {
         let policy = self.shared.policy();
@@ -260,8 +266,9 @@ impl Connection {
             return Err(Stop::denied(why, Form::Alert));
         };
         let paths = if shared.policy().looks_into(name, self.port) { Paths::Normal } else { Paths::Any };
-        let passage = Arc::clone(&self.passage);
-        let looking = Looking { shared: Arc::clone(shared), name: name.clone(), port: self.port, id: self.id, passage };
+        let (passage, ends) = (Arc::clone(&self.passage), self.ends());
+        let looking =
+            Looking { shared: Arc::clone(shared), name: name.clone(), port: self.port, id: self.id, passage, ends };
         // The same connection, for a task of its own.
         let client = std::net::TcpStream::from(self.client.as_fd().try_clone_to_owned()?);
         let client = TcpStream::from_std(client)?;
@@ -424,7 +431,7 @@ impl Connection {
             Some(Stop::Denied { why, rule, form, hint }) => {
                 let (rule, origin) = rule.map_or((None, None), |r| (Some(r.rule.to_string()), Some(r.origin)));
                 let line = self.line(Event::Connect, Said::Deny);
-                let _ = self.shared.write(Line { why: Some(why.clone()), rule, origin, ..line });
+                let _ = self.shared.refuse(Line { why: Some(why.clone()), rule, origin, ..line }, self.ends());
                 if moved == (0, 0) || form == Form::Answer {
                     self.refuse(&why, hint.as_deref(), form).await;
                 } else {

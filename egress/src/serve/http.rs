@@ -119,7 +119,8 @@ fn allowed(connection: &Connection, name: &Name, head: &Head) -> Result<(), Stop
         Verdict::Deny(why) => {
             let stop = Stop::by_policy(why, &Target::Name(name.clone()), port, Form::Answer);
             let why = if let Stop::Denied { why, .. } = &stop { Some(why.clone()) } else { None };
-            connection.shared.write(Line { why, verdict: Said::Deny, ..line })?;
+            let ends = connection.ends();
+            connection.shared.refuse(Line { why, verdict: Said::Deny, ..line }, ends)?;
             Err(stop)
         }
     }

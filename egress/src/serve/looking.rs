@@ -17,6 +17,7 @@ use crate::audit::{Event, Line, Protocol, Verdict as Said};
 use crate::intercept::{self, Asked, Authority, AuthorityError, Decision, Interceptor, NoRoots, Owner, Roots, Secret};
 use crate::name::{Name, Pattern};
 use crate::policy::{Policy, Target as RuleTarget, Verdict};
+use crate::who::Ends;
 
 /// Why connections cannot be looked into.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +122,7 @@ pub(super) struct Looking {
     pub(super) port: u16,
     pub(super) id: u64,
     pub(super) passage: Arc<Passage>,
+    pub(super) ends: Option<Ends>,
 }
 
 impl Looking {
@@ -185,7 +187,7 @@ impl Owner for Looking {
                 let why =
                     Stop::by_policy(why, &Target::Name(self.name.clone()), self.port, super::connection::Form::Answer)
                         .words();
-                let _ = self.shared.write(Line { verdict: Said::Deny, why: Some(why.clone()), ..line });
+                let _ = self.shared.refuse(Line { verdict: Said::Deny, why: Some(why.clone()), ..line }, self.ends);
                 Decision::Deny(why)
             }
         }
@@ -207,6 +209,9 @@ impl Owner for Looking {
                 Line { why: Some(why.to_string()), ..self.line(Event::Request, Said::Allow) }
             }
         };
-        let _ = self.shared.write(line);
+        let _ = match line.verdict {
+            Said::Allow => self.shared.write(line),
+            Said::Deny => self.shared.refuse(line, self.ends),
+        };
     }
 }

@@ -14,20 +14,22 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::audit::{Audit, Event, Line, Protocol, Verdict};
-use crate::dns::{self, Outcome};
+use crate::audit::{Audit, Event, Line, Verdict};
 use crate::gateway::inside::Inside;
 use crate::gateway::{self, Capture, Gateway, Rung, Way};
 use crate::intercept::Interceptor;
-use crate::policy::{Policy, PolicyError, Written};
+use crate::policy::{Policy, PolicyError};
 use crate::table::Table;
+use crate::who::{Ends, Who};
 
 mod bridge;
 mod check;
+mod closed;
 mod connection;
 mod dial;
 mod first;
 mod http;
+mod kept;
 mod looking;
 mod passage;
 mod publish;
@@ -37,6 +39,7 @@ mod rules;
 mod settings;
 mod steer;
 
+use closed::Closed;
 use dial::Dialer;
 pub use looking::LookError;
 use rules::Rules;
@@ -82,34 +85,48 @@ fn step<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> ServeError 
 /// A network that is ready to be served. Made in steps, for the first ones can run while the cell is still being made.
 #[derive(Debug)]
 pub struct Network {
+    equipment: Equipment,
+    /// What the cell has to trust.
+    bundle: Option<String>,
+    space: gateway::Space,
+    /// Where it is asked who holds a socket.
+    helper: Option<OwnedFd>,
+}
+
+/// What a network has before it has a gateway.
+#[derive(Debug)]
+struct Equipment {
     rules: Rules,
     settings: Settings,
     audit: Audit,
     names: (std::fs::File, Table),
     published: Vec<(StdListener, u16)>,
     control: Option<StdUnixListener>,
-    interceptor: Option<(Interceptor, String)>,
-    space: gateway::Space,
+    interceptor: Option<Interceptor>,
     own: Vec<std::net::IpAddr>,
 }
 
 impl Network {
     /// Does all that needs no cell: reads the rules, takes the published ports, opens the audit, makes the gateway's namespace. `control` is
-    /// where requests come in ([`crate::control`]).
+    /// where requests come in ([`crate::control`]), `helper` where it is asked who holds a socket ([`crate::who`]).
     ///
     /// # Errors
     /// See [`ServeError`].
-    pub fn prepare(settings: Settings, control: Option<StdUnixListener>) -> Result<Self, ServeError> {
+    pub fn prepare(
+        settings: Settings,
+        control: Option<StdUnixListener>,
+        helper: Option<OwnedFd>,
+    ) -> Result<Self, ServeError> {
         let space = match settings.mode {
             Mode::Names => gateway::Space::new()?,
             Mode::Bridge => gateway::Space::with_uplink()?,
         };
-        let (denied, later) = denied_later(&settings.denied).map_err(step("open the list of what was denied"))?;
+        let (denied, later) = kept::denied_later(&settings.denied).map_err(step("open the list of what was denied"))?;
         let deny = settings.deny.iter().cloned().chain(later).collect();
         let rules = Rules::new(settings.allow.clone(), deny, denied)?;
         let interceptor = looking::interceptor(&rules.policy(), &settings.secrets, settings.roots.as_deref())?;
         let audit = Audit::open(&settings.audit).map_err(step("open the audit"))?;
-        let names = names_given(&settings.names).map_err(step("open the list of names"))?;
+        let names = kept::names_given(&settings.names).map_err(step("open the list of names"))?;
         let published = settings
             .publish
             .iter()
@@ -125,13 +142,15 @@ impl Network {
             Mode::Names => Vec::new(),
             Mode::Bridge => dial::own_addresses().map_err(step("look at this machine's addresses"))?,
         };
-        Ok(Self { rules, settings, audit, names, published, control, interceptor, space, own })
+        let (interceptor, bundle) = interceptor.unzip();
+        let equipment = Equipment { rules, settings, audit, names, published, control, interceptor, own };
+        Ok(Self { equipment, bundle, space, helper })
     }
 
     /// What the cell has to trust, as a PEM file: the host's roots and the cell's own authority. `None` if nothing is looked into.
     #[must_use]
     pub fn trust(&self) -> Option<&str> {
-        self.interceptor.as_ref().map(|(_, bundle)| bundle.as_str())
+        self.bundle.as_deref()
     }
 
     /// Joins the gateway to the cell's network namespace. After that this thread has no capability left.
@@ -139,14 +158,18 @@ impl Network {
     /// # Errors
     /// See [`ServeError`].
     pub fn join(self, cell: OwnedFd) -> Result<Ready, ServeError> {
-        let policy = self.rules.policy();
-        let capture = match self.settings.mode {
+        let mut equipment = self.equipment;
+        let policy = equipment.rules.policy();
+        let capture = match equipment.settings.mode {
             Mode::Names => policy.ports(gateway::MOST_PORTS).map_or(Capture::Everything, Capture::Ports),
-            Mode::Bridge => bridge::capture(&policy, &self.own)?,
+            Mode::Bridge => bridge::capture(&policy, &equipment.own)?,
         };
-        let gateway = self.space.join(&cell, capture, &self.settings.rungs)?;
-        publish::possible(&self.settings.publish, &gateway)?;
-        let inside = if self.published.is_empty() {
+        let number = rustix::fs::fstat(&cell).map_err(step("look at the cell's network namespace"))?.st_ino;
+        let mut gateway = self.space.join(&cell, capture, &equipment.settings.rungs)?;
+        publish::possible(&equipment.settings.publish, &gateway)?;
+        let diag = gateway.probes.as_mut().and_then(|probes| probes.diag.take());
+        let who = diag.zip(self.helper).map(|(diag, helper)| Who::new(diag, helper, number));
+        let inside = if equipment.published.is_empty() {
             None
         } else {
             let enter = move || gateway::enter(&cell).and_then(|()| gateway::lay_down_capabilities());
@@ -154,60 +177,23 @@ impl Network {
         };
         gateway::lay_down_capabilities().map_err(step("give up capabilities"))?;
         let room = raise_descriptor_limit();
-        let places = if self.published.is_empty() { 0 } else { PUBLISHED.min(room / 3) };
-        Ok(Ready {
-            gateway,
-            inside,
-            places,
-            rules: self.rules,
-            settings: Settings { connections: self.settings.connections.min(room - places), ..self.settings },
-            audit: self.audit,
-            names: self.names,
-            published: self.published,
-            control: self.control,
-            interceptor: self.interceptor.map(|(interceptor, _)| interceptor),
-            own: self.own,
-        })
+        let places = if equipment.published.is_empty() { 0 } else { PUBLISHED.min(room / 3) };
+        equipment.settings.connections = equipment.settings.connections.min(room - places);
+        Ok(Ready { equipment, gateway, who, inside, places, lacks: Vec::new() })
     }
 }
 
 /// A network that only has to be served.
 #[derive(Debug)]
 pub struct Ready {
+    equipment: Equipment,
     gateway: Gateway,
+    who: Option<Who>,
     inside: Option<Inside>,
     /// For connections to published ports.
     places: usize,
-    rules: Rules,
-    settings: Settings,
-    audit: Audit,
-    names: (std::fs::File, Table),
-    published: Vec<(StdListener, u16)>,
-    control: Option<StdUnixListener>,
-    interceptor: Option<Interceptor>,
-    own: Vec<std::net::IpAddr>,
-}
-
-/// The file that says how many addresses were given, and the table that goes on from there.
-fn names_given(path: &std::path::Path) -> io::Result<(std::fs::File, Table)> {
-    let mut file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-    let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut file, &mut bytes)?;
-    let given = match bytes.as_slice() {
-        [] => 0,
-        some => u32::from_le_bytes(some.try_into().map_err(|_| io::ErrorKind::InvalidData)?),
-    };
-    Ok((file, Table::after(given)))
-}
-
-/// The file of what was denied while the cell ran, and what stands there. A line that cannot be read is an error: it denied something.
-fn denied_later(path: &std::path::Path) -> io::Result<(std::fs::File, Vec<Written>)> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut file = std::fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
-    let mut text = String::new();
-    io::Read::read_to_string(&mut file, &mut text)?;
-    let written = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    Ok((file, written))
+    /// What is missing on this host, for the line of the start.
+    lacks: Vec<&'static str>,
 }
 
 /// Descriptors of a connection: two sockets, and two pipes when it is a long transfer; and one to a server, for those that are looked into.
@@ -248,6 +234,8 @@ struct Shared {
     /// While the self-check runs: what it is refused is no news.
     checking: AtomicBool,
     cut: AtomicU64,
+    closed: Closed,
+    who: Option<Who>,
     gateway: Mutex<Gateway>,
 }
 
@@ -269,6 +257,18 @@ impl Shared {
         lock(&self.audit).line(line)
     }
 
+    /// Writes a refusal, with the program that asked: only of those that are written one by one, for it takes a millisecond or two.
+    fn refuse(&self, mut line: Line, ends: Option<Ends>) -> io::Result<()> {
+        if let (Some(who), Some(ends)) = (&self.who, ends)
+            && !self.checking.load(Ordering::Relaxed)
+            && lock(&self.audit).is_news(&line)
+        {
+            // Others go on meanwhile.
+            line.process = tokio::task::block_in_place(|| who.holds(&ends));
+        }
+        self.write(line)
+    }
+
     fn next_id(&self) -> u64 {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -287,36 +287,6 @@ impl Shared {
     fn way(&self) -> Way {
         self.rung.map_or(Way::Bind, Rung::way)
     }
-
-    /// Answers a packet of the resolver's protocol.
-    fn look_up(&self, query: &[u8]) -> Option<Vec<u8>> {
-        let answer = {
-            let mut table = lock(&self.table);
-            let before = table.given();
-            let answer = dns::answer(query, &self.policy(), &mut table, self.v6)?;
-            let after = table.given();
-            if after != before {
-                // Before the cell learns of it.
-                std::os::unix::fs::FileExt::write_all_at(&self.given, &after.to_le_bytes(), 0).ok()?;
-            }
-            answer
-        };
-        let (verdict, name, why) = match answer.outcome {
-            Outcome::Known(name) | Outcome::Empty(name) => (Verdict::Allow, Some(name.as_str().to_owned()), None),
-            Outcome::Unknown(text) => (Verdict::Deny, Some(text), Some("no rule allows this name")),
-            Outcome::Full(name) => (Verdict::Deny, Some(name.as_str().to_owned()), Some("too many different names")),
-            Outcome::Odd => (Verdict::Deny, None, Some("not a question of the usual kind")),
-        };
-        let line = Line {
-            name,
-            why: why.map(str::to_owned),
-            protocol: Some(Protocol::Dns),
-            method: answer.kind,
-            ..Line::new(Event::Dns, verdict)
-        };
-        self.write(line).ok()?;
-        Some(answer.packet)
-    }
 }
 
 impl Ready {
@@ -330,6 +300,23 @@ impl Ready {
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         self.gateway.rung()?.warning(self.gateway.capture())
+    }
+
+    /// Does `job` on each thread that there is: such as giving up what only counts for the thread that does it. Those that come later are
+    /// started by this one.
+    ///
+    /// # Errors
+    /// Those of `job`.
+    pub fn on_every_thread(&self, job: impl Fn() -> io::Result<()> + Clone + Send + 'static) -> io::Result<()> {
+        for thread in self.gateway.threads().chain(&self.inside) {
+            thread.run(job.clone())??;
+        }
+        job()
+    }
+
+    /// Something that is missing on this host, for the line of the start.
+    pub fn lacks(&mut self, what: &'static str) {
+        self.lacks.push(what);
     }
 
     /// Starts to serve, and tries itself; `up` is called with the outcome. Then serves until `done`, which may block, returns.
@@ -361,6 +348,7 @@ impl Ready {
             }
         };
         done();
+        shared.last_refusals();
         lock(&shared.audit).flush()
         // What still runs ends with the process: nobody waits for it here.
     }
@@ -371,33 +359,33 @@ impl Ready {
             Capture::Ports(ports) => ports.iter().copied().find(|port| *port != gateway::sockets::DNS),
             Capture::Everything | Capture::Forward { .. } => Some(80),
         };
-        let mode = self.settings.mode;
+        let mode = self.equipment.settings.mode;
+        let mut lacks = std::mem::take(&mut self.lacks);
         let shared = self.spawn().map_err(step("serve"))?;
         match (probes, mode) {
             (Some(probes), Mode::Names) => check::check(probes, port).await.map_err(ServeError::Check)?,
             (Some(probes), Mode::Bridge) => bridge::check(probes).await.map_err(ServeError::Check)?,
             (None, _) => {}
         }
+        shared.closed.forget();
         shared.checking.store(false, Ordering::Relaxed);
-        let why = Some(format!("{}{}", shared.capture, if shared.v6 { "" } else { ", no IPv6" }));
+        closed::watch(&shared);
+        // In the cell they never are.
+        if shared.rung.is_some_and(|rung| !rung.is_in_cell()) && !shared.closed.is_seen() {
+            lacks.push("refusals by the kernel not seen");
+        }
+        if !shared.v6 {
+            lacks.push("no IPv6");
+        }
+        let why = Some(std::iter::once(shared.capture.as_str()).chain(lacks).collect::<Vec<_>>().join(", "));
         shared.write(Line { why, ..Line::new(Event::Start, Verdict::Allow) }).map_err(step("write the audit"))?;
         Ok(shared)
     }
 
     fn spawn(self) -> io::Result<Arc<Shared>> {
-        let Self {
-            mut gateway,
-            inside,
-            places,
-            rules,
-            settings,
-            audit,
-            names: (given, table),
-            published,
-            control,
-            interceptor,
-            own,
-        } = self;
+        let Self { equipment, mut gateway, who, inside, places, lacks: _ } = self;
+        let Equipment { rules, settings, audit, names: (given, table), published, control, interceptor, own } =
+            equipment;
         let listeners = std::mem::take(&mut gateway.listeners);
         let datagrams = gateway.datagrams.try_clone()?;
         let dns = TcpListener::from_std(gateway.dns.try_clone()?)?;
@@ -426,6 +414,8 @@ impl Ready {
             last_id: AtomicU64::new(0),
             checking: AtomicBool::new(true),
             cut: AtomicU64::new(0),
+            closed: Closed::new(&gateway)?,
+            who,
             gateway: Mutex::new(gateway),
         });
         match shared.settings.mode {

@@ -1,6 +1,7 @@
 //! The resolver's sockets: packets from the cell to [`crate::dns`] and back, from the address that was asked.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,12 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrSt
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
-use super::Shared;
+use super::{Shared, lock};
+use crate::audit::{Event, Line, Protocol, Verdict};
+use crate::dns::{self, Outcome};
+use crate::gateway::Way;
+use crate::gateway::sockets::DNS;
+use crate::who::{Ends, Transport};
 
 /// Longest query. Over UDP nobody has reason for more; over TCP the length has two bytes.
 pub(super) const MAX: usize = 4096;
@@ -20,6 +26,41 @@ const RATE: u32 = 2000;
 
 /// How long a connection may be silent.
 pub(super) const IDLE: Duration = Duration::from_secs(10);
+
+impl Shared {
+    /// Answers a packet of the resolver's protocol that went between these ends.
+    fn look_up(&self, query: &[u8], ends: Option<Ends>) -> Option<Vec<u8>> {
+        let answer = {
+            let mut table = lock(&self.table);
+            let before = table.given();
+            let answer = dns::answer(query, &self.policy(), &mut table, self.v6)?;
+            let after = table.given();
+            if after != before {
+                // Before the cell learns of it.
+                std::os::unix::fs::FileExt::write_all_at(&self.given, &after.to_le_bytes(), 0).ok()?;
+            }
+            answer
+        };
+        let (verdict, name, why) = match answer.outcome {
+            Outcome::Known(name) | Outcome::Empty(name) => (Verdict::Allow, Some(name.as_str().to_owned()), None),
+            Outcome::Unknown(text) => (Verdict::Deny, Some(text), Some("no rule allows this name")),
+            Outcome::Full(name) => (Verdict::Deny, Some(name.as_str().to_owned()), Some("too many different names")),
+            Outcome::Odd => (Verdict::Deny, None, Some("not a question of the usual kind")),
+        };
+        let line = Line {
+            name,
+            why: why.map(str::to_owned),
+            protocol: Some(Protocol::Dns),
+            method: answer.kind,
+            ..Line::new(Event::Dns, verdict)
+        };
+        match verdict {
+            Verdict::Allow => self.write(line).ok()?,
+            Verdict::Deny => self.refuse(line, ends).ok()?,
+        }
+        Some(answer.packet)
+    }
+}
 
 /// Answers over UDP for as long as the runtime lives.
 pub(super) async fn datagrams(shared: Arc<Shared>, socket: OwnedFd) -> io::Result<()> {
@@ -37,7 +78,7 @@ pub(super) async fn datagrams(shared: Arc<Shared>, socket: OwnedFd) -> io::Resul
         if second.1 > RATE {
             continue;
         }
-        if let Some(answer) = shared.look_up(buffer.get(..length).unwrap_or_default()) {
+        if let Some(answer) = shared.look_up(buffer.get(..length).unwrap_or_default(), packet.ends()) {
             // A full socket buffer is a loss like any other.
             let _ = send(&socket, &packet, &answer);
         }
@@ -48,6 +89,19 @@ pub(super) async fn datagrams(shared: Arc<Shared>, socket: OwnedFd) -> io::Resul
 pub(super) struct Packet {
     from: SockaddrStorage,
     asked: Asked,
+}
+
+impl Packet {
+    /// Both ends, as the cell sees them.
+    fn ends(&self) -> Option<Ends> {
+        let v4 = self.from.as_sockaddr_in().map(|a| SocketAddr::from((a.ip(), a.port())));
+        let cell = v4.or_else(|| self.from.as_sockaddr_in6().map(|a| SocketAddr::from((a.ip(), a.port()))))?;
+        let address = match self.asked {
+            Asked::V4(address) => IpAddr::from(u32::from_be(address.s_addr).to_be_bytes()),
+            Asked::V6(address) => IpAddr::from(address.s6_addr),
+        };
+        Some(Ends { transport: Transport::Udp, cell, other: (address, DNS).into() })
+    }
 }
 
 enum Asked {
@@ -111,7 +165,7 @@ async fn queries(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
         let length = usize::from(tokio::time::timeout(IDLE, stream.read_u16()).await??);
         let room = buffer.get_mut(..length).ok_or(io::ErrorKind::InvalidData)?;
         tokio::time::timeout(IDLE, stream.read_exact(room)).await??;
-        let Some(answer) = shared.look_up(room) else { return Ok(()) };
+        let Some(answer) = shared.look_up(room, Ends::of(&stream, Way::Bind)) else { return Ok(()) };
         let length = u16::try_from(answer.len()).map_err(|_| io::ErrorKind::InvalidData)?;
         tokio::time::timeout(IDLE, stream.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat())).await??;
     }

@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use cellblock_bundle::{Ids, Network, User};
+use cellblock_bundle::{Ids, Network, State, StateKind, User};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -149,6 +149,18 @@ pub fn mount_points<'a>(entries: &[Entry], targets: impl Iterator<Item = &'a Pat
         })
     };
     targets.filter(free).map(|target| Entry::directory(target, 0o755)).collect()
+}
+
+/// The folders of agents' state at home, and those they are in: the person's, as at any home, and not root's as mount points are.
+#[must_use]
+pub fn homely(state: &[State], home: &Path) -> Vec<Entry> {
+    let mut folders = std::collections::BTreeSet::new();
+    for one in state {
+        let above = one.target.ancestors().skip(usize::from(one.kind != StateKind::Folder));
+        folders.extend(above.take_while(|folder| folder.starts_with(home) && *folder != home));
+    }
+    let entry = |folder: &Path| Entry::Directory { path: folder.to_owned(), mode: 0o755, person: true };
+    folders.into_iter().map(entry).collect()
 }
 
 const ROOT_PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n";

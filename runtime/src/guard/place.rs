@@ -98,7 +98,7 @@ impl Roots {
             let Some(step) = Step::of(&path) else { return Ok(None) };
             let Ok(hint) = base.walk(thread, at, step.folder) else { return Ok(None) };
             let Ok(folder_path) = path_of(&hint) else { return Ok(None) };
-            let link = match self.place(&folder_path, &step)? {
+            let link = match self.agreed(&hint, &folder_path, &step)? {
                 Some(place) if follow && !place.dots && place.kind() == Some(FileType::Symlink) => {
                     rustix::fs::readlinkat(&place.folder, place.name.as_slice(), Vec::new())?
                 }
@@ -121,6 +121,26 @@ impl Roots {
             base = Base::Folder(hint);
         }
         Err(Errno::LOOP)
+    }
+
+    /// The place of `step` in the folder `hint`, if that is guarded and the cell sees there what we do: something may be mounted on the read-only
+    /// copy alone, to hide a file that the host has replaced since.
+    fn agreed(&self, hint: &OwnedFd, folder_path: &[u8], step: &Step<'_>) -> rustix::io::Result<Option<Place>> {
+        /// Looks, should the host change something between two of them.
+        const LOOKS: u32 = 3;
+        for _ in 0..LOOKS {
+            let Some(place) = self.place(folder_path, step)? else { return Ok(None) };
+            let inside = !step.dots && !place.name.is_empty();
+            let folder = !inside || same(Some(&rustix::fs::fstat(hint)?), Some(&rustix::fs::fstat(&place.folder)?));
+            let seen = match step.dots {
+                true => Some(rustix::fs::fstat(hint)?),
+                false => rustix::fs::statat(hint, step.name, AtFlags::SYMLINK_NOFOLLOW).ok(),
+            };
+            if folder && same(seen.as_ref(), place.found.as_ref()) {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
     }
 
     /// The place of `step` in the folder `folder_path`, if that is guarded.
@@ -177,9 +197,8 @@ impl Roots {
         let step = Step { folder: b"", name: name.get(1..).unwrap_or_default(), slash: false, dots: false };
         let Some(place) = self.place(folder, &step)? else { return Ok(None) };
         // One that was removed has a name that may mean another file by now.
-        let (there, here) = (rustix::fs::fstat(grip)?, place.found.as_ref());
-        let same = here.is_some_and(|here| (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino));
-        Ok(same.then_some(place))
+        let there = rustix::fs::fstat(grip)?;
+        Ok(same(Some(&there), place.found.as_ref()).then_some(place))
     }
 
     fn root_of(&self, path: &[u8]) -> Option<&Root> {
@@ -273,6 +292,14 @@ fn of_the_caller(thread: i32, path: &[u8]) -> Option<Vec<u8>> {
         return own(rest, "");
     }
     path.strip_prefix(b"/dev/fd/").and_then(|rest| own(rest, "fd/"))
+}
+
+/// Whether both are the same file, or nothing.
+fn same(one: Option<&Stat>, other: Option<&Stat>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
+        (one, other) => one.is_none() && other.is_none(),
+    }
 }
 
 fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {

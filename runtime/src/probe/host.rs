@@ -88,6 +88,22 @@ pub(super) fn guard(alone: &SingleThreaded) -> Finding {
     }
 }
 
+/// For the process of a cell's network only; cells have files of their own.
+pub(super) fn landlock() -> Finding {
+    const ID: &str = "landlock";
+    const TITLE: &str = "Landlock";
+    match cellblock_sys::landlock::version() {
+        Ok(version) => Finding::ok(ID, TITLE, format!("version {version}")),
+        Err(error) => {
+            let cost =
+                "a cell's network process is confined by seccomp only: it could open your files if it were taken over";
+            Finding::lacks(ID, TITLE, State::Degraded, error.to_string(), cost).note(
+                "a kernel with CONFIG_SECURITY_LANDLOCK, and `landlock` in its parameter `lsm=` (Linux 5.13 and later)",
+            )
+        }
+    }
+}
+
 /// Each limit on its own, as for a cell: it is found out how, the group is made in OUTER, joined by a child there, and removed.
 pub(super) fn limits(facts: &Facts, alone: &SingleThreaded) -> Vec<Finding> {
     let none = Limits::default();

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use cellblock_egress::name::Pattern;
 
-use super::{ValueError, env_name};
+use super::{Source, ValueError, env_name};
 
 /// `VARIABLE@HOST[/HEADER]=SOURCE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,17 +18,6 @@ pub(crate) struct SecretSpec {
     pub(crate) header: String,
     /// Where its value is read, on the host and at each start.
     pub(crate) source: Source,
-}
-
-/// Where a value is read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// A variable of the host's environment.
-    Env(String),
-    /// A file, without the line end at its end.
-    File(String),
-    /// What a command prints, without the line end at its end; run by `/bin/sh`.
-    Command(String),
 }
 
 /// Where most interfaces want a token.
@@ -46,12 +35,8 @@ impl FromStr for SecretSpec {
             return Err(ValueError::SecretForAll);
         }
         let header_fine = !header.is_empty() && header.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        let source = match source.split_once(':') {
-            Some(("env", name)) => Source::Env(env_name(name)?),
-            Some(("file", path)) if !path.is_empty() => Source::File(path.to_owned()),
-            Some(("cmd", words)) if !words.trim().is_empty() => Source::Command(words.to_owned()),
-            _ => return Err(ValueError::Secret),
-        };
+        let source =
+            source.parse().map_err(|error| if error == ValueError::Source { ValueError::Secret } else { error })?;
         if !header_fine {
             return Err(ValueError::Secret);
         }
@@ -65,11 +50,7 @@ impl fmt::Display for SecretSpec {
         if self.header != USUAL_HEADER {
             write!(f, "/{}", self.header)?;
         }
-        match &self.source {
-            Source::Env(name) => write!(f, "=env:{name}"),
-            Source::File(path) => write!(f, "=file:{path}"),
-            Source::Command(words) => write!(f, "=cmd:{words}"),
-        }
+        write!(f, "={}", self.source)
     }
 }
 
@@ -89,6 +70,8 @@ mod tests {
             "GITHUB_TOKEN@api.github.com=env:GITHUB_TOKEN",
             "KEY@*.example.com/x-api-key=file:~/.key",
             "TOKEN@example.com=cmd:pass show web/token | head -1",
+            "TOKEN@example.com=op://vault/item/field",
+            "TOKEN@example.com=pass:web/token",
         ] {
             assert_eq!(text.parse::<SecretSpec>().map(|s| s.to_string()).as_deref(), Ok(text));
         }

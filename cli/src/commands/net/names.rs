@@ -6,8 +6,11 @@ use cellblock_egress::name::Name;
 use cellblock_egress::policy::{Entry, is_host_name};
 
 /// The smallest rule that would allow what `line` is about; `None` if there is none, or none that should be proposed: this machine by its
-/// address, the cloud's metadata service, what no connection can be made to, text that is no name.
+/// address, the cloud's metadata service, what no connection can be made to, text that is no name; what rules are not about.
 pub(super) fn rule_for(line: &Line) -> Option<Entry> {
+    if matches!(line.protocol, Some(Protocol::Udp | Protocol::Icmp)) {
+        return None;
+    }
     let port = line.port.map(|port| format!(":{port}")).unwrap_or_default();
     let Some(text) = &line.name else {
         let address = line.address?;

@@ -24,6 +24,8 @@ pub(super) struct Question {
     pub(super) times: u64,
     /// It is an address, behind which anybody may be.
     pub(super) address: bool,
+    /// The program that asked first, if that is known.
+    pub(super) by: Option<String>,
 }
 
 /// An answer.
@@ -81,7 +83,8 @@ impl Questions {
             return;
         }
         if self.waiting.len() < MOST {
-            self.waiting.push_back(Question { entry, rule, times, address: line.name.is_none() });
+            let by = line.process.as_ref().map(super::words::by);
+            self.waiting.push_back(Question { entry, rule, times, address: line.name.is_none(), by });
         }
     }
 
@@ -148,6 +151,8 @@ fn is_settled(line: &Line, answer: Answer, at: SystemTime) -> bool {
 mod tests {
     use std::time::Duration;
 
+    use cellblock_egress::audit::Protocol;
+
     use super::*;
 
     fn denied(name: &str, port: Option<u16>) -> Line {
@@ -206,6 +211,7 @@ mod tests {
         questions.hear(&denied("a\u{1b}b", None));
         questions.hear(&Line::new(Event::Connect, Verdict::Deny));
         questions.hear(&Line { verdict: Verdict::Allow, ..denied("example.com", Some(443)) });
+        questions.hear(&Line { protocol: Some(Protocol::Udp), ..denied("example.com", Some(443)) });
         assert_eq!(questions.current(), None);
         questions.hear(&denied("example.com", Some(443)));
         assert!(questions.current().is_some());

@@ -221,7 +221,8 @@ fn prompt(question: &Question, others: usize, project: bool, columns: usize) -> 
     let long = format!("[o]nce (60 s) / this [c]ell / {always}leave it [d]enied {waiting}");
     let short = format!("[o]nce [c]ell {}[d]enied ", if project { "[a]lways " } else { "" });
     let choices = if long.chars().count() < columns { long } else { short };
-    (format!("? Allow {}{address}{times}:", question.rule), choices)
+    let by = question.by.as_ref().map(|by| format!(", by {by}")).unwrap_or_default();
+    (format!("? Allow {}{address}{times}{by}:", question.rule), choices)
 }
 
 /// Writes to the terminal as it is; that it is gone is found out by waiting.
@@ -240,12 +241,13 @@ mod tests {
             rule: "example.com:443".into(),
             times: 3,
             address,
+            by: address.then(|| "curl[7]".to_owned()),
         };
         let (head, choices) = prompt(&question(false), 2, true, 80);
         assert_eq!(head, "? Allow example.com:443, 3 times:");
         assert_eq!(choices, "[o]nce (60 s) / this [c]ell / [a]lways / leave it [d]enied (2 more) ");
         let (head, choices) = prompt(&question(true), 0, false, 40);
-        assert!(head.contains("an address"), "{head}");
+        assert!(head.contains("an address") && head.ends_with(", by curl[7]:"), "{head}");
         assert_eq!(choices, "[o]nce [c]ell [d]enied ", "without a project there is nowhere to keep a rule");
     }
 }

@@ -1,6 +1,6 @@
 //! A line of the audit, for people. What stands in one may come from the cell: nothing of it is obeyed by a terminal.
 
-use cellblock_egress::audit::{Event, Line, Protocol, Verdict};
+use cellblock_egress::audit::{Event, Line, Process, Protocol, Verdict};
 
 use crate::output::Style;
 
@@ -40,10 +40,18 @@ pub(super) fn line(line: &Line, style: Style) -> String {
         let origin = line.origin.as_ref().map(|o| format!(", {}", shown(o))).unwrap_or_default();
         text += &style.cyan(&format!("  [{}{origin}]", shown(rule)));
     }
+    if let Some(process) = &line.process {
+        text += &format!("  (by {})", by(process));
+    }
     if let Some(count) = line.count {
         text += &format!("  ({count} more)");
     }
     text
+}
+
+/// The program that asked, `curl[12]`. It chooses its name itself.
+pub(super) fn by(process: &Process) -> String {
+    format!("{}[{}]", shown(&process.name), process.pid)
 }
 
 /// `2026-01-02T03:04:05Z`; something else is shown as it is.
@@ -102,6 +110,8 @@ fn protocol(protocol: Protocol) -> &'static str {
         Protocol::Https => "https",
         Protocol::Http => "http",
         Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Icmp => "icmp",
     }
 }
 

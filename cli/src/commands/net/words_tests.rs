@@ -29,10 +29,14 @@ fn each_event_has_its_words() {
         name: Some("example.com".into()),
         method: Some("A".into()),
         why: Some("no rule is about it".into()),
+        process: Some(Process { name: "curl".into(), pid: 7 }),
         count: Some(12),
         ..base(Event::Dns, Verdict::Deny)
     };
-    assert_eq!(text(&denied), "2026-01-02T03:04:05Z  deny   look-up example.com A  no rule is about it  (12 more)");
+    assert_eq!(
+        text(&denied),
+        "2026-01-02T03:04:05Z  deny   look-up example.com A  no rule is about it  (by curl[7])  (12 more)"
+    );
     let request = Line {
         method: Some("GET".into()),
         path: Some("/a".into()),
@@ -67,6 +71,7 @@ fn nothing_of_a_line_is_obeyed() {
         rule: Some(nasty.into()),
         origin: Some(nasty.into()),
         why: Some(nasty.into()),
+        process: Some(Process { name: nasty.into(), pid: 1 }),
         ..base(Event::Dns, Verdict::Deny)
     };
     for event in [Event::Start, Event::Dns, Event::Connect, Event::Request, Event::End, Event::Publish, Event::Policy] {

@@ -3,6 +3,12 @@
 use super::*;
 use crate::resolve::environment::{path_inside, secret};
 
+fn hidden(resolved: &Resolved) -> Vec<&str> {
+    assert!(resolved.hidden.iter().all(|one| !resolved.cell.env.contains_key(&one.name)), "{:?}", resolved.hidden);
+    assert!(resolved.hidden.iter().map(|one| &one.name).eq(&resolved.cell.hidden));
+    resolved.hidden.iter().map(|one| one.name.as_str()).collect()
+}
+
 #[test]
 fn only_the_list_passes() {
     let got = World::new().run("-- x");
@@ -30,19 +36,19 @@ fn only_the_list_passes() {
     // The probe would show the others: they are there, and pass when asked for.
     let asked = World::new().run("-e SSH_AUTH_SOCK -e GITHUB_TOKEN -e XDG_RUNTIME_DIR -- x");
     assert_eq!(asked.cell.env["SSH_AUTH_SOCK"], "/run/user/1000/agent");
-    assert_eq!(asked.cell.env["GITHUB_TOKEN"], "ghp_secret");
+    assert_eq!(hidden(&asked), ["GITHUB_TOKEN"]);
     assert_eq!(asked.cell.env["XDG_RUNTIME_DIR"], "/run/user/1000");
-    assert_eq!(asked.why("env GITHUB_TOKEN"), "(not shown) (--env)");
+    assert_eq!(asked.why("env GITHUB_TOKEN"), "*** (--env)");
     let agent = World::new().env("ANTHROPIC_API_KEY", "sk-1").run("-- x");
-    assert_eq!(agent.cell.env["ANTHROPIC_API_KEY"], "sk-1");
-    assert_eq!(agent.why("env ANTHROPIC_API_KEY"), "(not shown) (the host's environment)");
+    assert_eq!(hidden(&agent), ["ANTHROPIC_API_KEY"]);
+    assert_eq!(agent.why("env ANTHROPIC_API_KEY"), "*** (the host's environment)");
 }
 
 #[test]
 fn one_variable_adds_names_for_one_start() {
     let got = World::new().env("CELLBLOCK_EXTRA_ENV", "GITHUB_TOKEN, DATABASE_URL,,GONE").run("-- x");
-    assert_eq!(got.cell.env["GITHUB_TOKEN"], "ghp_secret");
-    assert_eq!(got.why("env DATABASE_URL"), "(not shown) ($CELLBLOCK_EXTRA_ENV)");
+    assert_eq!(hidden(&got), ["DATABASE_URL", "GITHUB_TOKEN"]);
+    assert_eq!(got.why("env DATABASE_URL"), "*** ($CELLBLOCK_EXTRA_ENV)");
     assert_eq!(got.notes, ["$CELLBLOCK_EXTRA_ENV: GONE is not set here and so not passed on"]);
     assert_eq!(
         World::new().env("CELLBLOCK_EXTRA_ENV", "A=1").told("-- x"),
@@ -64,7 +70,7 @@ fn layers_replace_each_other_and_must_not_contradict_themselves() {
     ] {
         assert_eq!(got.why(name), want);
     }
-    assert_eq!(got.cell.env["DATABASE_URL"], "postgres://localhost");
+    assert_eq!(hidden(&got), ["DATABASE_URL"]);
     assert_eq!(World::new().config("defaults: {env: [A=1, A=2]}").told("-- x"), "/c.yaml:1: A is set twice");
     world.files.texts.insert("/home/ada/web/src/bad.env".into(), "A=1\nexport B=1\n".into());
     assert_eq!(
@@ -102,10 +108,39 @@ fn certificates_pass_where_they_exist() {
 
 #[test]
 fn secrets_are_known_by_their_names() {
-    for name in ["ANTHROPIC_API_KEY", "GITHUB_TOKEN", "db_password", "DATABASE_URL", "AWS_SECRET_ACCESS"] {
+    let all =
+        ["ANTHROPIC_API_KEY", "GITHUB_TOKEN", "db_password", "DATABASE_URL", "AWS_SECRET_ACCESS", "AWS_ACCESS_KEY_ID"];
+    for name in all.into_iter().chain(["GITHUB_PAT", "OPENAI_APIKEY", "DB_PASS", "KEY_2", "NPM_AUTH", "PGPWD_PWD"]) {
         assert!(secret(name), "{name}");
     }
-    for name in ["TERM", "PATH", "MIX_ENV", "LANG"] {
+    let all = ["TERM", "PATH", "MIX_ENV", "LANG", "PWD", "OLDPWD", "SSH_AUTH_SOCK"];
+    for name in all.into_iter().chain(["GIT_AUTHOR_NAME", "XKB_KEYBOARD", "XAUTHORITY", "COMPASS", "KEY_DIR"]) {
         assert!(!secret(name), "{name}");
     }
+}
+
+#[test]
+fn a_source_is_told_and_its_value_not_read() {
+    let config = "defaults: {env: ['A@file:~/none', 'B@cmd:echo hush', 'HOME@env:X']}";
+    let got = World::new().config(config).run("-e C@op://v/i/f -e D@pass:web -- x");
+    assert_eq!(hidden(&got), ["A", "B", "C", "D", "HOME"]);
+    assert_eq!(got.why("env A"), "*** from file:~/none (/c.yaml:1)");
+    assert_eq!(got.why("env B"), "*** from a command (/c.yaml:1)");
+    assert_eq!(got.why("env C"), "*** from op://v/i/f (--env)");
+    assert!(!format!("{got:?}").contains("hush"), "{got:?}");
+    // The later word counts, also over a source.
+    let plain = World::new().config(config).run("-e A=1 -e B=2 -e HOME=/h -- x");
+    assert_eq!((hidden(&plain).len(), plain.cell.env["A"].as_str(), plain.cell.env["HOME"].as_str()), (0, "1", "/h"));
+    // What stands for a secret is not replaced by the secret.
+    let injected = World::new().run("-e GITHUB_TOKEN --secret GITHUB_TOKEN@api.github.com=env:GITHUB_TOKEN -- x");
+    assert_eq!(hidden(&injected), [""; 0]);
+    assert!(injected.cell.env["GITHUB_TOKEN"].starts_with("cellblock-"));
+}
+
+#[test]
+fn files_of_variables_cannot_have_the_host_read_or_run() {
+    let mut world = World::new();
+    world.files.texts.insert("/home/ada/web/src/f.env".into(), "A@cmd:id\n".into());
+    assert!(world.told("--env-file f.env -- x").starts_with("/home/ada/web/src/f.env:1: \"A@…\" is not a name"));
+    assert!(World::new().env("CELLBLOCK_EXTRA_ENV", "A@cmd:id").told("-- x").contains("\"A@…\" is not a name"));
 }

@@ -4,6 +4,7 @@ mod cells;
 mod environment;
 mod git;
 mod mounts;
+mod secret_paths;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -70,6 +71,20 @@ impl Files for Table {
 
     fn text(&self, path: &Path) -> Option<String> {
         self.texts.get(path).cloned()
+    }
+
+    fn is_there(&self, path: &Path) -> bool {
+        self.look(path).is_ok()
+    }
+
+    fn items(&self, path: &Path) -> io::Result<Vec<files::Item>> {
+        let below = self.seen.iter().filter(|(known, _)| known.parent() == Some(path));
+        Ok(below
+            .map(|(known, seen)| files::Item {
+                name: known.file_name().unwrap_or_default().to_owned(),
+                is_dir: seen.is_dir && seen.canonical == *known,
+            })
+            .collect())
     }
 
     fn read(&self, path: &Path) -> io::Result<String> {

@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cellblock_egress::address::{Class, classify};
-use cellblock_egress::audit::{Event, Line, Verdict};
+use cellblock_egress::audit::{Event, Line, Protocol, Verdict};
 use cellblock_egress::name::{Name, Pattern};
 use cellblock_egress::policy::{Entry, Rule, Target, is_host_name};
 
 use crate::commands::net::names::{oddity, registered, rule_for};
 use crate::commands::net::words::place;
+
+/// Most programs that are named. One that changes its name would fill the line.
+const MOST_PROGRAMS: usize = 4;
 
 /// What is known of one name or address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub(super) struct Uses {
     pub(super) metadata: bool,
     /// Bytes that went out and came in.
     pub(super) bytes: (u64, u64),
+    /// The programs that asked, as far as they are known.
+    pub(super) by: BTreeSet<String>,
     /// What the network said about it, in words.
     pub(super) why: Option<String>,
 }
@@ -34,6 +39,9 @@ impl Uses {
         let class = line.address.map(classify);
         self.private |= matches!(class, Some(Class::Private | Class::LinkLocal));
         self.metadata |= class == Some(Class::Metadata);
+        if let Some(process) = line.process.as_ref().filter(|_| self.by.len() < MOST_PROGRAMS) {
+            self.by.insert(process.name.clone());
+        }
         // Such as a server that does not answer, or a private address: what a rule for the name alone would not change.
         if line.why.is_some() {
             self.why.clone_from(&line.why);
@@ -75,8 +83,8 @@ pub(super) struct Seen {
     pub(super) odd: BTreeMap<String, Odd>,
     /// Different names that were looked up, by owner.
     pub(super) lookups: BTreeMap<String, BTreeSet<Name>>,
-    /// What no rule is proposed for at all.
-    pub(super) never: BTreeMap<String, u64>,
+    /// What no rule is proposed for at all, and why.
+    pub(super) never: BTreeMap<(String, &'static str), u64>,
 }
 
 impl Seen {
@@ -145,8 +153,7 @@ impl Seen {
             return;
         }
         let Some(entry) = rule_for(line) else {
-            *self.never.entry(place(line)).or_default() += line.count.unwrap_or(1);
-            return;
+            return self.never(line);
         };
         match name {
             None => self.address(line, false),
@@ -160,8 +167,17 @@ impl Seen {
     fn address(&mut self, line: &Line, allowed: bool) {
         match rule_for(line) {
             Some(entry) => self.addresses.entry((allowed, entry.to_string())).or_default().add(line),
-            None => *self.never.entry(place(line)).or_default() += line.count.unwrap_or(1),
+            None => self.never(line),
         }
+    }
+
+    fn never(&mut self, line: &Line) {
+        let why = match line.protocol {
+            Some(Protocol::Udp) => "UDP, which no rule opens: clients of QUIC go on with TCP",
+            Some(Protocol::Icmp) => "an echo request, which no rule lets out",
+            _ => "nothing that a rule should allow",
+        };
+        *self.never.entry((place(line), why)).or_default() += line.count.unwrap_or(1);
     }
 }
 

@@ -116,9 +116,12 @@ fn of_name(name: &Name, uses: &Uses) -> Proposed {
     Proposed { rule, times: uses.times, note }
 }
 
-/// With the reason, unless it is that there was no rule.
+/// With the programs that asked, and the reason, unless it is that there was no rule.
 fn refused(proposed: Proposed, uses: &Uses) -> Proposed {
-    Proposed { note: uses.why.clone().filter(|why| !why.starts_with("no rule ")), ..proposed }
+    let by = (!uses.by.is_empty()).then(|| format!("by {}", uses.by.iter().cloned().collect::<Vec<_>>().join(", ")));
+    let why = uses.why.clone().filter(|why| !why.starts_with("no rule "));
+    let both: Vec<String> = by.into_iter().chain(why).collect();
+    Proposed { note: (!both.is_empty()).then(|| both.join(", ")), ..proposed }
 }
 
 fn ports(uses: &Uses) -> String {
@@ -163,9 +166,8 @@ fn warnings(seen: &Seen, crowds: &BTreeMap<&str, Vec<&Name>>) -> Vec<Warning> {
         let why = format!("an address without a name, {done}: anybody may be behind it");
         all.push(Warning { what: rule.clone(), why, times: uses.times });
     }
-    for (place, times) in &seen.never {
-        let why = "nothing that a rule should allow".to_owned();
-        all.push(Warning { what: shown(place), why, times: *times });
+    for ((place, why), times) in &seen.never {
+        all.push(Warning { what: shown(place), why: (*why).to_owned(), times: *times });
     }
     all
 }

@@ -1,4 +1,4 @@
-use cellblock_egress::audit::{Event, Line, Protocol, Verdict};
+use cellblock_egress::audit::{Event, Line, Process, Protocol, Verdict};
 use cellblock_egress::policy::Entry;
 
 use super::*;
@@ -65,7 +65,10 @@ fn what_was_refused_is_a_comment_with_its_number() {
     let (rules, text) = texts(&[
         refused.clone(),
         Line { count: Some(9), ..refused },
-        line(Event::Connect, Verdict::Deny, "ports.example.com", Some(8443)),
+        Line {
+            process: Some(Process { name: "cu\nrl".into(), pid: 7 }),
+            ..line(Event::Connect, Verdict::Deny, "ports.example.com", Some(8443))
+        },
         Line {
             why: Some("tracker.example denies it".into()),
             ..line(Event::Dns, Verdict::Deny, "tracker.example", None)
@@ -75,7 +78,7 @@ fn what_was_refused_is_a_comment_with_its_number() {
     for part in [
         "# example.com ",
         "10 times",
-        "# ports.example.com:8443",
+        "# ports.example.com:8443  # once, by cu\\u{a}rl\n",
         "once, tracker.example denies it",
         "Nothing was used",
     ] {
@@ -104,6 +107,18 @@ fn addresses_are_warned_of_and_never_proposed() {
         "93.184.216.35/32:443",
         "WARNING: 169.254.169.254:443: nothing",
     ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn what_is_not_tcp_is_told_and_never_proposed() {
+    let of =
+        |protocol, port| Line { protocol: Some(protocol), ..line(Event::Connect, Verdict::Deny, "example.com", port) };
+    let (rules, text) = texts(&[of(Protocol::Udp, Some(443)), of(Protocol::Icmp, None), of(Protocol::Tcp, Some(8081))]);
+    assert!(rules.is_empty(), "{text}");
+    for part in ["# example.com:8081  # once", "WARNING: example.com:443: UDP", "WARNING: example.com: an echo request"]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
 }

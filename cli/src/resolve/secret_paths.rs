@@ -1,0 +1,263 @@
+//! Secrets stay out: whatever of the list of secret paths a mount would bring along is covered inside.
+//!
+//! The list is data (`cli/data/secret-paths.yaml`), and people add to it and except from it. Only what exists is covered, where its links end,
+//! at each place inside where it would be seen; nothing is made on the host. A mount of such a path itself, or of something in it, is what somebody
+//! asked for: it stays, and is told.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cellblock_bundle::cell::Mount;
+
+use super::error::ResolveError;
+use super::expand::{config_path, typed_path};
+use super::files::Files;
+use super::host::HostFacts;
+use super::layers::Layers;
+use super::mounts::Placed;
+use super::origin::Origin;
+use super::patterns;
+use crate::args::CellFlags;
+use crate::config::{Row, rows};
+use crate::project::ProjectFacts;
+
+/// The list.
+const LIST: &str = include_str!("../../data/secret-paths.yaml");
+
+/// Folders that XDG's variables move.
+const XDG: &[(&str, &str)] =
+    &[(".config", "XDG_CONFIG_HOME"), (".local/share", "XDG_DATA_HOME"), (".local/state", "XDG_STATE_HOME")];
+
+/// Everything that is asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) flags: &'a CellFlags,
+    pub(super) layers: Layers<'a>,
+    pub(super) project: Option<&'a ProjectFacts>,
+    pub(super) host: &'a HostFacts,
+    pub(super) files: &'a dyn Files,
+}
+
+/// Something that is to be covered, as an absolute path of the host.
+#[derive(Clone, Debug)]
+struct Secret {
+    path: PathBuf,
+    why: Cow<'static, str>,
+}
+
+/// Covers what `placed` would show of secrets, and gives what the person should be told. Comes after everything else that mounts.
+pub(super) fn cover(asked: Asked<'_>, placed: &mut Vec<Placed>) -> Result<Vec<String>, ResolveError> {
+    let mut notes = Vec::new();
+    if !placed.iter().any(|placed| matches!(placed.mount, Mount::Bind { .. })) {
+        return Ok(notes);
+    }
+    let excepted = asked.exceptions()?;
+    let mut masks: Vec<Placed> = Vec::new();
+    for secret in asked.listed()? {
+        let Some((canonical, directory)) = asked.find(&secret.path)? else { continue };
+        if excepted.contains(&secret.path) || excepted.contains(&canonical) {
+            continue;
+        }
+        for bind in placed.iter() {
+            asked.check(bind, &canonical, &secret, &mut notes)?;
+        }
+        let origin = Origin::Written(format!("secret: {}", secret.why));
+        masks.extend(over(placed, &canonical, directory, &origin)?);
+    }
+    for (path, directory, origin) in patterns::found(asked)? {
+        masks.extend(over(placed, &path, directory, &origin)?);
+    }
+    masks.sort_by_key(|mask| mask.mount.target().components().count());
+    for mask in masks {
+        let hidden = |other: &Placed| match &other.mount {
+            Mount::Mask { target, directory } => {
+                mask.mount.target() == target || (*directory && mask.mount.target().starts_with(target))
+            }
+            other => other.target() == mask.mount.target(),
+        };
+        if !placed.iter().any(hidden) {
+            placed.push(mask);
+        }
+    }
+    placed.sort_by_key(|placed| placed.mount.target().components().count());
+    notes.dedup();
+    Ok(notes)
+}
+
+/// Masks over each place inside at which the host's `path` would be seen.
+fn over(placed: &[Placed], path: &Path, directory: bool, origin: &Origin) -> Result<Vec<Placed>, ResolveError> {
+    let mut masks = Vec::new();
+    for (index, outer) in placed.iter().enumerate() {
+        let Mount::Bind { source, target: within, .. } = &outer.mount else { continue };
+        let Ok(rest) = path.strip_prefix(source) else { continue };
+        if rest.as_os_str().is_empty() {
+            continue;
+        }
+        let target = within.join(rest);
+        // Behind another mount it is not seen, and what is there is something else.
+        let nearest = placed
+            .iter()
+            .enumerate()
+            .filter(|(_, other)| target.starts_with(other.mount.target()))
+            .max_by_key(|(at, other)| (other.mount.target().components().count(), *at));
+        if nearest.is_none_or(|(at, _)| at != index) {
+            continue;
+        }
+        if target.to_str().is_none() {
+            return Err(ResolveError::NotUtf8 { origin: origin.clone(), path: path.to_owned() });
+        }
+        masks.push(Placed { mount: Mount::Mask { target, directory }, origin: origin.clone() });
+    }
+    Ok(masks)
+}
+
+impl Asked<'_> {
+    /// Where `path` ends when its links are followed, and whether that is a folder; `None` if there is nothing that a cell could see.
+    pub(super) fn find(self, path: &Path) -> Result<Option<(PathBuf, bool)>, ResolveError> {
+        if !self.files.is_there(path) {
+            return Ok(None);
+        }
+        match self.files.look(path) {
+            Ok(seen) => Ok(Some((seen.canonical, seen.is_dir))),
+            Err(error) => match error.kind() {
+                // Links that lead nowhere; folders that are closed to the person are so to the cell.
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied => Ok(None),
+                _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => Ok(None),
+                _ => Err(ResolveError::Source {
+                    origin: Origin::Written("the list of secret paths".to_owned()),
+                    path: path.to_owned(),
+                    source: error,
+                }),
+            },
+        }
+    }
+
+    /// A mount of a secret path itself: a project must be insisted on, anything else was asked for by name.
+    fn check(self, bind: &Placed, path: &Path, secret: &Secret, notes: &mut Vec<String>) -> Result<(), ResolveError> {
+        let Mount::Bind { source, .. } = &bind.mount else { return Ok(()) };
+        if !source.starts_with(path) {
+            return Ok(());
+        }
+        let listed = secret.path.display();
+        match &bind.origin {
+            Origin::Found if !self.flags.force_project => Err(ResolveError::SecretProject {
+                project: source.clone(),
+                path: secret.path.clone(),
+                why: secret.why.to_string(),
+            }),
+            Origin::Found | Origin::Config { .. } | Origin::Section { .. } | Origin::Flag(_) => {
+                notes.push(format!(
+                    "{}: {} is mounted as asked, though {listed} is secret ({})",
+                    bind.origin,
+                    source.display(),
+                    secret.why
+                ));
+                Ok(())
+            }
+            // The agent's own, which has words of its own.
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything that is on the list here: built in, cellblock's own folders, and what people add.
+    fn listed(self) -> Result<Vec<Secret>, ResolveError> {
+        let mut all = Vec::new();
+        let mut add = |path: PathBuf, why: &Cow<'static, str>| all.push(Secret { path, why: why.clone() });
+        let homes: BTreeSet<&Path> = self.host.homes.iter().chain([&self.host.home]).map(PathBuf::as_path).collect();
+        // A test has read all of it.
+        for Row { section, key, why } in rows(LIST).0 {
+            let why = Cow::Owned(why);
+            match section.as_str() {
+                "home" => {
+                    homes.iter().for_each(|home| add(home.join(&key), &why));
+                    if let Some(moved) = self.moved(&key) {
+                        add(moved, &why);
+                    }
+                }
+                "absolute" => add(key.into(), &why),
+                _ => {
+                    let value = self.host.env.get(&key).map_or("", String::as_str);
+                    // Kerberos has a word before its path.
+                    let parts = value.split(':').filter(|part| part.starts_with('/') && part.len() > 1);
+                    // A folder of everything is not meant, whatever the variable says.
+                    let narrow = |path: &PathBuf| !homes.iter().any(|home| home.starts_with(path));
+                    parts.map(PathBuf::from).filter(narrow).for_each(|path| add(path, &why));
+                }
+            }
+        }
+        let own = Cow::Borrowed("cellblock's own files");
+        self.host.own.iter().for_each(|path| add(path.clone(), &own));
+        let theirs = Cow::Borrowed("on your own list");
+        for (settings, origin) in self.layers.sections() {
+            for said in &settings.secret_paths {
+                add(self.expanded(&said.value, &origin(said.at))?, &theirs);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Where an entry below the home directory is if XDG's variables say so.
+    fn moved(self, entry: &str) -> Option<PathBuf> {
+        XDG.iter().find_map(|(folder, variable)| {
+            let rest = entry.strip_prefix(folder)?.strip_prefix('/')?;
+            let base = self.host.env.get(*variable).map(Path::new).filter(|path| path.is_absolute())?;
+            (base != self.host.home.join(folder)).then(|| base.join(rest))
+        })
+    }
+
+    /// What is to stay visible, as written and where that ends.
+    fn exceptions(self) -> Result<BTreeSet<PathBuf>, ResolveError> {
+        let mut all = BTreeSet::new();
+        for (settings, origin) in self.layers.sections() {
+            for said in &settings.secret_paths_except {
+                all.insert(self.expanded(&said.value, &origin(said.at))?);
+            }
+        }
+        for text in &self.flags.secret_path_except {
+            let origin = Origin::Flag("--secret-path-except");
+            let path = typed_path(text, self.host).map_err(|error| expand(&origin, text, error))?;
+            all.insert(self.host.cwd.join(path));
+        }
+        let ends: Vec<_> = all.iter().filter_map(|path| Some(self.files.look(path).ok()?.canonical)).collect();
+        all.extend(ends);
+        Ok(all)
+    }
+
+    /// A path of the configuration, which does not depend on where one stands.
+    fn expanded(self, text: &str, origin: &Origin) -> Result<PathBuf, ResolveError> {
+        let path = PathBuf::from(config_path(text, self.host).map_err(|error| expand(origin, text, error))?);
+        if path.is_absolute() {
+            Ok(path)
+        } else {
+            Err(ResolveError::RelativeFilter { origin: origin.clone(), text: text.to_owned() })
+        }
+    }
+}
+
+fn expand(origin: &Origin, text: &str, error: super::expand::ExpandError) -> ResolveError {
+    ResolveError::Expand { origin: origin.clone(), text: text.to_owned(), error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_of_the_list_is_one() {
+        let (rows, problems) = rows(LIST);
+        assert_eq!(problems, []);
+        assert!(rows.len() > 200, "{}", rows.len());
+        let clean = |path: &str| !path.ends_with('/') && !path.contains("//") && !path.contains("..");
+        for Row { section, key, why } in rows {
+            let fine = match section.as_str() {
+                "home" => !key.starts_with(['/', '~']) && clean(&key),
+                "absolute" => key.starts_with('/') && clean(&key),
+                "variables" => key.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_' || b.is_ascii_digit()),
+                _ => false,
+            };
+            assert!(fine && why.len() > 2, "{section}: {key}: {why}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! What a cell sees of its agent's files and folders at home, and of its logins.
+
+use std::path::{Component, Path, PathBuf};
+
+use cellblock_bundle::{State, StateKind, StateMode};
+use cellblock_runtime::keep::Links;
+
+use super::mounts::Placed;
+use super::*;
+use crate::args::values::word;
+use crate::config::StatePath;
+
+/// What was decided.
+#[derive(Debug, Default)]
+pub(super) struct Decided {
+    pub(super) state: Vec<State>,
+    /// Variables that tell the agent where its files are.
+    pub(super) variables: Vec<(String, String)>,
+    pub(super) explained: Vec<Explained>,
+    pub(super) notes: Vec<String>,
+}
+
+/// Folders at home with secrets, to which a link in an agent's folder must not lead: what a cell may write today it could otherwise have copied
+/// into one tomorrow.
+const NEVER: &[&str] = &[
+    ".aws",
+    ".azure",
+    ".config/gcloud",
+    ".config/gh",
+    ".config/op",
+    ".docker",
+    ".gnupg",
+    ".kube",
+    ".local/share/keyrings",
+    ".mozilla",
+    ".password-store",
+    ".ssh",
+];
+
+/// Where links in agents' folders may lead.
+pub(crate) fn links(host: &HostFacts) -> Links {
+    let secret = host.homes.iter().flat_map(|home| NEVER.iter().map(|path| home.join(path)));
+    let never = secret.chain(host.own.iter().cloned()).chain([host.runtime.clone()]);
+    Links { within: host.homes.clone(), never: never.filter(|path| !path.as_os_str().is_empty()).collect() }
+}
+
+/// The agent whose state `claude_config` is about.
+const CLAUDE: &str = "claude-code";
+
+impl Inputs<'_> {
+    /// The state of the agent, if there is one. What the person has mounted is as the person wants it.
+    pub(super) fn state(self, layers: Layers<'_>, user: &User, placed: &[Placed]) -> Result<Decided, ResolveError> {
+        let mut decided = Decided::default();
+        let Some(agent) = self.agent.filter(|_| self.typed.cell.entrypoint.is_none()) else { return Ok(decided) };
+        let said = layers.find(Wanted { flag: None, variable: None, key: |s| &s.claude_config })?;
+        let said = said.filter(|_| agent.name == CLAUDE);
+        let shipped = Origin::Shipped { agent: agent.name.clone() };
+        let states =
+            agent.spec.state.iter().map(|one| (one, if one.file { StateKind::File } else { StateKind::Folder }));
+        let logins = agent.spec.login.iter().map(|one| (one, StateKind::Login));
+        for (one, kind) in states.chain(logins) {
+            let shipped_mode = one.mode.as_ref().map(|mode| mode.value);
+            let (mode, origin) = match &said {
+                Some(said) if kind != StateKind::Login => (said.value, said.origin.clone()),
+                _ => (shipped_mode.unwrap_or(default_mode(kind)), shipped.clone()),
+            };
+            let host = at_home(&one.path.value, &self.host.home);
+            let target = at_home(&one.path.value, &user.home);
+            self.check_own(&host, &origin)?;
+            let state = State {
+                agent: agent.name.clone(),
+                host,
+                target,
+                kind,
+                mode,
+                hidden: if mode == StateMode::Share { Vec::new() } else { one.history.clone() },
+                locks: one.locks.clone(),
+            };
+            self.add(&mut decided, state, one, placed, &origin);
+        }
+        redirect(&mut decided, &agent.spec.state, user);
+        Ok(decided)
+    }
+
+    fn add(self, decided: &mut Decided, state: State, one: &StatePath, placed: &[Placed], origin: &Origin) {
+        let key = format!("{} {}", if state.kind == StateKind::Login { "login" } else { "state" }, one.path.value);
+        let covers = |placed: &&Placed| state.target.starts_with(placed.mount.target());
+        if let Some(over) = placed.iter().find(covers) {
+            let value = format!("as it is in the mount {}", over.mount.target().display());
+            decided.explained.push(Explained { key, value, origin: over.origin.clone() });
+            return;
+        }
+        if state.kind == StateKind::Folder && state.mode == StateMode::Share {
+            match self.files.look(&state.host) {
+                Ok(seen) if seen.is_dir => {}
+                Ok(_) | Err(_) => {
+                    decided.notes.push(format!(
+                        "{} is to be shared and is no folder here; the cell has its own",
+                        state.host.display()
+                    ));
+                    return;
+                }
+            }
+        }
+        decided.explained.push(Explained { key, value: words(&state), origin: origin.clone() });
+        decided.state.push(state);
+    }
+
+    /// Nothing of cellblock's own is an agent's.
+    fn check_own(self, host: &Path, origin: &Origin) -> Result<(), ResolveError> {
+        let path = self.files.look(host).map_or_else(|_| host.to_owned(), |seen| seen.canonical);
+        let runtime = Some(&self.host.runtime).filter(|path| !path.as_os_str().is_empty());
+        match runtime.into_iter().chain(&self.host.own).find(|own| own.starts_with(&path) || path.starts_with(own)) {
+            Some(own) => Err(ResolveError::OwnFiles { origin: origin.clone(), path, own: own.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A file that may stand in a folder of the same agent's does, where cells may write that: its program is told by a variable.
+fn redirect(decided: &mut Decided, spec: &[StatePath], user: &User) {
+    for one in spec {
+        let (Some(inside), Some(variable)) = (&one.inside, &one.inside_env) else { continue };
+        let (old, new) = (at_home(&one.path.value, &user.home), at_home(inside, &user.home));
+        let writable = |state: &State| matches!(state.mode, StateMode::Private | StateMode::Copy);
+        let holds =
+            |state: &State| state.kind == StateKind::Folder && writable(state) && new.starts_with(&state.target);
+        let Some(folder) = decided.state.iter().find(|state| holds(state)).map(|folder| folder.mode) else { continue };
+        let Some(file) = decided.state.iter_mut().find(|state| state.target == old) else { continue };
+        if file.mode != folder {
+            continue;
+        }
+        file.target.clone_from(&new);
+        if let Some((name, value)) = variable.split_once('=') {
+            decided.variables.push((name.to_owned(), at_home(value, &user.home).display().to_string()));
+        }
+        decided.explained.push(Explained {
+            key: format!("state {}", one.path.value),
+            value: format!("inside it is {} ({variable})", new.display()),
+            origin: Origin::Default,
+        });
+    }
+}
+
+/// `~/…` in a home; anything else as it is.
+fn at_home(path: &str, home: &Path) -> PathBuf {
+    let path = path.strip_prefix("~/").map_or_else(|| PathBuf::from(path), |rest| home.join(rest));
+    path.components().filter(|part| !matches!(part, Component::CurDir)).collect()
+}
+
+fn default_mode(kind: StateKind) -> StateMode {
+    if kind == StateKind::Login { StateMode::Share } else { StateMode::Private }
+}
+
+fn words(state: &State) -> String {
+    let host = state.host.display();
+    let what = match (state.kind, state.mode) {
+        (StateKind::Login, StateMode::Private) => "the project's own, never the host's".to_owned(),
+        (_, StateMode::Private) => format!("the project's own, begun as {host}"),
+        (_, StateMode::Copy) => format!("a copy of {host} that dies with the cell"),
+        (_, StateMode::Share) => format!("{host} itself (rw)"),
+        (_, StateMode::Sync) => format!("{host}, kept in step (ro)"),
+    };
+    format!("{}: {what}", word(state.mode))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_stay_out_of_secrets_and_of_cellblock() {
+        let host = HostFacts {
+            homes: vec!["/home/ada".into()],
+            own: vec!["/home/ada/.local/share/cellblock".into()],
+            ..HostFacts::default()
+        };
+        let links = links(&host);
+        assert_eq!(links.within, [PathBuf::from("/home/ada")]);
+        assert!(links.never.contains(&"/home/ada/.ssh".into()));
+        assert!(links.never.contains(&"/home/ada/.local/share/cellblock".into()));
+    }
+
+    #[test]
+    fn paths_are_the_homes() {
+        assert_eq!(at_home("~/.x/y", Path::new("/root")), Path::new("/root/.x/y"));
+        assert_eq!(at_home("/etc/x", Path::new("/root")), Path::new("/etc/x"));
+    }
+}

@@ -1,0 +1,137 @@
+//! Files of agents' in cells: beside others in a folder of the cell's, or loose in its own root; logins; and what cellblock itself writes there.
+
+use super::*;
+
+/// The host's side of a file: where links lead, if it is there, else the folder it would be in.
+fn host_side(state: &State) -> io::Result<Option<Side>> {
+    let path = match state.host.canonicalize() {
+        Ok(path) => path,
+        Err(error) if tree::is_missing(&error) => {
+            let Some(Ok(above)) = state.host.parent().map(Path::canonicalize) else { return Ok(None) };
+            above.join(state.host.file_name().unwrap_or_default())
+        }
+        Err(error) => return Err(error),
+    };
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+    Ok(Some(Side { folder: open_folder(above)?, name: name.into(), owner: Owner(None), acting: None }))
+}
+
+/// A file in a folder of the cell's.
+pub(super) fn lay_beside(start: &Start, state: &State, folder: &Kept<'_>, laid: &mut Laid) -> Result<(), KeepError> {
+    let owner = owner(&start.cell);
+    let inside = state.target.strip_prefix(&folder.state.target).unwrap_or(&state.target);
+    let failed = |source| KeepError::Place { path: state.target.clone(), source };
+    let (above, name) = (inside.parent().unwrap_or(Path::new("")), inside.file_name().unwrap_or_default());
+    let top = open_folder(&folder.own).map_err(failed)?;
+    let own = match place::make_path(top.as_fd(), above, owner) {
+        Ok(own) => own,
+        Err(error) => {
+            laid.notes
+                .push(format!("{} is left out: {error}; a cell has put something in its way", state.target.display()));
+            return Ok(());
+        }
+    };
+    let Some(host) = host_side(state).map_err(|source| take_error(state, source))? else { return Ok(()) };
+    let locks = state.locks.iter().map(PathBuf::from).collect();
+    let own = Side { folder: own, name: name.into(), owner, acting: None };
+    let flow = if state.mode == StateMode::Share { Flow::Both } else { Flow::In };
+    match state.mode {
+        StateMode::Private if state.kind == StateKind::Login => {}
+        StateMode::Private => lay_private_file(start, state, folder, &host, &own, laid)?,
+        StateMode::Copy => {
+            let pair = Pair { host, own, flow, gives_birth: false, locks, known: RefCell::default() };
+            let done = if folder.project || start.fresh_layer() { pair.settle() } else { Ok(()) };
+            done.map_err(|source| take_error(state, source))?;
+        }
+        StateMode::Share | StateMode::Sync => {
+            laid.pairs.push(Pair { host, own, flow, gives_birth: false, locks, known: RefCell::default() });
+        }
+    }
+    Ok(())
+}
+
+/// A file that is kept in a folder of the same agent's: it follows the host as long as no cell has changed it.
+fn lay_private_file(
+    start: &Start,
+    state: &State,
+    folder: &Kept<'_>,
+    host: &Side,
+    own: &Side,
+    laid: &mut Laid,
+) -> Result<(), KeepError> {
+    let failed = |source| take_error(state, source);
+    let above = open_folder(folder.own.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
+    let _turn = turn(&above).map_err(failed)?;
+    let record = folder.own.with_file_name(format!("{}.seen", key(&state.host, &start.cell.user.home)));
+    let old = Seen::from_bytes(&std::fs::read(&record).unwrap_or_default());
+    let taking = Taking { hidden: &[], owner: own.owner, links: &start.links, follow: Follow::Untouched };
+    let taken = tree::take_file((host.folder.as_fd(), &host.name), (own.folder.as_fd(), &own.name), &old, taking)
+        .map_err(failed)?;
+    laid.notes.extend(problems(state, taken.problems));
+    if taken.seen != old && !taken.seen.0.is_empty() {
+        write_seen(&above, &record, &taken.seen).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// A file that stands in no folder of the cell's: it is put into the cell's own root, and kept in step with the project's, or the host's.
+pub(super) fn lay_loose(start: &Start, state: &State, laid: &mut Laid) -> Result<(), KeepError> {
+    let target = state.target.clone();
+    let locks = state.locks.iter().map(PathBuf::from).collect();
+    let host = host_side(state).map_err(|source| take_error(state, source))?;
+    if state.mode != StateMode::Private {
+        let Some(host) = host else { return Ok(()) };
+        let flow = if state.mode == StateMode::Share { Flow::Both } else { Flow::In };
+        let once = state.mode == StateMode::Copy;
+        laid.loose.push(Loose { host, target, flow, once, gives_birth: false, locks });
+        return Ok(());
+    }
+    let failed = |source| take_error(state, source);
+    let (base, project) = base(start, state, laid)?;
+    let above = open_folder(&base).map_err(failed)?;
+    let name = key(&state.target, &start.cell.user.home);
+    let folder = place::make_folder(above.as_fd(), Path::new(&name), 0o700, Owner(None)).map_err(failed)?;
+    let file = PathBuf::from(target.file_name().unwrap_or_default());
+    let own = Side { folder, name: file, owner: Owner(None), acting: None };
+    if let (StateKind::File, Some(host)) = (state.kind, &host) {
+        let kept = Kept { state, own: base.join(&name), project };
+        lay_private_file(start, state, &kept, host, &own, laid)?;
+    }
+    laid.loose.push(Loose { host: own, target, flow: Flow::Both, once: false, gives_birth: true, locks });
+    Ok(())
+}
+
+/// Writes what cellblock has to say into a file of a folder of the cell's. One that follows the host goes on doing so.
+pub(super) fn sow(start: &Start, seed: &Seed, folder: &Kept<'_>) -> io::Result<()> {
+    let owner = owner(&start.cell);
+    let inside = seed.target.strip_prefix(&folder.state.target).unwrap_or(&seed.target);
+    let base = open_folder(folder.own.parent().unwrap_or(Path::new("/")))?;
+    let _turn = turn(&base)?;
+    let top = open_folder(&folder.own)?;
+    let above = place::make_path(top.as_fd(), inside.parent().unwrap_or(Path::new("")), owner)?;
+    let name = Path::new(inside.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+    let (now, before) = match place::read(above.as_fd(), name, MOST_SOWN) {
+        Ok((now, stat)) => (now, Some(stat)),
+        Err(error) if tree::is_missing(&error) => (Vec::new(), None),
+        Err(error) => return Err(error),
+    };
+    let Some(new) = edit::edited(&now, &seed.edit).map_err(io::Error::other)? else { return Ok(()) };
+    let mode = before.as_ref().map_or(0o600, |stat| stat.st_mode);
+    let after = place::write(above.as_fd(), name, &new, mode, owner)?;
+    let Some(before) = before else { return Ok(()) };
+    // It came with the folder, or by an entry of its own.
+    let beside = |host: &Path| folder.own.with_file_name(format!("{}.seen", key(host, &start.cell.user.home)));
+    let own =
+        start.cell.state.iter().find(|state| state.target == seed.target).map(|state| (beside(&state.host), name));
+    let with_folder = (beside(&folder.state.target), inside);
+    for (record, path) in own.into_iter().chain([with_folder]) {
+        let mut seen = Seen::from_bytes(&std::fs::read(&record).unwrap_or_default());
+        if seen.moved(path, &before, &after) {
+            write_seen(&base, &record, &seen)?;
+        }
+    }
+    Ok(())
+}
+
+/// Larger files than this are no settings of an agent's.
+const MOST_SOWN: u64 = 64 << 20;

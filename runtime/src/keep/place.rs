@@ -1,0 +1,190 @@
+//! Files in folders that a cell can write: by descriptor, one name at a time, never through a link.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Stat, Uid};
+use rustix::io::Errno;
+
+use super::seen::Stamp;
+
+/// Who gets what is made; nobody where only one id exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Owner(pub(super) Option<(u32, u32)>);
+
+impl Owner {
+    fn give(self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        match self.0 {
+            Some((uid, gid)) => Ok(rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How a folder of a name is opened for reading.
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// What the entry `name` is, if it is there.
+pub(super) fn look(folder: BorrowedFd<'_>, name: &Path) -> io::Result<Option<Stat>> {
+    match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The kind of what was looked at.
+pub(super) fn kind(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// The folder `name`, which must be one.
+pub(super) fn folder(above: BorrowedFd<'_>, name: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(above, name, FOLDER, Mode::empty())?)
+}
+
+/// The folder `name`, made if nothing is there.
+pub(super) fn make_folder(above: BorrowedFd<'_>, name: &Path, mode: u32, owner: Owner) -> io::Result<OwnedFd> {
+    match rustix::fs::mkdirat(above, name, Mode::from_raw_mode(mode)) {
+        Ok(()) => {
+            let made = folder(above, name)?;
+            rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))?;
+            owner.give(made.as_fd())?;
+            Ok(made)
+        }
+        Err(Errno::EXIST) => folder(above, name),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The folder `path` below `top`, with what is missing of it made.
+pub(super) fn make_path(top: BorrowedFd<'_>, path: &Path, owner: Owner) -> io::Result<OwnedFd> {
+    let mut here = rustix::io::fcntl_dupfd_cloexec(top, 0)?;
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => here = make_folder(here.as_fd(), name.as_ref(), 0o700, owner)?,
+            Component::RootDir | Component::CurDir => {}
+            _ => return Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+    // For entries to be read: what was opened above may be a path only.
+    Ok(rustix::fs::openat2(&here, ".", FOLDER, Mode::empty(), ResolveFlags::BENEATH)?)
+}
+
+/// The regular file `name` for reading, with its data.
+pub(super) fn open(folder: BorrowedFd<'_>, name: &Path) -> io::Result<(std::fs::File, Stat)> {
+    // Non-blocking: it might be a pipe.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(folder, name, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&fd)?;
+    if !kind(&stat).is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    Ok((fd.into(), stat))
+}
+
+/// The content of the regular file `name`, of at most `most` bytes.
+pub(super) fn read(folder: BorrowedFd<'_>, name: &Path, most: u64) -> io::Result<(Vec<u8>, Stat)> {
+    let (file, stat) = open(folder, name)?;
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large"));
+    }
+    Ok((bytes, stat))
+}
+
+/// The name under which a new content of `name` is prepared. Always the same: what a kill leaves is overwritten by the next.
+fn temporary(name: &Path) -> std::path::PathBuf {
+    let mut text = std::ffi::OsString::from(".");
+    text.push(name.as_os_str());
+    text.push(".cellblock");
+    text.into()
+}
+
+/// Removes what a killed process has prepared for `name`.
+pub(super) fn tidy(folder: BorrowedFd<'_>, name: &Path) -> io::Result<()> {
+    cellblock_sys::tree::remove(folder, temporary(name).as_os_str())
+}
+
+/// Puts a file in the place of `name`, at once, whatever is there: `fill` writes it.
+pub(super) fn replace(
+    folder: BorrowedFd<'_>,
+    name: &Path,
+    mode: u32,
+    owner: Owner,
+    fill: impl FnOnce(&mut std::fs::File) -> io::Result<()>,
+) -> io::Result<Stat> {
+    let new = temporary(name);
+    cellblock_sys::tree::remove(folder, new.as_os_str())?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = std::fs::File::from(rustix::fs::openat(folder, &new, flags, Mode::RUSR | Mode::WUSR)?);
+    let done = fill(&mut file)
+        .and_then(|()| Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o777 | 0o600))?))
+        .and_then(|()| owner.give(file.as_fd()))
+        .and_then(|()| Ok(rustix::fs::renameat(folder, &new, folder, name)?));
+    match done {
+        Ok(()) => Ok(rustix::fs::fstat(&file)?),
+        Err(error) => {
+            let _ = rustix::fs::unlinkat(folder, &new, AtFlags::empty());
+            Err(error)
+        }
+    }
+}
+
+/// The same with these bytes.
+pub(super) fn write(folder: BorrowedFd<'_>, name: &Path, bytes: &[u8], mode: u32, owner: Owner) -> io::Result<Stat> {
+    replace(folder, name, mode, owner, |file| file.write_all(bytes))
+}
+
+/// Puts these bytes in the place of `name` if that is `expected` still, or is not there still; nothing if it is not.
+pub(super) fn write_over(
+    folder: BorrowedFd<'_>,
+    name: &Path,
+    expected: Option<Stamp>,
+    (bytes, mode, owner): (&[u8], u32, Owner),
+) -> io::Result<Option<Stamp>> {
+    let new = temporary(name);
+    let made = write(folder, &new, bytes, mode, owner)?;
+    Ok(swap(folder, &new, name, expected)?.then(|| Stamp::of(&made)))
+}
+
+/// Makes `name` in `to` the very file that `from` has in `folder`, if it is `expected` still, or is not there still.
+pub(super) fn link_over(
+    (folder, from): (BorrowedFd<'_>, &Path),
+    (to, name): (BorrowedFd<'_>, &Path),
+    expected: Option<Stamp>,
+) -> io::Result<Option<Stamp>> {
+    let new = temporary(name);
+    cellblock_sys::tree::remove(to, new.as_os_str())?;
+    rustix::fs::linkat(folder, from, to, &new, AtFlags::empty())?;
+    let Some(linked) = look(to, &new)? else { return Ok(None) };
+    Ok(swap(to, &new, name, expected)?.then(|| Stamp::of(&linked)))
+}
+
+/// Puts `new` in the place of `name`. Both change places first, so that what was there can be looked at: if a program has put something else there in
+/// the meantime, that goes back, and nothing of it is lost.
+fn swap(folder: BorrowedFd<'_>, new: &Path, name: &Path, expected: Option<Stamp>) -> io::Result<bool> {
+    let flags = if expected.is_some() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+    let again = || rustix::fs::renameat_with(folder, new, folder, name, flags);
+    let done = match (again(), expected) {
+        (Ok(()), None) => return Ok(true),
+        (Ok(()), Some(_)) => {
+            let same = look(folder, new)?.as_ref().map(Stamp::of) == expected;
+            if !same {
+                again()?;
+            }
+            same
+        }
+        (Err(Errno::EXIST | Errno::NOENT), _) => false,
+        // The file system cannot do it at once.
+        (Err(Errno::INVAL), _) => {
+            rustix::fs::renameat(folder, new, folder, name)?;
+            return Ok(true);
+        }
+        (Err(error), _) => return Err(error.into()),
+    };
+    cellblock_sys::tree::remove(folder, new.as_os_str())?;
+    Ok(done)
+}

@@ -1,0 +1,109 @@
+//! What was taken from the host, as it was then on both sides: by it the next start knows what has changed, and on which side.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Stat;
+
+/// A file as it was: any change by the usual means shows in one of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) inode: u64,
+    size: u64,
+    /// Nanoseconds since the epoch.
+    pub(super) modified: i128,
+}
+
+impl Stamp {
+    pub(super) fn of(stat: &Stat) -> Self {
+        let modified = i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
+        Self { inode: stat.st_ino, size: u64::try_from(stat.st_size).unwrap_or(0), modified }
+    }
+}
+
+/// One file or folder that was taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// The host's then.
+    pub(super) host: Stamp,
+    /// What was made of it. Nothing real for what was there already: such a file is never touched.
+    pub(super) own: Stamp,
+}
+
+/// Everything that was taken, by its path below the folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen(pub(super) BTreeMap<PathBuf, Mark>);
+
+impl Seen {
+    /// What was taken as `path` and is `before` still, has become `after` by our own work; false if it was not so.
+    pub(super) fn moved(&mut self, path: &Path, before: &Stat, after: &Stat) -> bool {
+        match self.0.get_mut(path) {
+            Some(mark) if mark.own == Stamp::of(before) => {
+                mark.own = Stamp::of(after);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A line each: six numbers and the path, ended by NUL, for names may hold everything else.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (path, Mark { host, own }) in &self.0 {
+            let numbers =
+                format!("{} {} {} {} {} {} ", host.inode, host.size, host.modified, own.inode, own.size, own.modified);
+            bytes.extend_from_slice(numbers.as_bytes());
+            bytes.extend_from_slice(path.as_os_str().as_bytes());
+            bytes.push(0);
+        }
+        bytes
+    }
+
+    /// The reverse. What cannot be read counts as not seen: then nothing that is there is changed.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Self {
+        let record = |line: &[u8]| {
+            let mut words = line.splitn(7, |byte| *byte == b' ');
+            let mut number = || std::str::from_utf8(words.next()?).ok()?.parse::<i128>().ok();
+            let mut stamp = || {
+                let (inode, size, modified) = (number()?, number()?, number()?);
+                Some(Stamp { inode: inode.try_into().ok()?, size: size.try_into().ok()?, modified })
+            };
+            let mark = Mark { host: stamp()?, own: stamp()? };
+            let path = PathBuf::from(OsString::from_vec(words.next()?.to_vec()));
+            plain(&path).then_some((path, mark))
+        };
+        Self(bytes.split(|byte| *byte == 0).filter_map(record).collect())
+    }
+}
+
+fn plain(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, std::path::Component::Normal(_))) && path.components().next().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_survives_being_written() {
+        let stamp = |n: u64| Stamp { inode: n, size: n + 1, modified: -i128::from(n) };
+        let odd = PathBuf::from(OsString::from_vec(b"a b/\n\xff".to_vec()));
+        let seen = Seen(BTreeMap::from([
+            (odd, Mark { host: stamp(1), own: stamp(u64::MAX - 1) }),
+            ("settings.json".into(), Mark { host: stamp(3), own: Stamp::default() }),
+        ]));
+        assert_eq!(Seen::from_bytes(&seen.to_bytes()), seen);
+        assert_eq!(Seen::from_bytes(b""), Seen::default());
+    }
+
+    #[test]
+    fn what_is_damaged_is_not_seen() {
+        for bytes in
+            [&b"1 2 3"[..], b"1 2 3 4 5 6 ../up\0", b"1 2 3 4 5 6 /abs\0", b"x 2 3 4 5 6 a\0", b"-1 2 3 4 5 6 a\0"]
+        {
+            assert_eq!(Seen::from_bytes(bytes), Seen::default(), "{bytes:?}");
+        }
+    }
+}

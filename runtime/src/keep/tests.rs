@@ -1,0 +1,212 @@
+//! What is laid for a cell, from the data to the folders.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use cellblock_bundle::{Edit, Extent, Ids, Limits, Network, Profile, Project, Reach, RootFs, User};
+
+use super::*;
+
+struct World(tempfile::TempDir);
+
+impl World {
+    fn new() -> Self {
+        let world = Self(tempfile::tempdir().expect("a folder"));
+        for folder in ["home/.agent", "data", "cell"] {
+            fs::create_dir_all(world.path(folder)).expect("mkdir");
+        }
+        world
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.path().canonicalize().expect("canonical").join(path)
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let new = self.path("home/new");
+        fs::write(&new, text).expect("write");
+        fs::rename(new, self.path(path)).expect("mv");
+    }
+
+    /// A cell in which the home is `/h`, started by one who has but one id.
+    fn start(&self, state: Vec<State>, seeds: Vec<Seed>) -> Start {
+        let id = rustix::process::geteuid().as_raw();
+        let extents = vec![Extent { inside: id, outside: id, size: 1 }];
+        let user = User {
+            uid: id,
+            gid: id,
+            groups: Vec::new(),
+            name: "ada".into(),
+            group: "ada".into(),
+            home: "/h".into(),
+            shell: "/bin/sh".into(),
+        };
+        let project = Project { id: "p1".into(), name: "demo".into(), root: "/h/demo".into(), branch: None };
+        let cell = Cell {
+            name: "demo".into(),
+            project: Some(project),
+            image: "host".into(),
+            profile: Profile::Default,
+            hostname: "demo".into(),
+            labels: BTreeMap::new(),
+            command: vec!["true".into()],
+            env: BTreeMap::new(),
+            hidden: Default::default(),
+            workdir: "/".into(),
+            user,
+            ids: Ids { scheme: IdScheme::Single, uids: extents.clone(), gids: extents },
+            mounts: Vec::new(),
+            protect: Default::default(),
+            guard: false,
+            home_files: BTreeMap::new(),
+            state,
+            seeds,
+            network: Network::None,
+            reach: Reach::default(),
+            limits: Limits::default(),
+            terminal: false,
+            init: true,
+            read_only: false,
+        };
+        let root = RootFs {
+            lowers: Vec::new(),
+            shared: Vec::new(),
+            volatile: true,
+            upper: self.path("data/cells/demo/upper"),
+            work: self.path("data/cells/demo/work"),
+            mounts: Vec::new(),
+        };
+        let dirs = Dirs { runtime: self.path("run"), data: self.path("data"), state: self.path("state") };
+        let links = Links { within: vec![self.path("home")], never: Vec::new() };
+        Start {
+            cell,
+            root,
+            limits: None,
+            dirs,
+            keep: false,
+            detached: false,
+            secrets: Vec::new(),
+            hidden: BTreeMap::new(),
+            roots: None,
+            rungs: Vec::new(),
+            links,
+        }
+    }
+
+    fn state(&self, name: &str, kind: StateKind, mode: StateMode) -> State {
+        let (host, target) = (self.path("home").join(name), Path::new("/h").join(name));
+        State { agent: "a".into(), host, target, kind, mode, hidden: vec!["talk".into()], locks: Vec::new() }
+    }
+}
+
+#[test]
+fn nothing_is_made_for_a_cell_without_an_agent() {
+    let world = World::new();
+    let laid = lay(&world.start(Vec::new(), Vec::new())).expect("laid");
+    assert!(!laid.has_files() && laid.mounts.is_empty());
+    assert_eq!(fs::read_dir(world.path("data")).expect("list").count(), 0);
+}
+
+#[test]
+fn each_mode_has_its_place() {
+    let world = World::new();
+    world.write("home/.agent/login", "token");
+    for (mode, source, writable) in [
+        (StateMode::Private, "data/projects/p1/state/a/.agent", true),
+        (StateMode::Copy, "data/cells/demo/state/.agent", true),
+        (StateMode::Share, "home/.agent", true),
+        (StateMode::Sync, "data/cells/demo/state/.agent", false),
+    ] {
+        let state = world.state(".agent", StateKind::Folder, mode);
+        let login = world.state(".agent/login", StateKind::Login, StateMode::Share);
+        let laid = lay(&world.start(vec![state, login], Vec::new())).expect("laid");
+        let source = world.path(source);
+        assert_eq!(laid.mounts, [Mount::Bind { source: source.clone(), target: "/h/.agent".into(), writable }]);
+        assert_eq!(laid.pairs.len(), usize::from(mode != StateMode::Share), "{mode:?}");
+        assert_eq!(source.join("login").exists(), mode == StateMode::Share, "a login is never taken with its folder");
+        cellblock_sys::tree::remove(open_folder(&world.path("")).expect("open").as_fd(), "data".as_ref()).expect("rm");
+        fs::create_dir(world.path("data")).expect("mkdir");
+    }
+}
+
+#[test]
+fn what_is_written_for_a_cell_stays_out_of_the_hosts_and_follows_it() {
+    let world = World::new();
+    world.write("home/.agent/MEMORY.md", "words\n");
+    world.write("home/.agent.json", "{\"n\":1}");
+    let seed = |target: &str, edit: Edit| Seed { target: target.into(), edit };
+    let line = Edit::Begin { text: "@/etc/x.md\n".into() };
+    let keys = Edit::Json { merge: serde_json::json!({"done": true}) };
+    let start = || {
+        let mut file = world.state(".agent.json", StateKind::File, StateMode::Private);
+        file.target = "/h/.agent/.agent.json".into();
+        let state = vec![world.state(".agent", StateKind::Folder, StateMode::Private), file];
+        let seeds = vec![
+            seed("/h/.agent/MEMORY.md", line.clone()),
+            seed("/h/.agent/deep/new.md", line.clone()),
+            seed("/h/.agent/.agent.json", keys.clone()),
+        ];
+        lay(&world.start(state, seeds)).expect("laid").notes
+    };
+    let layer =
+        |name: &str| fs::read_to_string(world.path("data/projects/p1/state/a/.agent").join(name)).unwrap_or_default();
+    for (words, number) in [("words\n", 1), ("words\n", 1), ("other words\n", 2), ("again\n", 3)] {
+        world.write("home/.agent/MEMORY.md", words);
+        world.write("home/.agent.json", &format!("{{\"n\":{number}}}"));
+        assert_eq!(start(), [""; 0]);
+        assert_eq!(layer("MEMORY.md"), format!("@/etc/x.md\n{words}"));
+        assert_eq!(layer("deep/new.md"), "@/etc/x.md\n");
+        let json: serde_json::Value = serde_json::from_str(&layer(".agent.json")).expect("JSON");
+        assert_eq!(json, serde_json::json!({"n": number, "done": true}));
+        assert_eq!(fs::read_to_string(world.path("home/.agent/MEMORY.md")).expect("there"), words);
+    }
+    // What a cell has made of it stays, and still begins so.
+    fs::write(world.path("data/projects/p1/state/a/.agent/MEMORY.md"), "inside").expect("write");
+    world.write("home/.agent/MEMORY.md", "later");
+    start();
+    assert_eq!(layer("MEMORY.md"), "@/etc/x.md\ninside");
+    // A cell's link is not written through.
+    world.write("home/victim", "safe");
+    fs::remove_file(world.path("data/projects/p1/state/a/.agent/MEMORY.md")).expect("rm");
+    std::os::unix::fs::symlink(world.path("home/victim"), world.path("data/projects/p1/state/a/.agent/MEMORY.md"))
+        .expect("link");
+    assert_eq!(start().len(), 1);
+    assert_eq!(fs::read_to_string(world.path("home/victim")).expect("there"), "safe");
+}
+
+#[test]
+fn a_start_that_was_killed_is_done_again() {
+    let world = World::new();
+    world.write("home/.agent/a", "1");
+    let base = world.path("data/projects/p1/state/a");
+    fs::create_dir_all(base.join(".agent.new/half")).expect("mkdir");
+    let state = || vec![world.state(".agent", StateKind::Folder, StateMode::Private)];
+    lay(&world.start(state(), Vec::new())).expect("laid");
+    assert_eq!(fs::read_to_string(base.join(".agent/a")).expect("taken"), "1");
+    assert!(!base.join(".agent.new").exists() && !base.join(".agent/half").exists());
+}
+
+#[test]
+fn a_layer_that_is_being_dropped_is_not_used() {
+    let world = World::new();
+    let state = || vec![world.state(".agent", StateKind::Folder, StateMode::Private)];
+    let laid = lay(&world.start(state(), Vec::new())).expect("laid");
+    let base = world.path("data/projects/p1/state/a");
+    assert!(lock(&base, FlockOperation::NonBlockingLockExclusive).is_err(), "a cell has it");
+    drop(laid);
+    let _dropping = lock(&base, FlockOperation::NonBlockingLockExclusive).expect("nobody has it");
+    assert!(matches!(lay(&world.start(state(), Vec::new())), Err(KeepError::Busy { .. })));
+}
+
+#[test]
+fn names_of_places_are_told_apart() {
+    let home = Path::new("/home/ada");
+    for (path, want) in [
+        ("/home/ada/.claude", ".claude"),
+        ("/home/ada/.local/share/x", ".local%share%x"),
+        ("/home/ada/a%b", "a%25b"),
+        ("/etc/x", "%etc%x"),
+    ] {
+        assert_eq!(key(Path::new(path), home), want);
+    }
+}

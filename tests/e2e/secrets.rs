@@ -1,0 +1,401 @@
+//! Secrets stay out (rows D2, D4, E3): paths that are covered, and variables that are nowhere but in the command's environment.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use cellblock_tests::{World, cellblock, is_root};
+
+/// A home with secrets in it, and things that are none.
+fn world() -> World {
+    let world = World::new();
+    for (file, text) in [
+        (".ssh/id_ed25519", "private key"),
+        (".ssh/known_hosts", "github.com"),
+        (".aws/credentials", "cloud key"),
+        (".netrc", "password"),
+        (".config/gh/hosts.yml", "gh token"),
+        (".config/editor/settings", "tabs"),
+        (".cargo/credentials.toml", "crates token"),
+        (".cargo/config.toml", "[build]"),
+        ("notes", "harmless"),
+    ] {
+        world.write(&format!("home/{file}"), text);
+    }
+    world
+}
+
+/// Everything at and below `path`, with what makes it different: for "nothing was made, nothing was changed".
+fn tree(path: &Path) -> BTreeMap<PathBuf, String> {
+    let mut all = BTreeMap::new();
+    let mut rest = vec![path.to_owned()];
+    while let Some(path) = rest.pop() {
+        // Where cellblock itself keeps things.
+        if path.ends_with(".local") {
+            continue;
+        }
+        let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
+        let text = if metadata.is_file() { std::fs::read(&path).unwrap_or_default() } else { Vec::new() };
+        if metadata.is_dir() {
+            rest.extend(std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        }
+        all.insert(path, format!("{:o} {} {text:?}", metadata.mode(), metadata.uid()));
+    }
+    all
+}
+
+#[test]
+fn what_is_secret_is_covered_below_a_mount() {
+    let world = world();
+    let look = |flags: &str, command: &str| {
+        world.call(
+            &cellblock(),
+            &[&["run"], &*flags.split(' ').collect::<Vec<_>>(), &["--", "sh", "-c", command]].concat(),
+        )
+    };
+    let before = tree(&world.path("home"));
+    let all = "cd /x; cat notes .config/editor/settings .cargo/config.toml; ls -A .ssh .aws .config/gh; \
+        cat .netrc .cargo/credentials.toml; find . -path ./demo -prune -o -type f -size +0 -print | sort";
+    let out = look("-v ..:/x:ro", all).ok();
+    for there in ["harmless", "tabs", "[build]", "./notes"] {
+        assert!(out.contains(there), "{there} in {out}");
+    }
+    for gone in ["private key", "cloud key", "password", "token", "github", "id_ed25519", "credentials", "hosts.yml"] {
+        let listed = out.lines().any(|line| line.contains(gone) && !line.starts_with("./"));
+        assert!(!listed && !out.contains(&format!("/{gone}\n")), "{gone} in {out}");
+    }
+    // The twin: the same look finds them when they are excepted, and what is asked for by name.
+    let out = look("--secret-path-except ../.ssh --secret-path-except ../.netrc -v ..:/x:ro", all).ok();
+    assert!(out.contains("password") && out.contains("id_ed25519") && !out.contains("gh token"), "{out}");
+    let named = look("-v ..:/x:ro -v ../.aws:/x/.aws:ro -v ../.ssh/known_hosts:/x/.ssh/known_hosts:ro", all).run();
+    assert!(named.stdout().contains("known_hosts") && named.stdout().contains("credentials"), "{named}");
+    assert!(!named.stdout().contains("id_ed25519"), "{named}");
+    named.says("is mounted as asked, though").says("keys of Amazon's cloud").says("covered");
+    let kept =
+        look("-v ..:/x:ro -v ../.ssh/known_hosts:/x/.ssh/known_hosts", "cat /x/.ssh/known_hosts; touch /x/.ssh/x")
+            .run();
+    assert!(kept.stdout() == "github.com" && kept.stderr().contains("Read-only"), "{kept}");
+    assert_eq!(tree(&world.path("home")), before, "nothing was made or changed on the host");
+}
+
+#[test]
+fn a_cover_stays_whatever_the_cell_does() {
+    let world = world();
+    world.write("home/.gitignore", "");
+    let before = tree(&world.path("home/.ssh"));
+    let run = |command: &str| {
+        let words = ["run", "--force-project", "--", "sh", "-c", command];
+        world.call(&cellblock(), &words).dir(&world.path("home")).run()
+    };
+    let done = run(
+        "rm -rf .ssh .netrc; mv .netrc x; mv .ssh y; ln .netrc z; echo a > .netrc; touch .ssh/a; umount .ssh; \
+        unshare -Urm umount .ssh; mv .config moved; cat moved/gh/* .netrc .ssh/* x y z; ls -A moved/gh .ssh; echo b > mine",
+    );
+    assert_eq!(done.stdout(), ".ssh:\n\nmoved/gh:\n", "{done}");
+    assert!(done.stderr().contains("busy") && done.stderr().contains("Read-only"), "{done}");
+    assert_eq!(tree(&world.path("home/.ssh")), before);
+    assert_eq!(std::fs::read_to_string(world.path("home/.netrc")).expect("there"), "password");
+    // The twin: it may write, and did.
+    assert_eq!(std::fs::read_to_string(world.path("home/mine")).expect("there"), "b\n");
+    assert_eq!(std::fs::read_to_string(world.path("home/moved/gh/hosts.yml")).expect("there"), "gh token");
+}
+
+#[test]
+fn what_the_host_replaces_is_covered_again() {
+    let world = world();
+    world.write("home/demo/.env", "old");
+    world.write("home/demo/plain", "old");
+    world.cellblock("run -d --name cell -v ..:/x:ro --mask .env -- sleep 600").ok();
+    let look = || world.cellblock("exec cell -- sh -c 'cat /x/.netrc .env plain; ls -A /x/.ssh /x/.aws'").ok();
+    assert_eq!(look(), "old/x/.aws:\n\n/x/.ssh:\n");
+    for round in 1..=3 {
+        // As editors, password managers and `git checkout` do.
+        for file in ["home/.netrc", "home/demo/plain"] {
+            world.write("home/new", &format!("new{round}"));
+            std::fs::rename(world.path("home/new"), world.path(file)).expect("rename");
+        }
+        std::fs::remove_file(world.project().join(".env")).expect("remove");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        world.write("home/demo/.env", "again");
+        std::fs::rename(world.path("home/.aws"), world.path(&format!("home/aws{round}"))).expect("rename");
+        world.write("home/.aws/credentials", "new key");
+        std::fs::rename(world.path("home/.ssh"), world.path(&format!("home/ssh{round}"))).expect("rename");
+        world.write("home/.ssh/id_new", "new key");
+        let want = format!("new{round}/x/.aws:\n\n/x/.ssh:\n");
+        world.wait("covers", || look() == want);
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert_eq!(look(), want);
+    }
+    world.cellblock("stop cell -t 0").ok();
+    assert_eq!(std::fs::read_to_string(world.path("home/.netrc")).expect("there"), "new3");
+}
+
+#[test]
+fn a_secret_is_covered_where_its_link_leads() {
+    let world = world();
+    world.write("home/demo/dotfiles/gnupg/key", "hush");
+    world.write("home/demo/dotfiles/vimrc", "set");
+    std::os::unix::fs::symlink("demo/dotfiles/gnupg", world.path("home/.gnupg")).expect("a link");
+    let out = world.cellblock("run -- sh -c 'cat dotfiles/vimrc; ls -A dotfiles/gnupg'").ok();
+    assert_eq!(out, "set");
+    std::fs::remove_file(world.path("home/.gnupg")).expect("remove");
+    assert_eq!(world.cellblock("run -- ls -A dotfiles/gnupg").ok(), "key\n");
+}
+
+#[test]
+fn people_say_more_and_patterns_cover_files_of_the_project() {
+    let world = world();
+    for file in [".env", "web/.env.local", "web/readme", "private/a", "web/.env.d/b"] {
+        world.write(&format!("home/demo/{file}"), file);
+    }
+    let look = "run -- sh -c 'cat .env web/.env.local web/readme; ls -A private web/.env.d'";
+    let open = world.cellblock(look).ok();
+    assert!(open.contains(".env.local") && open.contains("private:\na"), "{open}");
+    world.configure("defaults:\n  mask: [.env, '.env.*']\n  secret_paths: [~/demo/private]\n");
+    let shut = world.cellblock(look).run();
+    assert_eq!(shut.stdout(), "web/readmeprivate:\n\nweb/.env.d:\n", "{shut}");
+    shut.says("covered").says("/demo/web/.env.local");
+    assert_eq!(std::fs::read_to_string(world.project().join(".env")).expect("there"), ".env");
+    let plan = world.cellblock("run --explain -- true").ok();
+    assert!(plan.contains("on your own list") && plan.contains("config.yaml:2"), "{plan}");
+    world.configure("defaults: {mask: ['../x']}");
+    world.cellblock("run -- true").fails(125).says("relative to the project");
+}
+
+#[test]
+fn a_secret_folder_is_no_project() {
+    let world = world();
+    let dir = world.path("home/.ssh");
+    world.cellblock("run -- true").dir(&dir).fails(125).says("is secret (private keys of SSH").says("--force-project");
+    let forced = world.cellblock("run --force-project -- ls").dir(&dir).run();
+    assert!(forced.stdout().contains("id_ed25519"), "{forced}");
+}
+
+#[test]
+fn a_bundle_covers_the_same() {
+    let world = world();
+    let Some(runc) = ["/usr/sbin/runc", "/usr/bin/runc"].map(Path::new).into_iter().find(|path| path.exists()) else {
+        println!("SKIP: a_bundle_covers_the_same: runc is not there");
+        return;
+    };
+    let look =
+        "run='cat /x/notes; ls -A /x/.ssh; cat /x/.netrc; touch /x/.ssh/a'; eval \"$run\"; echo; id -u >/dev/null";
+    let words = ["-v", "..:/x:ro", "--image", "host", "-u", "root", "--", "sh", "-c", look];
+    let own = world.call(&cellblock(), &[&["run", "--net", "none"], &words[..]].concat()).run();
+    assert_eq!(own.stdout(), "harmless\n", "{own}");
+    let made = world.call(&cellblock(), &[&["bundle", "--portable-overlay", "-o", "../b"], &words[..]].concat()).run();
+    assert_eq!(made.code(), Some(0), "{made}");
+    if is_root() {
+        // Root's files are nobody's there (docs/guide.md): let anybody look.
+        for path in ["home", "home/notes", "home/.netrc"] {
+            std::fs::set_permissions(world.path(path), PermissionsExt::from_mode(0o755)).expect("chmod");
+        }
+    }
+    let state = world.path("run/state").display().to_string();
+    let bundle = world.path("home/b").display().to_string();
+    let name = format!("cb{}-mask", std::process::id());
+    let done = world.call(runc, &["--root", &state, "run", "--bundle", &bundle, &name]).run();
+    assert_eq!(done.stdout(), own.stdout(), "{done}");
+    assert!(done.stderr().contains("Read-only"), "{done}");
+}
+
+/// What no file of a test holds: the command that prints it has it in two parts.
+const TOKEN: &str = "stand-in-token-73b1";
+const PRINT: &str = "TOKEN@cmd:printf '%s%s' stand-in- token-73b1";
+
+/// Where `what` is found in all that is there of the world and of cellblock's own processes.
+fn traces(world: &World, what: &str) -> Vec<String> {
+    let has = |bytes: &[u8]| bytes.windows(what.len()).any(|part| part == what.as_bytes());
+    let mut found = Vec::new();
+    let mut folders = vec![world.path("")];
+    let binary = std::fs::canonicalize(cellblock()).expect("the command");
+    let mut own = 0;
+    for pid in
+        std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok())
+    {
+        let at = PathBuf::from(format!("/proc/{pid}"));
+        let comm = std::fs::read_to_string(at.join("comm")).unwrap_or_default();
+        let is_own = comm.starts_with("cellblock") || std::fs::read_link(at.join("exe")).is_ok_and(|exe| exe == binary);
+        if !is_own {
+            continue;
+        }
+        own += 1;
+        for file in ["environ", "cmdline"] {
+            if std::fs::read(at.join(file)).is_ok_and(|bytes| has(&bytes)) {
+                found.push(format!("{comm} {file}"));
+            }
+        }
+        // Open files that have no name: memory files, removed ones.
+        for fd in std::fs::read_dir(at.join("fd")).into_iter().flatten().flatten() {
+            let target = std::fs::read_link(fd.path()).unwrap_or_default();
+            if target.to_string_lossy().starts_with("/memfd") && std::fs::read(fd.path()).is_ok_and(|bytes| has(&bytes))
+            {
+                found.push(format!("{comm} {}", target.display()));
+            }
+        }
+        // The stage, in the supervisor's mount namespace; open to root alone.
+        let stages = at.join("root").join(world.path("run/cellblock/cells").strip_prefix("/").expect("absolute"));
+        folders.extend(std::fs::read_dir(stages).into_iter().flatten().flatten().map(|e| e.path()));
+    }
+    assert!(own >= 2, "there are processes to look at");
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() && std::fs::read(entry.path()).is_ok_and(|bytes| has(&bytes)) {
+                found.push(entry.path().display().to_string());
+            }
+        }
+    }
+    found
+}
+
+/// The processes of a cell that are cellblock's write no core dump and may not be looked at by processes of the same user: the kernel then gives
+/// their files in `/proc` to somebody else. For root there is no difference to see.
+fn no_core_dumps(world: &World, cell: &str) {
+    let text = world.cellblock(&format!("inspect {cell}")).ok();
+    let inspect: serde_json::Value = serde_json::from_str(&text).expect("json");
+    let supervisor = inspect["supervisor"].as_u64().expect("a number").to_string();
+    let status = |pid: &str, key: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        text.lines().find_map(|line| line.strip_prefix(key).map(|value| value.trim().to_owned())).unwrap_or_default()
+    };
+    let all = std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(|e| e.file_name().into_string().ok());
+    let own: Vec<String> = all
+        .filter(|pid| *pid == supervisor || status(pid, "PPid:") == supervisor)
+        .filter(|pid| status(pid, "Name:").starts_with("cellblock"))
+        .collect();
+    assert!(own.len() >= 2, "the supervisor and the network's: {own:?}");
+    let me = rustix::process::geteuid().as_raw();
+    let owner = |pid: &str| std::fs::metadata(format!("/proc/{pid}/environ")).expect("a process").uid();
+    assert_eq!(owner("self"), me);
+    for pid in own.iter().filter(|_| !is_root()) {
+        assert_ne!(owner(pid), me, "{}", status(pid, "Name:"));
+    }
+}
+
+#[test]
+fn a_hidden_variable_is_in_the_commands_environment_and_nowhere_else() {
+    let world = World::new();
+    let run = [
+        "run",
+        "-d",
+        "--name",
+        "cell",
+        "-e",
+        PRINT,
+        "-e",
+        "PLAIN=plain-word-99",
+        "-e",
+        "API_KEY",
+        "--",
+        "tail",
+        "-f",
+        "/dev/null",
+    ];
+    world.call(&cellblock(), &run).env("API_KEY", "passed-key-55").ok();
+    // The twins: the command and all that is run beside it have it.
+    let read = "until pid=$(pgrep -x tail); do sleep 0.05; done; tr '\\0' '\\n' </proc/$pid/environ; echo exec $TOKEN";
+    let out = world.call(&cellblock(), &["exec", "cell", "--", "sh", "-c", read]).ok();
+    assert!(out.contains(&format!("TOKEN={TOKEN}\n")) && out.contains(&format!("exec {TOKEN}\n")), "{out}");
+    assert!(out.contains("API_KEY=passed-key-55") && out.contains("PLAIN=plain-word-99"), "{out}");
+    let over = world.call(
+        &cellblock(),
+        &["exec", "-e", "TOKEN=mine", "-e", "B@env:API_KEY", "cell", "--", "sh", "-c", "echo $TOKEN $B"],
+    );
+    assert_eq!(over.env("API_KEY", "b").ok(), "mine b\n");
+
+    no_core_dumps(&world, "cell");
+    for secret in [TOKEN, "passed-key-55"] {
+        assert_eq!(traces(&world, secret), [""; 0]);
+    }
+    let traced = traces(&world, "plain-word-99");
+    assert!(traced.iter().any(|path| path.ends_with("cell.json")), "the probe finds what is written: {traced:?}");
+    assert!(!is_root() || traced.iter().any(|path| path.ends_with("config.json")), "and the bundle: {traced:?}");
+    for line in ["inspect cell", "status --json", "logs cell", "net log cell", "net show cell"] {
+        let done = world.cellblock(line).run();
+        let text = done.stdout() + &done.stderr();
+        assert!(!text.contains(TOKEN) && !text.contains("passed-key-55"), "{line}: {text}");
+        assert!(line != "inspect cell" || (text.contains("plain-word-99") && text.contains("\"TOKEN\"")), "{text}");
+    }
+    world.cellblock("stop cell -t 0").ok();
+    // The test's own files are what is left, and those of the log.
+    let left = world.call(Path::new("grep"), &["-rl", TOKEN, world.path("").to_str().expect("utf-8")]).run();
+    assert_eq!(left.stdout(), "", "{left}");
+}
+
+#[test]
+fn a_plan_shows_stars_and_reads_nothing() {
+    let world = World::new();
+    let read = "TOKEN@cmd:touch was-read; echo hush-word";
+    for flags in [&["--dry-run"][..], &["--dry-run", "--json"], &["--explain"]] {
+        let words =
+            [&["run"], flags, &["-e", read, "-e", "API_KEY=literal-55", "-e", "K@file:~/key", "--", "true"]].concat();
+        let text = world.call(&cellblock(), &words).ok();
+        assert!(!text.contains("hush") && !text.contains("literal-55"), "{text}");
+        assert!(text.contains("TOKEN") && text.contains("API_KEY"), "{text}");
+        assert!(flags.contains(&"--json") || (text.contains("***") && text.contains("file:~/key")), "{text}");
+    }
+    assert!(!world.project().join("was-read").exists());
+    let done = world.call(&cellblock(), &["run", "-e", read, "--", "sh", "-c", "echo $TOKEN"]).run();
+    assert!(done.stdout() == "hush-word\n" && world.project().join("was-read").exists(), "the twin: {done}");
+    assert!(!done.stderr().contains("hush-word"), "{done}");
+}
+
+#[test]
+fn values_come_from_every_source() {
+    let world = World::new();
+    world.write("home/key", "line one\nline two\n");
+    for (name, text) in [
+        ("op", "#!/bin/sh\n[ \"$1 $2\" = 'read op://vault/item/field' ] && echo from-op\n"),
+        ("pass", "#!/bin/sh\n[ \"$1 $2\" = 'show web/token' ] && printf 'from-pass\\nuser: ada\\n'\n"),
+    ] {
+        world.write(&format!("home/bin/{name}"), text);
+        std::fs::set_permissions(world.path(&format!("home/bin/{name}")), PermissionsExt::from_mode(0o755))
+            .expect("chmod");
+    }
+    world.configure("defaults: {env: ['P@pass:web/token', 'O@op://vault/item/field']}\n");
+    let path = format!("{}:/usr/bin:/bin", world.path("home/bin").display());
+    let words = ["run", "-e", "F@file:~/key", "-e", "E@env:OUTSIDE", "-e", "C@cmd:echo a@b=c", "--", "sh", "-c"];
+    let show = "echo \"$P|$O|$F|$E|$C\"";
+    let out = world.call(&cellblock(), &[&words[..], &[show]].concat()).env("PATH", &path).env("OUTSIDE", "out").ok();
+    assert_eq!(out, "from-pass|from-op|line one\nline two|out|a@b=c\n");
+    // A literal value is never taken for a place.
+    assert_eq!(world.cellblock("run -e P=file:~/key -e O=@cmd:id -- sh -c 'echo $P $O'").ok(), "file:~/key @cmd:id\n");
+}
+
+#[test]
+fn a_value_that_cannot_be_read_starts_nothing_and_is_not_told() {
+    let world = World::new();
+    world.write("home/empty", "\n");
+    world.write("home/large", &"large-word".repeat(20_000));
+    for (source, why) in [
+        ("A@env:NOT_SET", "$NOT_SET is not set"),
+        ("A@file:~/gone", "No such file"),
+        ("A@file:~/empty", "it is empty"),
+        ("A@file:~/large", "more than 65536 bytes"),
+        ("A@cmd:echo hush-word; exit 7", "ended with exit status: 7"),
+        ("A@op://x/y/z", "the program is not installed"),
+        ("A@nonsense", "after NAME@ comes"),
+        ("A@cmd:", "after NAME@ comes"),
+    ] {
+        let done = world.call(&cellblock(), &["run", "-e", source, "--", "touch", "started"]).run();
+        assert!(done.code().is_some_and(|code| code != 0), "{done}");
+        done.says(why);
+        assert!(!done.stderr().replace(source, "").replace(&source[6..], "").contains("-word"), "{done}");
+    }
+    assert!(!world.project().join("started").exists() && world.leftovers().is_empty());
+    world.write("home/demo/f.env", "A@cmd:touch ran\n");
+    world.cellblock("run --env-file f.env -- true").fails(125).says("f.env:1");
+    assert!(!world.project().join("ran").exists());
+}
+
+#[test]
+fn a_bundle_has_no_hidden_variable() {
+    let world = World::new();
+    let words = ["bundle", "--image", "host", "-o", "b", "-e", PRINT, "-e", "PLAIN=plain-word", "--", "true"];
+    world.call(&cellblock(), &words).run().says("left out of the bundle").says("TOKEN");
+    let text = std::fs::read_to_string(world.project().join("b/config.json")).expect("a bundle");
+    assert!(text.contains("PLAIN=plain-word") && !text.contains("TOKEN"), "{text}");
+}
