@@ -6,12 +6,12 @@
 //! (seccomp_unotify(2)), which looks at the name and does the same on the former, as the caller.
 //!
 //! - The filter decides nothing. A call that it misses, a path that changes after it was read, a call that is let go on: each meets the
-//!   read-only mount. What is refused is refused by the name that was used, on a path without links ([`place`]).
+//!   read-only mount. What is refused is refused by the name that was used, on a path without links (`place`).
 //! - Only regular files are handed over: from a folder on the writable mount its owner could go on alone.
 //! - The process is a child of the supervisor, in the cell's user and mount namespaces: it can do no more than root inside can. If it ends, so
 //!   does the cell.
 //!
-//! [`policy`] says what is refused, [`request`] reads registers, [`caller`] says who asks, [`carry`] does it.
+//! `policy` says what is refused, `request` reads registers, `caller` says who asks, `carry` does it.
 
 mod audit;
 mod caller;

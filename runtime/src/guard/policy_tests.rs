@@ -41,7 +41,6 @@ fn policy() -> Policy {
             "commondir",
             "gitdir",
         ]),
-        links: std::collections::BTreeMap::new(),
         paths: [("/p/tools/hooks".into(), "core.hooksPath".to_owned())].into(),
         git_dirs: [("/main/.git".into(), ["HEAD".to_owned(), "index".to_owned()].into())].into(),
         links: std::collections::BTreeMap::new(),
@@ -206,5 +205,42 @@ fn patterns() {
         [("a*c", "abc", true), ("a*c", "ac", true), ("a*c", "ab", false), ("*", "", true), ("a", "aa", false)]
     {
         assert_eq!(glob(pattern.as_bytes(), name.as_bytes()), fits, "{pattern} {name}");
+    }
+}
+
+#[test]
+fn no_path_is_too_odd() {
+    // Pieces of what matters, joined at random: nothing panics, and an entry called .git is refused wherever it stands below a root.
+    let pieces: [&[u8]; 16] = [
+        b"/",
+        b"/p/",
+        b".git",
+        b"hooks",
+        b"modules",
+        b"worktrees",
+        b"refs",
+        b"HEAD",
+        b"..",
+        b"\xff",
+        b" ",
+        b".",
+        b"~1",
+        b":",
+        b"\xe2\x80\x8c",
+        b"*",
+    ];
+    let (policy, look) = (policy(), tree(&["/p/.git/HEAD", "/p/.git/commondir"]));
+    let mut state = 1u64;
+    for _ in 0..20_000 {
+        let mut path = Vec::new();
+        for _ in 0..12 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            path.extend_from_slice(pieces[usize::try_from(state >> 60).expect("four bits")]);
+        }
+        for act in ALL {
+            let _ = policy.decide(&path, act, &look);
+        }
+        let inside = [b"/p/", path.as_slice(), b"/.GIT"].concat();
+        assert!(policy.decide(&inside, Act::Make, &look).is_err(), "{inside:?}");
     }
 }
