@@ -45,6 +45,7 @@ fn cell() -> Cell {
         terminal: false,
         init: true,
         read_only: false,
+        brokers: cellblock_bundle::cell::Brokers::default(),
     }
 }
 
