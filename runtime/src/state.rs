@@ -6,6 +6,7 @@
 //!                           running.json  the init's process id ([`Running`]), written at the start
 //!                           control.sock  requests to the supervisor
 //!                           net.sock      requests to the network, in `names` mode
+//!                           broker/       what answers the cell from outside, if something does; the cell sees its folder `in`
 //!                           stage/        in OUTER a file system in memory: skeleton, bundle, libcontainer's state; empty on the host
 //! <data>/cells/<name>/      upper, work   the writable layer
 //! <state>/logs/<name>.log, <state>/audit/<name>.jsonl: what a detached cell printed, what was decided about its network
@@ -36,6 +37,9 @@ pub struct Dirs {
 /// The folder in a cell's runtime folder on which the stage is mounted.
 pub(crate) const STAGE: &str = "stage";
 
+/// The folder in a cell's runtime folder with the sockets of what answers it.
+pub(crate) const BROKER: &str = "broker";
+
 impl Dirs {
     /// Where the skeleton of the cell `name` is written, in OUTER.
     #[must_use]
@@ -65,6 +69,12 @@ impl Dirs {
     #[must_use]
     pub fn audit(&self, name: &str) -> PathBuf {
         self.state.join("audit").join(format!("{name}.jsonl"))
+    }
+
+    /// The folder of what answers the cell `name` from outside: sockets, answers.
+    #[must_use]
+    pub fn broker(&self, name: &str) -> PathBuf {
+        self.cell(name).join(BROKER)
     }
 
     /// The socket by which the network of the running cell `name` is seen and steered.
