@@ -3,10 +3,12 @@
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 
+use cellblock_bundle::cell::Brokers;
 use cellblock_bundle::{Cell, IdScheme, Mount, Network, Reach, Said};
 use sha2::{Digest, Sha256};
 
 use crate::args::values::word;
+use crate::brokers;
 use crate::output::{Style, plain, say};
 use crate::report::CliError;
 use crate::resolve::HostFacts;
@@ -47,14 +49,16 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
         IdScheme::KeepRoot => ", which is ROOT OF THIS HOST for the files it sees",
         _ => "",
     };
-    vec![
+    let mut facts = vec![
         ("cell", format!("{} (image {}, profile {})", cell.name, cell.image, word(cell.profile))),
         ("writes", list(true)),
         ("reads", if reads.is_empty() { "nothing of this host".into() } else { reads.join(", ") }),
         ("network", network),
         ("user", format!("{} ({}){ids}", cell.user.name, cell.user.uid)),
-        ("command", cell.command.join(" ")),
-    ]
+    ];
+    facts.extend(brokers::words(&cell.brokers).into_iter().map(|words| ("may", words)));
+    facts.push(("command", cell.command.join(" ")));
+    facts
 }
 
 /// The first rules of a list.
@@ -133,8 +137,15 @@ fn exposure(cell: &Cell) -> String {
     let names: Vec<&String> = cell.env.keys().collect();
     let mounts = serde_json::to_string(&cell.mounts).unwrap_or_default();
     let reach: Vec<&str> = cell.reach.allow.iter().map(|said| said.rule.as_str()).collect();
+    // A placeholder is another one at each start.
+    let git: Vec<String> = cell.brokers.git.iter().flat_map(|git| &git.remotes).map(ToString::to_string).collect();
+    let without = Brokers { git: None, ..cell.brokers.clone() };
+    let brokers = match (without.is_empty(), git.is_empty()) {
+        (true, true) => String::new(),
+        _ => format!("\n{without:?}\n{git:?}"),
+    };
     let text = format!(
-        "{}\n{}\n{}\n{:?}\n{mounts}\n{names:?}\n{reach:?}\n{:?}",
+        "{}\n{}\n{}\n{:?}\n{mounts}\n{names:?}\n{reach:?}\n{:?}{brokers}",
         cell.image,
         word(cell.profile),
         word(cell.network),

@@ -144,7 +144,12 @@ impl Reader<'_> {
         true
     }
 
-    fn texts(&mut self, key: &Key, node: Node, read: fn(&str) -> Result<String, ValueError>) -> Vec<Located<String>> {
+    pub(super) fn texts(
+        &mut self,
+        key: &Key,
+        node: Node,
+        read: fn(&str) -> Result<String, ValueError>,
+    ) -> Vec<Located<String>> {
         self.list(node, &key.text).into_iter().filter_map(|item| self.scalar(key, item, read)).collect()
     }
 

@@ -1,7 +1,7 @@
 //! Files as people write them, and the exact words they get back.
 
 use super::*;
-use crate::args::values::{Cpus, EnvEntry, LimitMode, MountSpec, Pids, Size, UserSpec, Userns};
+use crate::args::values::{Bridge, Cpus, EnvEntry, LimitMode, MountSpec, Pids, Size, UserSpec, Userns};
 use cellblock_bundle::cell::{Network, Profile};
 
 fn good(text: &str) -> Config {
@@ -37,6 +37,11 @@ defaults:
   deny: ['*.example.net']
   publish: ['8080:80']
   secrets: ['TOKEN@api.example.com=env:TOKEN']
+  ssh_agent: true
+  ssh_agent_keys: [ada@home, '~/.ssh/work.pub']
+  commit_signing: true
+  git_credentials: true
+  bridges: [clipboard-image, open-url]
 projects:
   web:
     path: ~/work/web
@@ -82,6 +87,12 @@ fn every_key_is_read() {
     assert_eq!(d.allow_file.as_ref().unwrap().value, "~/allowed");
     assert_eq!(d.deny[0].value.to_string(), "*.example.net");
     assert_eq!(d.secrets[0].value.to_string(), "TOKEN@api.example.com=env:TOKEN");
+    for truth in [&d.ssh_agent, &d.commit_signing, &d.git_credentials] {
+        assert!(truth.as_ref().unwrap().value);
+    }
+    assert_eq!(d.ssh_agent_keys[1].value, "~/.ssh/work.pub");
+    let bridges: Vec<Bridge> = d.bridges.iter().map(|bridge| bridge.value).collect();
+    assert_eq!(bridges, [Bridge::ClipboardImage, Bridge::OpenUrl]);
     assert_eq!(d.publish[0].value.0.to_string(), "127.0.0.1:8080:80");
     assert_eq!(d.user.as_ref().unwrap().value, UserSpec::Ids { uid: 1000, gid: Some(100) });
     assert_eq!(d.shell.as_ref().unwrap().value, Path::new("/bin/zsh"));
@@ -142,8 +153,8 @@ fn mistakes_are_told_with_their_line() {
         ),
         ("zzz: 1\n", "c.yaml:1:1: unknown key `zzz`\n  hint: the keys here are agents, defaults, profiles, projects"),
         (
-            "defaults:\n  ssh_agent: true\n",
-            "c.yaml:2:3: this version of cellblock has no support for `ssh_agent`: the cell gets no ssh agent\n  hint: take the line out",
+            "defaults:\n  nix_provider: true\n",
+            "c.yaml:2:3: this version of cellblock has no support for `nix_provider`: the cell gets no nix store\n  hint: take the line out",
         ),
         (
             "defaults:\n  nix_provider: volume\n",

@@ -6,6 +6,7 @@
 
 mod git;
 mod refuse;
+pub(crate) mod remotes;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

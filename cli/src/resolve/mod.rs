@@ -4,6 +4,7 @@
 //! steps, because `auto` needs the image store and the ids need to know the image: [`image()`], then [`resolve`].
 
 mod agent;
+mod brokers;
 mod environment;
 mod error;
 mod expand;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use cellblock_bundle::cell::{Cell, Limits, Mount, Network, Profile, User};
 
 pub(crate) use agent::AgentMissing;
+pub(crate) use brokers::project_remotes;
 pub(crate) use error::ResolveError;
 pub(crate) use expand::typed_path;
 pub(crate) use files::{Files, HostFiles};
@@ -174,6 +176,9 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     let asked =
         reach::Asked { flags, layers, network, project: inputs.project, host: inputs.host, files: inputs.files };
     let (reach, secrets) = reach::reach(asked)?;
+    let asked =
+        brokers::Asked { flags, layers, network, project: inputs.project, host: inputs.host, files: inputs.files };
+    let answering = brokers::brokers(asked)?;
     let mut variables = environment.variables;
     add_trust(&reach, &mut variables);
     for (used, wanted) in reach.secrets.iter().zip(&secrets) {
@@ -188,7 +193,9 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
             origin: Origin::Written(said.origin.clone()),
         }));
     }
+    explain.0.extend(answering.explained);
     let cell = Cell {
+        brokers: answering.brokers,
         project: inputs.project.map(ProjectFacts::to_project),
         image: image.name.clone(),
         profile: inputs.profile(layers, &mut explain)?,
@@ -214,7 +221,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         start: inputs.typed.start.clone(),
         secrets,
         explain: explain.0,
-        notes: environment.notes,
+        notes: environment.notes.into_iter().chain(answering.notes).collect(),
     })
 }
 
