@@ -4,10 +4,12 @@
 
 mod agents;
 mod bridge;
+mod bridges;
 mod command_line;
 mod compat;
 mod faults;
 mod files;
+mod git_credentials;
 mod images;
 mod inside;
 mod killed;
@@ -21,5 +23,6 @@ mod network_https;
 mod network_rungs;
 mod programs;
 mod security;
+mod ssh;
 mod streams;
 mod terminal;
