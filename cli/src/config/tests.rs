@@ -103,7 +103,7 @@ fn every_key_is_read() {
     assert_eq!(d.alpine_mirror.as_ref().unwrap().value, "https://mirror.example/alpine");
     let web = &config.projects["web"];
     assert_eq!(web.path.value, "~/work/web");
-    assert_eq!(web.at.line, 26);
+    assert_eq!(web.at.line, 31);
     assert_eq!(web.settings.network.as_ref().unwrap().value, Network::None);
     assert_eq!(web.settings.mounts[0].value.target.as_deref(), Some(Path::new("/cache")));
 }
