@@ -18,6 +18,11 @@ const HOSTS: &str = "\
 ::1 localhost
 93.184.216.34 allowed.test wild.test www.wild.test a.b.wild.test xwild.test
 93.184.216.35 other.test
+93.184.216.36 mirror.test
+93.184.216.37 npm.wild.test
+93.184.216.38 pypi.wild.test
+93.184.216.39 git.test
+93.184.216.250 silent.test
 2606:2800:220:1:248:1893:25c8:1946 six.test
 10.1.2.3 private.test
 169.254.169.254 meta.test
@@ -47,6 +52,9 @@ ip -6 addr add fd20::1/64 dev up0 nodad
 ip link set up0 up
 ip route add default via 172.20.0.2
 ip -6 route add default via fd20::2
+# Whatever goes to this address is lost on the way.
+ip neigh add 93.184.216.250 lladdr 02:00:00:00:02:50 dev up0 nud permanent
+ip route add 93.184.216.250/32 dev up0
 # As systemd does for everybody, so that echo requests can be sent on.
 echo \"$(id -g) $(id -g)\" >/proc/sys/net/ipv4/ping_group_range
 while ! grep -q ready ready; do sleep 0.01; done
@@ -79,7 +87,22 @@ impl Internet {
     /// If the namespaces cannot be made.
     #[must_use]
     pub fn without(programs: &str) -> Self {
+        Self::made(programs, |_| {})
+    }
+
+    /// Makes one after `prepare` has put files where its servers look for them: `web/NAME/PATH` is what a name has at a path on the ports 80 and
+    /// 443, `sshd_config` makes a real sshd listen on port 22, and `turns` has `NAME ADDRESS...`, of which each look-up gets the next.
+    ///
+    /// # Panics
+    /// If the namespaces cannot be made.
+    #[must_use]
+    pub fn with(prepare: impl FnOnce(&World)) -> Self {
+        Self::made("", prepare)
+    }
+
+    fn made(programs: &str, prepare: impl FnOnce(&World)) -> Self {
         let world = World::new();
+        prepare(&world);
         world.write("internet.py", include_str!("data/internet.py"));
         world.write("test.pem", include_str!("data/test.pem"));
         world.write("hosts", HOSTS);
@@ -105,6 +128,13 @@ impl Internet {
     #[must_use]
     pub fn cellblock(&self, line: &str) -> Call {
         self.call(&cellblock(), &crate::words(line))
+    }
+
+    /// From now on the host asks the name server of the internet, and no file.
+    pub fn ask_the_name_server(&self) {
+        // Written over, not replaced: the files of the host are these by a mount.
+        self.world.write("hosts", "127.0.0.1 localhost\n");
+        self.world.write("resolv.conf", "nameserver 172.20.0.2\noptions timeout:1 attempts:1\n");
     }
 
     /// Any program on this world's host.

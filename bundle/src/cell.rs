@@ -12,6 +12,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::protect::Protect;
+
 /// One container, as it is meant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +42,12 @@ pub struct Cell {
     pub ids: Ids,
     /// Mounts on top of the root file system, in order.
     pub mounts: Vec<Mount>,
+    /// What it must not change in folders of the host that it may write.
+    #[serde(default, skip_serializing_if = "Protect::is_empty")]
+    pub protect: Protect,
+    /// Small files that are made in the command's home directory, by their path from there, as far as no mount stands over them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub home_files: BTreeMap<PathBuf, String>,
     /// What the network namespace is.
     pub network: Network,
     /// What it may reach in the mode `names`, and what may reach it.

@@ -5,6 +5,7 @@
 
 pub mod cell;
 pub mod policy;
+pub mod protect;
 pub mod seccomp;
 pub mod spec;
 
@@ -12,3 +13,4 @@ pub use cell::{
     Cell, Extent, IdScheme, Ids, Limits, Mount, Network, Overlay, Profile, Project, Publish, Reach, RootFs, Said,
     SecretUse, User,
 };
+pub use protect::Protect;

@@ -46,6 +46,8 @@ fn cell() -> Cell {
         init: true,
         read_only: false,
         brokers: cellblock_bundle::cell::Brokers::default(),
+        protect: cellblock_bundle::Protect::default(),
+        home_files: BTreeMap::new(),
     }
 }
 

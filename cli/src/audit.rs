@@ -27,6 +27,7 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
         let paths: Vec<String> = cell
             .mounts
             .iter()
+            .filter(|m| !covers(m, &cell.mounts))
             .filter_map(|m| match m {
                 Mount::Bind { source, writable: w, .. } if *w == writable => Some(source.display().to_string()),
                 _ => None,
@@ -58,7 +59,30 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
     ];
     facts.extend(brokers::words(&cell.brokers).into_iter().map(|words| ("may", words)));
     facts.push(("command", cell.command.join(" ")));
+    facts.extend(opened(cell).map(|text| ("protect", text)));
     facts
+}
+
+/// Whether a mount shows a part of another one at its own place: then it takes something away and gives nothing.
+fn covers(mount: &Mount, all: &[Mount]) -> bool {
+    let Mount::Bind { source, target, .. } = mount else { return false };
+    all.iter().any(|other| match other {
+        Mount::Bind { source: wider, target: at, writable: true } => {
+            target != at && target.strip_prefix(at).is_ok_and(|rest| wider.join(rest) == *source)
+        }
+        _ => false,
+    })
+}
+
+/// What is not protected that usually is.
+fn opened(cell: &Cell) -> Option<String> {
+    let writes = cell.mounts.iter().any(|m| matches!(m, Mount::Bind { writable: true, .. }));
+    if cell.protect.is_empty() {
+        let text = "OFF: it can change git's hooks and what else programs of this host run from the project";
+        return writes.then(|| text.to_owned());
+    }
+    let open: Vec<String> = cell.protect.open.iter().map(|path| path.display().to_string()).collect();
+    (!open.is_empty()).then(|| format!("all but {}", open.join(", ")))
 }
 
 /// The first rules of a list.
@@ -135,7 +159,8 @@ fn remember(approvals: &PathBuf, approval: &PathBuf) {
 /// A digest of everything that widens what a cell reaches; name, command and environment values are not in it.
 fn exposure(cell: &Cell) -> String {
     let names: Vec<&String> = cell.env.keys().collect();
-    let mounts = serde_json::to_string(&cell.mounts).unwrap_or_default();
+    let shown: Vec<&Mount> = cell.mounts.iter().filter(|m| !covers(m, &cell.mounts)).collect();
+    let mounts = serde_json::to_string(&shown).unwrap_or_default();
     let reach: Vec<&str> = cell.reach.allow.iter().map(|said| said.rule.as_str()).collect();
     // A placeholder is another one at each start.
     let git: Vec<String> = cell.brokers.git.iter().flat_map(|git| &git.remotes).map(ToString::to_string).collect();
@@ -144,13 +169,15 @@ fn exposure(cell: &Cell) -> String {
         (true, true) => String::new(),
         _ => format!("\n{without:?}\n{git:?}"),
     };
+    // Covers take away. Which of them there are depends on what exists, and a new one is no new exposure.
     let text = format!(
-        "{}\n{}\n{}\n{:?}\n{mounts}\n{names:?}\n{reach:?}\n{:?}{brokers}",
+        "{}\n{}\n{}\n{:?}\n{mounts}\n{names:?}\n{reach:?}\n{:?}\n{:?}{brokers}",
         cell.image,
         word(cell.profile),
         word(cell.network),
         cell.ids.scheme,
-        cell.reach.publish
+        cell.reach.publish,
+        opened(cell)
     );
     Sha256::digest(text).iter().take(16).map(|b| format!("{b:02x}")).collect()
 }

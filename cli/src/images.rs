@@ -162,10 +162,12 @@ impl Image {
             network: cell.network,
             resolv_conf: resolv.as_deref(),
         };
-        let skeleton = match self {
+        let mut skeleton = match self {
             Self::Host(image) => {
                 let mut entries = skeleton::under_host(about, &image.entries);
-                let folders = image.mounts.iter().chain(&cell.mounts).filter(|m| match m {
+                // What stands on another mount finds its place there.
+                let own = cell.mounts.iter().filter(|m| !stands_on_another(m, &cell.mounts));
+                let folders = image.mounts.iter().chain(own).filter(|m| match m {
                     Mount::Bind { source, .. } => source.is_dir(),
                     Mount::Tmpfs { .. } => true,
                 });
@@ -184,9 +186,19 @@ impl Image {
                 skeleton::over_image(about, &shared).map_err(ImageError::from)?
             }
         };
+        skeleton.extend(
+            cell.home_files
+                .iter()
+                .map(|(path, text)| Entry::File { path: cell.user.home.join(path), text: text.clone() }),
+        );
         let (upper, work) = (layer.join("upper"), layer.join("work"));
         Ok((RootFs { lowers, shared, volatile: false, upper, work, mounts: self.mounts().to_vec() }, skeleton))
     }
+}
+
+fn stands_on_another(mount: &Mount, all: &[Mount]) -> bool {
+    let target = mount.target();
+    all.iter().any(|other| target != other.target() && target.starts_with(other.target()))
 }
 
 /// Stores an archive, with a progress bar; one that is stored under this name already with the same content is only checked.

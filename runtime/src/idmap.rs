@@ -53,8 +53,12 @@ impl Views {
     /// Where `source` can be seen with the cell's ids.
     pub(crate) fn of(&self, source: &Path) -> Result<PathBuf, IdMapError> {
         let failed = |e: io::Error| IdMapError::Io { path: source.to_owned(), source: e };
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-        let tree = rustix::mount::open_tree(CWD, source, flags).map_err(|e| failed(e.into()))?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH
+            | OpenTreeFlags::AT_RECURSIVE;
+        let open = crate::root::open_resolved(source).map_err(|e| failed(e.into()))?;
+        let tree = rustix::mount::open_tree(&open, c"", flags).map_err(|e| failed(e.into()))?;
         cellblock_sys::mount::set_id_map(tree.as_fd(), self.namespace.as_fd())
             .map_err(|e| IdMapError::Unsupported { path: source.to_owned(), source: e })?;
         let stat = rustix::fs::fstat(&tree).map_err(|e| failed(e.into()))?;
@@ -66,6 +70,8 @@ impl Views {
             if directory { std::fs::create_dir(&target) } else { std::fs::File::create_new(&target).map(drop) }
         };
         make().map_err(failed)?;
+        // The way to the runtime directory may have links, and binds follow none.
+        let target = target.canonicalize().map_err(failed)?;
         rustix::mount::move_mount(&tree, c"", CWD, &target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             .map_err(|e| failed(e.into()))?;
         Ok(target)

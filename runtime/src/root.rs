@@ -7,6 +7,7 @@
 //! Everything is done by descriptor. Directories are handed to overlayfs as `/proc/self/fd/N`: no length limit, no characters with a
 //! meaning, and no path of the host in the cell's `/proc/mounts`.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -52,6 +53,8 @@ pub(crate) struct Plan {
     pub(crate) kernel: Vec<KernelMount>,
     /// The cell's mounts, also those that libcontainer has to make.
     pub(crate) mounts: Vec<Mount>,
+    /// Links that are mounted onto themselves after all that: where they stand inside, and on the host.
+    pub(crate) links: BTreeMap<PathBuf, PathBuf>,
 }
 
 impl Plan {
@@ -70,6 +73,8 @@ pub(crate) struct Sources {
     work: OwnedFd,
     /// One for each mount of both lots; nothing for a new file system.
     binds: [Vec<Option<OwnedFd>>; 2],
+    /// One for each link.
+    links: Vec<OwnedFd>,
 }
 
 impl Sources {
@@ -82,7 +87,7 @@ impl Sources {
         };
         let lot = |mounts: &[&Mount]| {
             let source = |mount: &&Mount| match mount {
-                Mount::Bind { source, .. } => open(source, OFlags::empty()).map(Some),
+                Mount::Bind { source, .. } => resolved(source).map(Some),
                 Mount::Tmpfs { .. } => Ok(None),
             };
             mounts.iter().map(source).collect::<Result<Vec<_>, _>>()
@@ -91,6 +96,7 @@ impl Sources {
         let root = &plan.root;
         Ok(Self {
             binds: [lot(&image)?, lot(&cell)?],
+            links: plan.links.values().map(|path| resolved(path)).collect::<Result<_, _>>()?,
             lowers: root.lowers.iter().map(|path| open(path, OFlags::DIRECTORY)).collect::<Result<_, _>>()?,
             upper: open(&root.upper, OFlags::DIRECTORY)?,
             work: open(&root.work, OFlags::DIRECTORY)?,
@@ -110,7 +116,8 @@ impl Sources {
             let tree = kernel(mount).map_err(failed)?;
             attach(top.as_fd(), tree.as_fd(), mount.destination(), true)?;
         }
-        requested(top.as_fd(), &cell, cell_sources)
+        requested(top.as_fd(), &cell, cell_sources)?;
+        plan.links.keys().zip(&self.links).try_for_each(|(target, source)| held(top.as_fd(), source.as_fd(), target))
     }
 
     fn overlay(&self, volatile: bool) -> rustix::io::Result<OwnedFd> {
@@ -138,6 +145,19 @@ impl Sources {
     }
 }
 
+/// Opens the source of a bind. Its path has no links, as whoever decided on it has followed them: a link that is there now was put there since, by
+/// another cell of the same project perhaps, and leads where nobody decided.
+pub(crate) fn open_resolved(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    // A link at the end is opened itself (openat2(2), RESOLVE_NO_SYMLINKS).
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat2(CWD, path, flags, Mode::empty(), resolve)
+}
+
+fn resolved(path: &Path) -> Result<OwnedFd, RootError> {
+    open_resolved(path).map_err(|e| RootError::Source { path: path.to_owned(), source: e.into() })
+}
+
 /// Mounts what was asked for below `top`, in order.
 fn requested(top: BorrowedFd<'_>, mounts: &[&Mount], sources: &[Option<OwnedFd>]) -> Result<(), RootError> {
     for (mount, source) in mounts.iter().zip(sources) {
@@ -149,6 +169,19 @@ fn requested(top: BorrowedFd<'_>, mounts: &[&Mount], sources: &[Option<OwnedFd>]
         attach(top, tree.as_fd(), mount.target(), directory)?;
     }
     Ok(())
+}
+
+/// Mounts a link onto itself: it leads where it did, and can be neither removed nor replaced.
+fn held(top: BorrowedFd<'_>, source: BorrowedFd<'_>, target: &Path) -> Result<(), RootError> {
+    let failed = |e: Errno| RootError::Mount { path: target.to_owned(), source: e.into() };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = rustix::mount::open_tree(source, c"", flags).map_err(failed)?;
+    let inside = target.strip_prefix("/").unwrap_or(target);
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let open = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let place = rustix::fs::openat2(top, inside, open, Mode::empty(), resolve).map_err(failed)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(&tree, c"", &place, c"", flags).map_err(failed)
 }
 
 fn attach(top: BorrowedFd<'_>, tree: BorrowedFd<'_>, target: &Path, directory: bool) -> Result<(), RootError> {
@@ -207,8 +240,11 @@ fn bound(source: BorrowedFd<'_>, mount: &Mount) -> io::Result<(OwnedFd, bool)> {
         attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }
     cellblock_sys::mount::restrict(tree.as_fd(), attributes)?;
-    let directory = FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode).is_dir();
-    Ok((tree, directory))
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode);
+    if kind.is_symlink() {
+        return Err(Errno::LOOP.into());
+    }
+    Ok((tree, kind.is_dir()))
 }
 
 fn tmpfs(mount: &Mount) -> rustix::io::Result<OwnedFd> {

@@ -244,7 +244,11 @@ pub fn make_dir(path: &Path) -> Result<(), StateError> {
         Err(Errno::NOENT) => {
             let parent = path.parent().ok_or_else(|| io_error("cannot make", path)(io::ErrorKind::NotFound.into()))?;
             std::fs::create_dir_all(parent).map_err(io_error("cannot make", parent))?;
-            rustix::fs::mkdir(path, Mode::from_raw_mode(mode)).map_err(|e| io_error("cannot make", path)(e.into()))
+            // Another cell's start may have made it meanwhile: then it is looked at.
+            match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
+                Err(Errno::EXIST) => make_dir(path),
+                made => made.map_err(|e| io_error("cannot make", path)(e.into())),
+            }
         }
         Err(error) => Err(io_error("cannot make", path)(error.into())),
     }

@@ -420,7 +420,7 @@ fn write_bundle(start: &Start, stage: &Path, builder: Pid) -> Result<Plan, Runti
     let config = stage.join("config.json");
     let fd = rustix::fs::open(&config, flags, Mode::from_raw_mode(0o644)).map_err(os("cannot write the bundle"))?;
     io::Write::write_all(&mut std::fs::File::from(fd), &text).map_err(os("cannot write the bundle"))?;
-    Ok(Plan { root, kernel: spec::early_mounts(&start.cell)?, mounts: cell.mounts })
+    Ok(Plan { root, kernel: spec::early_mounts(&start.cell)?, mounts: cell.mounts, links: cell.protect.links })
 }
 
 /// From here on nobody without privilege in OUTER may look at this process, whatever user they are.

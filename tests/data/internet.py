@@ -68,9 +68,12 @@ def http(connection, scheme):
                 connection.sendall(piece.upper())
             return
         size = int(path.removeprefix("/bytes/")) if path.startswith("/bytes/") else None
+        found = page(headers.get("host", ""), path)
         text = json.dumps({"scheme": scheme, "at": local(connection), "method": method, "path": path, "headers": headers,
                            "body": len(body)}).encode() if size is None else b"x" * size
-        stream.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(text))
+        kind = b"text/html" if found and path.endswith("/") else b"application/json"
+        text = text if found is None else found
+        stream.write(b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n" % (kind, len(text)))
         if method != "HEAD":
             stream.write(text)
         stream.flush()
@@ -96,6 +99,33 @@ def git(stream, method, path, headers, body):
     fields = "".join(line + "\r\n" for line in lines if not line.startswith("Status: "))
     stream.write(f"HTTP/1.1 {status}\r\n{fields}Content-Length: {len(rest)}\r\n\r\n".encode() + rest)
     stream.flush()
+
+
+def page(host, path):
+    """What lies in the folder of this name, under the path as it was written; for a folder its `index.html`."""
+    try:
+        file = os.path.join("web", host.split(":")[0], path.split("?")[0].lstrip("/"))
+        with open(os.path.join(file, "index.html") if os.path.isdir(file) else file, "rb") as opened:
+            return opened.read()
+    except OSError:
+        return None
+
+
+def sshd():
+    """The real one, by the `sshd_config` of the world. As root it wants a folder of its own, and that root's login is not locked."""
+    words = ["/usr/sbin/sshd", "-D", "-e", "-f", "sshd_config"]
+    if os.geteuid() == 0:
+        with open("shadow", "w") as shadow:
+            shadow.write("root:*:19000:0:99999:7:::\nsshd:!:19000::::::\n")
+        script = "mount -t tmpfs none /run && mkdir -m 755 /run/sshd && mount --bind shadow /etc/shadow && exec \"$@\""
+        words = ["unshare", "-m", "sh", "-c", script, "sh", *words]
+    with open("sshd.log", "w") as told:
+        subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=told, stderr=told)
+    for _ in range(500):
+        if "listening" in open("sshd.log").read():
+            return
+        time.sleep(0.01)
+    sys.exit("sshd does not listen: " + open("sshd.log").read())
 
 
 def greet(connection, _):
@@ -180,11 +210,21 @@ def name_server(query):
         if name in names and family == (socket.AF_INET6 if ":" in address else socket.AF_INET):
             found.append(socket.inet_pton(family, address))
     known = any(name in line.split() for line in open("hosts"))
+    if name in turns:
+        known = True
+        log("asked", name, "A" if family == socket.AF_INET else "other")
+        if family == socket.AF_INET:
+            # Several of one turn are joined by commas.
+            turn = turns[name].pop(0) if len(turns[name]) > 1 else turns[name][0]
+            found = [socket.inet_pton(family, address) for address in turn.split(",")]
     head = query[:2] + bytes([0x81, 0x80 if known else 0x83]) + b"\0\1" + len(found).to_bytes(2, "big") + bytes(4)
     records = b"".join(b"\xc0\x0c" + kind + b"\0\1\0\0\0\5" + len(a).to_bytes(2, "big") + a for a in found)
     return head + query[12:at + 5] + records
 
 
+turns = {}
+if os.path.exists("turns"):
+    turns = {words[0]: words[1:] for words in map(str.split, open("turns"))}
 plumb()
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(pem)
@@ -192,7 +232,10 @@ serve(80, http, "http")
 serve(443, http, "https", context)
 serve(8443, http, "https", context)
 serve(8080, http, "http")
-serve(22, greet)
+if os.path.exists("sshd_config"):
+    sshd()
+else:
+    serve(22, greet)
 serve(9000, echo)
 serve(53, any_port)
 serve(5432, any_port)

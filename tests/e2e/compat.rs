@@ -431,8 +431,13 @@ fn podman_line(world: &World, dir: &Path) -> Vec<String> {
     line.push(format!("--security-opt=mask={}", list(&spec["linux"]["maskedPaths"]).join(":")));
     line.push(format!("--security-opt=seccomp={}", seccomp.display()));
     line.push(format!("--hostname={}", spec["hostname"].as_str().expect("text")));
-    let project = world.project().display().to_string();
-    line.extend([format!("--volume={project}:{project}:nosuid,nodev"), format!("--workdir={project}")]);
+    // The workspace, and what of it is mounted onto itself: its git folder.
+    for mount in spec["mounts"].as_array().expect("list").iter().filter(|mount| mount["type"] == "bind") {
+        let mode = if list(&mount["options"]).contains(&"rro".to_owned()) { "ro" } else { "rw" };
+        let at = |key: &str| mount[key].as_str().expect("text").to_owned();
+        line.push(format!("--volume={}:{}:{mode},nosuid,nodev", at("source"), at("destination")));
+    }
+    line.push(format!("--workdir={}", world.project().display()));
     if is_root() {
         let map = &spec["linux"]["uidMappings"][0];
         let map = format!("{}:{}:{}", map["containerID"], map["hostID"], map["size"]);

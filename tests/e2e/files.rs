@@ -17,7 +17,7 @@ fn the_rest_of_the_home_is_hidden() {
     let world = World::new();
     world.write("home/.ssh/id_ed25519", "private");
     let home = world.cellblock("run -- sh -c 'ls -A ~'").ok();
-    assert_eq!(home.trim(), "demo", "only the way to the project");
+    assert_eq!(home.trim(), ".gitconfig\ndemo", "only what is made for the cell, and the way to the project");
     let secret = world.path("home/.ssh/id_ed25519").display().to_string();
     let _ = world.cellblock(&format!("run -- cat {secret}")).fails(1);
     // The probe works: with a mount it is there.

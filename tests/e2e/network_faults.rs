@@ -20,6 +20,13 @@ pub(crate) fn network_process(world: &World, name: &str) -> Option<i32> {
         .ok()
 }
 
+/// What a process holds in memory, in KiB.
+fn memory(pid: i32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+    let size = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+    size.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
 /// Also with the person's subordinate ids, where there are some: in the other tests' namespaces there are none.
 #[test]
 fn a_service_of_this_machine_is_reached_with_every_kind_of_ids() {
@@ -172,7 +179,7 @@ fn a_flood_of_look_ups_is_counted_and_answered() {
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sock.connect(('198.18.0.1', 53))
 sock.setblocking(False)
-for number in range(30000):
+for number in range(100000):
     label = b'n%d' % number
     query = struct.pack('>HHHHHH', 7, 0x100, 1, 0, 0, 0) + bytes([len(label)]) + label + b'\\x04evil\\x07example\\0' + struct.pack('>HH', 1, 1)
     try:
@@ -181,9 +188,21 @@ for number in range(30000):
     except OSError:
         pass
 time.sleep(1.2)
-print(get('allowed.test')[:3])
+open('state', 'w').write(get('allowed.test')[:3])
+while not __import__('os').path.exists('enough'):
+    time.sleep(0.05)
 ";
-    assert_eq!(internet.python("--no-default-allow --allow allowed.test", script), "200\n");
+    let world = &internet.world;
+    world.write("home/demo/t.py", &format!("{}{script}", include_str!("../data/client.py")));
+    let flags = "--name flood --image host --no-default-allow --allow allowed.test";
+    let child = internet.cellblock(&format!("run --rm {flags} -- python3 t.py")).start();
+    let state = || std::fs::read_to_string(world.path("home/demo/state")).unwrap_or_default();
+    world.wait("the end of the flood", || !state().is_empty());
+    assert_eq!(state(), "200");
+    let memory = memory(network_process(world, "flood").expect("the process of the network"));
+    assert!(memory < 40 << 10, "{memory} kB");
+    world.write("home/demo/enough", "");
+    assert!(child.wait_with_output().expect("its end").status.success());
     let lines = internet.audit();
     assert!(lines.len() < 3000, "{} lines", lines.len());
     let names = lines.iter().filter(|l| l["name"].as_str().is_some_and(|n| n.ends_with("evil.example")));
@@ -231,7 +250,7 @@ print(raw(address, 9000, b'again\\n'))
     });
     let state = std::fs::read_to_string(world.path("home/demo/state")).expect("counts");
     let pid = network_process(world, "many").expect("the process of the network");
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+    let memory = memory(pid);
     world.write("home/demo/enough", "");
     let mut out = String::new();
     child.stdout.take().expect("a pipe").read_to_string(&mut out).expect("text");
@@ -241,8 +260,7 @@ print(raw(address, 9000, b'again\\n'))
     assert!((900..=1024).contains(&limit), "{state}");
     assert!(refused.parse::<u32>().expect("a number") >= 76, "{state}");
     assert_eq!(out, "b'again\\n'\n", "there is room again once they have ended");
-    let rss = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("a size").trim().trim_end_matches(" kB");
-    assert!(rss.trim().parse::<u32>().expect("a number") < 40 << 10, "{rss} kB");
+    assert!(memory < 40 << 10, "{memory} kB");
     assert!(internet.audit().iter().any(|l| l["why"].as_str().is_some_and(|w| w.starts_with("more than 1024"))));
 }
 
@@ -278,4 +296,112 @@ fn a_killed_supervisor_leaves_no_network() {
     let _ = child.wait();
     world.wait("the end of the network", || !Path::new(&format!("/proc/{pid}")).exists());
     world.wait("nothing left", || world.cellblock("status").run().code() == Some(0) && world.leftovers().is_empty());
+}
+
+/// R12: a resolver that has another answer each time; what it says is looked at each time, and nothing else is dialled.
+#[test]
+fn a_resolver_that_changes_its_answer_leads_nowhere_else() {
+    let inwards = ["127.0.0.1", "10.1.2.3", "169.254.169.254", "172.20.0.1", "0.0.0.0", "198.18.0.1"];
+    let turns = |(index, address): (usize, &&str)| {
+        // First a good answer, then the bad one, then both of them, bad first, then the good one for ever.
+        format!("turn{index}.test 93.184.216.34 {address} {address},93.184.216.34 93.184.216.34\n")
+    };
+    let internet =
+        Internet::with(|world| world.write("turns", &inwards.iter().enumerate().map(turns).collect::<String>()));
+    internet.ask_the_name_server();
+    let script = format!(
+        "
+hosts = [f'turn{{number}}.test' for number in range({})]
+print(len({{names(host)[0] for host in hosts for _ in range(3)}}))
+for turn in range(4):
+    # Longer than an answer is kept.
+    time.sleep(5.2 if turn else 0)
+    print([get(host).split(' ', 3) for host in hosts])
+",
+        inwards.len()
+    );
+    let out = internet.python("--no-default-allow --allow **", &script);
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[0], inwards.len().to_string(), "look-ups inside ask nobody and have one answer each: {out}");
+    for (turn, line) in lines[1..].iter().enumerate() {
+        let (reached, refused) = (line.matches("['200'").count(), line.matches("['403', 'cellblock:'").count());
+        let want = if turn == 1 { (0, inwards.len()) } else { (inwards.len(), 0) };
+        assert_eq!((reached, refused), want, "turn {turn}: {out}");
+    }
+    let reached = internet.reached();
+    assert!(
+        reached
+            .lines()
+            .all(|l| l.starts_with("http 93.184.216.34 GET turn") || l.starts_with("asked") || l.starts_with("udp 53")),
+        "{reached}"
+    );
+    assert_eq!(reached.matches("http 93.184.216.34").count(), 3 * inwards.len(), "{reached}");
+    let whys: Vec<String> = internet.audit().iter().filter_map(|l| l["why"].as_str().map(str::to_owned)).collect();
+    for (index, address) in inwards.iter().enumerate() {
+        assert!(
+            whys.iter().any(|why| why.starts_with(&format!("turn{index}.test leads to {address}, which is"))),
+            "{address}: {whys:?}"
+        );
+    }
+}
+
+/// A resolver that is gone, one that is silent, a server that is silent: each fails in its time, is told, and hinders nothing else.
+#[test]
+fn what_does_not_answer_is_told_and_hinders_nobody() {
+    let internet = Internet::new();
+    let script = "
+import threading
+def ask_all():
+    began = time.monotonic()
+    print(raw('silent.test', 9000, b'x'), 4 < time.monotonic() - began < 8)
+other = threading.Thread(target=ask_all)
+other.start()
+time.sleep(0.5)
+began = time.monotonic()
+print(get('allowed.test')[:3], time.monotonic() - began < 2)
+other.join()
+";
+    let flags = "--no-default-allow --allow allowed.test --allow silent.test:9000 --allow unknown.test:9000";
+    assert_eq!(internet.python(flags, script), "200 True\nConnectionResetError True\n");
+    // Nobody is at this address: what is sent there is lost.
+    internet.world.write("resolv.conf", "nameserver 93.184.216.250\noptions timeout:1 attempts:1\n");
+    let script = "print(raw('unknown.test', 9000, b'x'), get('allowed.test')[:3])";
+    assert_eq!(internet.python(flags, script), "ConnectionResetError 200\n");
+    // A name server that refuses at once: nobody listens there.
+    internet.world.write("resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n");
+    assert_eq!(internet.python(flags, script), "ConnectionResetError 200\n");
+    let whys: Vec<String> =
+        internet.audit().iter().map(|l| format!("{} {} {}", l["name"], l["verdict"], l["why"])).collect();
+    let told = |name: &str, words: &str| {
+        whys.iter().filter(|w| w.contains(name) && w.contains("allow") && w.contains(words)).count()
+    };
+    assert!(told("silent.test", "the server does not answer: timed out") > 0, "{whys:?}");
+    // A client that is told at once may try its other address too.
+    assert!(told("unknown.test", "the host cannot resolve the name") > 1, "{whys:?}");
+}
+
+/// R21: who does not say what it wants gives its place up. Where the server may speak first there is nothing to be waited for.
+#[test]
+fn a_client_that_says_nothing_gives_its_place_up() {
+    let internet = Internet::new();
+    let script = r"
+began = time.monotonic()
+streams = []
+for port, first in [(443, b''), (443, b'\x16\x03\x01\x02\0'), (80, b''), (80, b'GET / HTTP/1.1\r\nHo'), (9000, b'')]:
+    streams.append(socket.create_connection((names('allowed.test')[0], port), 5))
+    streams[-1].sendall(first)
+open_still = streams.pop()
+for stream in streams:
+    stream.settimeout(25)
+    try:
+        while stream.recv(1000):
+            pass
+    except ConnectionResetError:
+        pass
+    print(14 < time.monotonic() - began < 20)
+open_still.sendall(b'hello\n')
+print(open_still.recv(100))
+";
+    let out = internet.python("--no-default-allow --allow allowed.test:80,443,9000", script);
+    assert_eq!(out, "True\nTrue\nTrue\nTrue\nb'hello\\n'\n");
 }

@@ -118,8 +118,8 @@ fn files_are_signed_only_if_that_was_asked_for() {
             world.path("keys/me").display()
         ),
     );
+    world.call(Path::new("sh"), &["-c", "rm -r .git && git init -q -b main"]).ok();
     let commit = "
-rm -rf .git; git init -q -b main
 git -c user.name=a -c user.email=a@b commit -q --allow-empty -m signed && git cat-file commit HEAD | grep -c 'BEGIN SSH SIGNATURE'
 ";
     assert_eq!(cell(&world, &agent.socket, "--ssh-agent", commit).ok(), "1\n");

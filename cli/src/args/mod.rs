@@ -16,8 +16,8 @@ use cellblock_bundle::cell::Network;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use values::{
-    Bridge, Choice, Cpus, EnvEntry, Label, LimitMode, MountSpec, Pids, ProfileSpec, PublishSpec, RuleSpec, SecretSpec,
-    Size, TmpfsSpec, Tty, UserSpec, Userns,
+    Bridge, Choice, Cpus, EnvEntry, Label, LimitMode, MountSpec, Opened, Pids, ProfileSpec, Protection, PublishSpec,
+    RuleSpec, SecretSpec, Size, TmpfsSpec, Tty, UserSpec, Userns,
 };
 pub(crate) use words::Words;
 
@@ -102,6 +102,12 @@ pub(crate) struct CellFlags {
     /// Mount an empty file system in memory
     #[arg(long, value_name = "TARGET[:OPTIONS]", help_heading = "Files")]
     pub(crate) tmpfs: Vec<TmpfsSpec>,
+    /// Keep files that the host's tools act on (git's hooks, .envrc, .vscode, …) from being changed inside, or do not
+    #[arg(long, value_name = "on|off", value_parser = choice::<Protection>(), help_heading = "Files")]
+    pub(crate) protect: Option<Protection>,
+    /// Let one of these be changed, such as .vscode
+    #[arg(long, value_name = "PATH", help_heading = "Files")]
+    pub(crate) unprotect: Vec<Opened>,
     /// Lay the cell's user ids over the host's in this way
     #[arg(long, value_name = "MODE", value_parser = choice::<Userns>(), help_heading = "Files")]
     pub(crate) userns: Option<Userns>,

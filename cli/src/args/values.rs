@@ -5,6 +5,7 @@
 
 mod mounts;
 mod profile;
+mod protect;
 mod reach;
 mod secret;
 
@@ -15,6 +16,7 @@ use cellblock_bundle::cell::{MAX_NAME, Network, Profile};
 
 pub(crate) use mounts::{MountSpec, TmpfsSpec, inside_path};
 pub(crate) use profile::{MOST, ProfileSpec};
+pub(crate) use protect::{Opened, Protection};
 pub(crate) use reach::{PublishSpec, RuleSpec};
 pub(crate) use secret::{SecretSpec, Source};
 
@@ -39,6 +41,9 @@ pub(crate) enum ValueError {
     /// Nothing, or several lines.
     #[error("a key is its fingerprint (SHA256:…), its comment, or the file of its public half")]
     AgentKey,
+    /// Not a path in a work tree.
+    #[error("{0:?} is not a path in the project, such as .vscode or .git/hooks")]
+    Opened(String),
     /// A NUL byte, which no process can be given.
     #[error("a NUL character cannot be passed to a program")]
     Nul,
@@ -194,6 +199,7 @@ choice!(StateMode {
     "sync" => StateMode::Sync,
 });
 choice!(Bridge { "clipboard-image" => Bridge::ClipboardImage, "open-url" => Bridge::OpenUrl });
+choice!(Protection { "on" => Protection::On, "off" => Protection::Off });
 choice!(Tty { "auto" => Tty::Auto, "always" => Tty::Always, "never" => Tty::Never });
 
 /// How ids are to be laid over the host's.
@@ -511,6 +517,8 @@ shown! {
     UserSpec => |user| user.to_string(),
     EnvEntry => |entry| entry.value.as_ref().map_or_else(|| entry.name.clone(), |value| format!("{}={value}", entry.name)),
     MountSpec => |mount| mount.to_string(),
+    Opened => |path| path.to_string(),
+    Protection => |mode| word(*mode),
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use serde::{Serialize, Serializer};
 use super::agent::AgentSettings;
 use super::problem::Place;
 use crate::args::values::{
-    Bridge, Choice, Cpus, EnvEntry, LimitMode, MountSpec, Pids, ProfileSpec, PublishSpec, RuleSpec, SecretSpec, Size,
-    UserSpec, Userns,
+    Bridge, Choice, Cpus, EnvEntry, LimitMode, MountSpec, Opened, Pids, ProfileSpec, Protection, PublishSpec, RuleSpec,
+    SecretSpec, Size, UserSpec, Userns,
 };
 
 /// A value and where it stands.
@@ -137,6 +137,14 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<Vec<String>>")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) mounts: Vec<Located<MountSpec>>,
+    /// Whether files that the host's tools act on (git's hooks, .envrc, .vscode, …) are kept from being changed inside: on (the default) or off.
+    #[schemars(default, schema_with = "words::<Protection>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) protect: Option<Located<Protection>>,
+    /// Those that may be changed all the same, by their path in the project.
+    #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) protect_except: Vec<Located<Opened>>,
     /// Most memory, such as 512m or 2g; swap is not added on top.
     #[schemars(default, schema_with = "text_or_integer")]
     #[serde(skip_serializing_if = "Option::is_none")]

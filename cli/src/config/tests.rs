@@ -1,7 +1,9 @@
 //! Files as people write them, and the exact words they get back.
 
 use super::*;
-use crate::args::values::{Bridge, Cpus, EnvEntry, LimitMode, MountSpec, Pids, Size, UserSpec, Userns};
+use crate::args::values::{
+    Bridge, Cpus, EnvEntry, LimitMode, MountSpec, Opened, Pids, Protection, Size, UserSpec, Userns,
+};
 use cellblock_bundle::cell::{Network, Profile};
 
 fn good(text: &str) -> Config {
@@ -19,6 +21,8 @@ defaults:
   network: host
   env: [MIX_ENV=dev, DATABASE_URL]
   mounts: [~/work/shared-libs:/shared-libs:ro]
+  protect: on
+  protect_except: [.vscode]
   memory: 2g
   cpus: 1.50
   pids: 300
@@ -94,6 +98,8 @@ fn every_key_is_read() {
     let bridges: Vec<Bridge> = d.bridges.iter().map(|bridge| bridge.value).collect();
     assert_eq!(bridges, [Bridge::ClipboardImage, Bridge::OpenUrl]);
     assert_eq!(d.publish[0].value.0.to_string(), "127.0.0.1:8080:80");
+    assert_eq!(d.protect.as_ref().unwrap().value, Protection::On);
+    assert_eq!(d.protect_except[0].value, Opened(".vscode".into()));
     assert_eq!(d.user.as_ref().unwrap().value, UserSpec::Ids { uid: 1000, gid: Some(100) });
     assert_eq!(d.shell.as_ref().unwrap().value, Path::new("/bin/zsh"));
     assert_eq!(d.workdir.as_ref().unwrap().value, Path::new("/src"));
@@ -103,7 +109,7 @@ fn every_key_is_read() {
     assert_eq!(d.alpine_mirror.as_ref().unwrap().value, "https://mirror.example/alpine");
     let web = &config.projects["web"];
     assert_eq!(web.path.value, "~/work/web");
-    assert_eq!(web.at.line, 31);
+    assert_eq!(web.at.line, 33);
     assert_eq!(web.settings.network.as_ref().unwrap().value, Network::None);
     assert_eq!(web.settings.mounts[0].value.target.as_deref(), Some(Path::new("/cache")));
 }

@@ -4,8 +4,9 @@
 //! main worktree     ROOT/.git/            HEAD, objects/, refs/
 //! linked worktree   ROOT/.git             "gitdir: COMMON/worktrees/NAME"
 //!                   COMMON/worktrees/NAME/ HEAD, commondir ("../.."), gitdir (path of ROOT/.git: the back-pointer)
-//! submodule, or     ROOT/.git             "gitdir: ELSEWHERE", no commondir: a repository of its own
-//! --separate-git-dir
+//! submodule         ROOT/.git             "gitdir: ELSEWHERE", no commondir: a repository of its own
+//!                   ELSEWHERE/config      core.worktree, the path of ROOT: the back-pointer
+//! --separate-git-dir ROOT/.git            the same without core.worktree: nothing confirms it
 //! ```
 
 use std::io::Read;
@@ -15,10 +16,14 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::git_config::{self, Entry};
 use super::{Head, ProjectError};
 
 /// Longest file of git's that is read here, in bytes; a path has at most 4096.
 const LARGEST: u64 = 8192;
+
+/// Longest configuration of a repository's that is read, in bytes. Each branch and remote adds a few lines.
+const LARGEST_CONFIG: u64 = 4 << 20;
 
 /// How much of a commit's id is shown, as `git rev-parse --short` does.
 const SHORT: usize = 7;
@@ -28,22 +33,41 @@ const SHORT: usize = 7;
 pub(super) struct Repository {
     /// What is checked out in this worktree.
     pub(super) head: Head,
+    /// Where its files are.
+    pub(super) git: Git,
+}
+
+/// Where a repository's files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Git {
+    /// The folder of this worktree's own files: `HEAD`, `index`. Canonical.
+    pub(crate) git_dir: PathBuf,
     /// The folder that all worktrees share. Canonical.
-    pub(super) common_dir: PathBuf,
+    pub(crate) common_dir: PathBuf,
     /// Whether this is a linked worktree that its repository knows.
-    linked: bool,
+    pub(crate) linked: bool,
+    /// Whether the repository lies in the work tree, or names it in return: a pointer alone could have been planted, and grants nothing.
+    pub(crate) confirmed: bool,
+}
+
+impl Git {
+    fn own(root: &Path, dir: PathBuf) -> Self {
+        let confirmed = dir.starts_with(root) || names_work_tree(&dir, root);
+        Self { git_dir: dir.clone(), common_dir: dir, linked: false, confirmed }
+    }
 }
 
 impl Repository {
     /// What stands for the repository as a whole: the folder around `.git` (or `.bare`, the usual name for a bare repository that only
     /// has linked worktrees), else the bare repository itself. A main worktree, a submodule and a separate git dir stand for themselves.
     pub(super) fn canonical_root(&self, root: &Path) -> PathBuf {
-        if !self.linked {
+        let Git { linked, common_dir, .. } = &self.git;
+        if !linked {
             return root.to_owned();
         }
-        match (self.common_dir.file_name(), self.common_dir.parent()) {
+        match (common_dir.file_name(), common_dir.parent()) {
             (Some(name), Some(parent)) if name == ".git" || name == ".bare" => parent.to_owned(),
-            _ => self.common_dir.clone(),
+            _ => common_dir.clone(),
         }
     }
 }
@@ -58,19 +82,23 @@ pub(super) fn open(root: &Path) -> Result<Option<Repository>, ProjectError> {
     if metadata.is_dir() {
         // Without HEAD git does not take it for a repository and looks further up.
         let Some(head) = read_head(&dot_git)? else { return Ok(None) };
-        let common_dir = canonical(&dot_git)?;
-        return Ok(Some(Repository { head, common_dir, linked: false }));
+        let commondir = dot_git.join("commondir");
+        if commondir.symlink_metadata().is_ok() {
+            // git would take hooks and configuration from wherever it says, and only ever writes it for linked worktrees.
+            return Err(ProjectError::Broken { path: commondir, problem: "it has no place in a main worktree" });
+        }
+        return Ok(Some(Repository { head, git: Git::own(root, canonical(&dot_git)?) }));
     }
     let git_dir = pointer(root, &dot_git)?;
     let Some(head) = read_head(&git_dir)? else {
         return Err(ProjectError::Broken { path: git_dir, problem: "it has no HEAD" });
     };
     match read_line(&git_dir.join("commondir"))? {
-        None => Ok(Some(Repository { head, common_dir: git_dir, linked: false })),
+        None => Ok(Some(Repository { head, git: Git::own(root, git_dir) })),
         Some(text) => {
             let common_dir = canonical(&git_dir.join(text))?;
             confirm(&dot_git, &git_dir, &common_dir)?;
-            Ok(Some(Repository { head, common_dir, linked: true }))
+            Ok(Some(Repository { head, git: Git { git_dir, common_dir, linked: true, confirmed: true } }))
         }
     }
 }
@@ -111,6 +139,25 @@ fn confirm(dot_git: &Path, git_dir: &Path, common_dir: &Path) -> Result<(), Proj
     }
 }
 
+/// Whether the repository `dir` names `root` as its work tree (`core.worktree`), as git writes it for each submodule.
+fn names_work_tree(dir: &Path, root: &Path) -> bool {
+    let named = ["config", "config.worktree"].into_iter().flat_map(|name| config(&dir.join(name)));
+    // The last one counts, as for git.
+    let named = named.fold(None, |known, entry| if entry.is("core", "worktree") { Some(entry) } else { known });
+    named.is_some_and(|entry| dir.join(entry.value).canonicalize().is_ok_and(|tree| tree == root))
+}
+
+/// The values of a configuration file of git's; nothing if there is none that can be read.
+fn config(path: &Path) -> Vec<Entry> {
+    small_text(path).map(|text| git_config::parse(&text)).unwrap_or_default()
+}
+
+/// The text of a regular file of git's size; `None` if there is no such file. Never waits, whatever is there.
+pub(crate) fn small_text(path: &Path) -> Option<String> {
+    let bytes = read_regular(path, LARGEST_CONFIG).ok()??;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// What `HEAD` of a repository says; `None` if there is no such file.
 fn read_head(git_dir: &Path) -> Result<Option<Head>, ProjectError> {
     let path = git_dir.join("HEAD");
@@ -141,6 +188,16 @@ fn canonical(path: &Path) -> Result<PathBuf, ProjectError> {
 
 /// The first line of a small regular file; `None` if there is none. Never waits, whatever a repository put there.
 fn read_line(path: &Path) -> Result<Option<String>, ProjectError> {
+    let Some(bytes) = read_regular(path, LARGEST)? else { return Ok(None) };
+    let line = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+    match std::str::from_utf8(line) {
+        Ok(text) if !text.contains('\0') => Ok(Some(text.trim_end().to_owned())),
+        _ => Err(ProjectError::Broken { path: path.to_owned(), problem: "it is not text" }),
+    }
+}
+
+/// The first `most` bytes of a regular file; `None` if there is no such file.
+fn read_regular(path: &Path, most: u64) -> Result<Option<Vec<u8>>, ProjectError> {
     let failed = |errno: Errno| ProjectError::Read { path: path.to_owned(), source: errno.into() };
     // Without NONBLOCK a FIFO would hold us for ever.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -154,11 +211,7 @@ fn read_line(path: &Path) -> Result<Option<String>, ProjectError> {
         return Ok(None);
     }
     let mut bytes = Vec::new();
-    let read = std::fs::File::from(file).take(LARGEST).read_to_end(&mut bytes);
+    let read = std::fs::File::from(file).take(most).read_to_end(&mut bytes);
     read.map_err(|source| ProjectError::Read { path: path.to_owned(), source })?;
-    let line = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
-    match std::str::from_utf8(line) {
-        Ok(text) if !text.contains('\0') => Ok(Some(text.trim_end().to_owned())),
-        _ => Err(ProjectError::Broken { path: path.to_owned(), problem: "it is not text" }),
-    }
+    Ok(Some(bytes))
 }

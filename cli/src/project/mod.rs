@@ -1,10 +1,11 @@
 //! Which project a folder belongs to, read from git's files without running git.
 //!
-//! What is found serves for names and for the project's id, under which its layers are kept; it never widens what a cell sees. A
-//! repository is hostile input all the same: one that claimed to be a worktree of another would get that project's layers. So
-//! a claim counts only when the other side confirms it ([`git`]).
+//! What is found serves for names, for the project's id, under which its layers are kept, and for where a repository's own files are, which a
+//! linked worktree's cell gets. A repository is hostile input: one that claimed to be a worktree of another would get that project's layers and
+//! files. So a claim counts only when the other side confirms it ([`git`]).
 
 mod git;
+pub(crate) mod git_config;
 mod refuse;
 pub(crate) mod remotes;
 
@@ -15,6 +16,7 @@ use cellblock_bundle::cell::Project;
 use sha2::{Digest, Sha256};
 
 use crate::args::CellFlags;
+pub(crate) use git::{Git, small_text};
 pub(crate) use refuse::{Refusal, refuse};
 
 /// Why a folder's project cannot be told. Each names the path that is wrong.
@@ -124,8 +126,8 @@ pub(crate) struct ProjectFacts {
     pub(crate) name: String,
     /// What is checked out.
     pub(crate) head: Head,
-    /// The repository's folder that all worktrees share, if there is a repository.
-    pub(crate) common_dir: Option<PathBuf>,
+    /// Where the repository's files are, if there is a repository.
+    pub(crate) git: Option<Git>,
 }
 
 impl ProjectFacts {
@@ -147,7 +149,7 @@ impl ProjectFacts {
             id: id(canonical_root),
             name: sanitise(name.strip_suffix(".git").unwrap_or(&name)),
             head: Head::Unknown,
-            common_dir: None,
+            git: None,
         }
     }
 }
@@ -187,15 +189,18 @@ pub(crate) fn find(from: &Path, uid: u32, trusted: bool) -> Result<ProjectFacts,
     }
     for root in cwd.ancestors() {
         if let Some(repository) = git::open(root)? {
-            let owner = std::fs::symlink_metadata(root.join(".git")).map_or(uid, |metadata| metadata.uid());
-            // As git's safe.directory: a repository above us that another user made must not draw us in (CVE-2022-24765).
-            // What root owns, root could change anyway.
-            if !trusted && uid != 0 && owner != uid && owner != 0 {
-                return Err(ProjectError::Foreign { path: root.to_owned(), owner });
+            // As git's safe.directory: a repository above us that another user made must not draw us in (CVE-2022-24765), nor may ours lead
+            // into somebody else's. What root owns, root could change anyway.
+            for path in [&root.join(".git"), &repository.git.git_dir, &repository.git.common_dir] {
+                let owner = std::fs::symlink_metadata(path).map_or(uid, |metadata| metadata.uid());
+                if !trusted && uid != 0 && owner != uid && owner != 0 {
+                    let path = if path.starts_with(root) { root } else { path };
+                    return Err(ProjectError::Foreign { path: path.to_owned(), owner });
+                }
             }
             let canonical = repository.canonical_root(root);
             let facts = ProjectFacts::new(root, &canonical, &cwd);
-            return Ok(ProjectFacts { head: repository.head, common_dir: Some(repository.common_dir), ..facts });
+            return Ok(ProjectFacts { head: repository.head, git: Some(repository.git), ..facts });
         }
         if git::is_bare(root) {
             return Err(ProjectError::Bare { path: root.to_owned() });

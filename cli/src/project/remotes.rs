@@ -6,6 +6,8 @@
 use cellblock_egress::name::Name;
 use cellblock_egress::policy::path::segments;
 
+use super::git_config;
+
 /// Where a remote is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
@@ -36,33 +38,13 @@ pub(crate) enum Address {
 /// The addresses of all remotes, each once.
 pub(crate) fn remotes(config: &str) -> Vec<Address> {
     let mut found: Vec<Address> = Vec::new();
-    let mut inside = false;
-    // git-config(1), "syntax". A line that goes on in the next one is no address.
-    for line in config.lines().map(str::trim) {
-        if let Some(section) = line.strip_prefix('[') {
-            inside = section.split_once('"').is_some_and(|(name, _)| name.trim().eq_ignore_ascii_case("remote"));
-            continue;
-        }
-        let Some((key, value)) = line.split_once('=').filter(|_| inside) else { continue };
-        let key = key.trim();
-        if !key.eq_ignore_ascii_case("url") && !key.eq_ignore_ascii_case("pushurl") {
-            continue;
-        }
-        let address = plain(value.trim()).map_or(Address::Other, address);
+    for entry in git_config::parse(config).iter().filter(|e| e.is("remote", "url") || e.is("remote", "pushurl")) {
+        let address = address(&entry.value);
         if !found.contains(&address) {
             found.push(address);
         }
     }
     found
-}
-
-/// A value without quotes, escapes and comments. One that has them within it is none that we read.
-fn plain(value: &str) -> Option<&str> {
-    let value = match value.strip_prefix('"') {
-        Some(rest) => rest.split_once('"').filter(|(_, after)| after.trim().is_empty())?.0,
-        None => value,
-    };
-    (!value.contains(['"', '\\', '#', ';']) && !value.contains(char::is_control)).then_some(value)
 }
 
 /// What kind of address it is (git-fetch(1), "git URLs").

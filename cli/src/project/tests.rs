@@ -70,7 +70,8 @@ fn a_main_worktree() {
     assert_eq!(facts.name, "my-web");
     assert_eq!(facts.head, Head::Branch("feature/Login".into()));
     assert_eq!(facts.id, id(&w.path("My Web")));
-    assert_eq!(facts.common_dir, Some(w.path("My Web/.git")));
+    let own = w.path("My Web/.git");
+    assert_eq!(facts.git, Some(Git { git_dir: own.clone(), common_dir: own, linked: false, confirmed: true }));
     assert_eq!(facts.to_project().branch.as_deref(), Some("feature/Login"));
     // Started inside the repository's own folder.
     assert_eq!(w.find("My Web/.git/refs").root, w.path("My Web"));
@@ -109,7 +110,8 @@ fn linked_worktrees_share_the_projects_id() {
     assert_eq!(linked.root, w.path("web__worktrees/x"));
     assert_eq!(linked.canonical_root, w.path("web"));
     assert_eq!(linked.head, Head::Branch("x".into()));
-    assert_eq!(linked.common_dir, Some(w.path("web/.git")));
+    let git = linked.git.expect("a repository");
+    assert_eq!((git.common_dir, git.linked, git.confirmed), (w.path("web/.git"), true, true));
 }
 
 #[test]
@@ -190,7 +192,7 @@ fn a_fifo_does_not_hold_us() {
     fs::remove_file(w.path("p/.git/HEAD")).unwrap();
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
     rustix::fs::mknodat(rustix::fs::CWD, w.path("p/.git/HEAD"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
-    assert_eq!(w.find("p").common_dir, None, "without a HEAD it is no repository");
+    assert_eq!(w.find("p").git, None, "without a HEAD it is no repository");
     fs::create_dir_all(w.path("q")).unwrap();
     rustix::fs::mknodat(rustix::fs::CWD, w.path("q/.git"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
     assert_eq!(w.told("q"), "W/q/.git is not what git writes: it is not a file");
@@ -203,7 +205,7 @@ fn outside_git_the_folder_is_the_project() {
     symlink(w.path("Plain.Dir"), w.path("link")).unwrap();
     let facts = w.find("link");
     assert_eq!((facts.root.clone(), facts.name.as_str()), (w.path("Plain.Dir"), "plain.dir"));
-    assert_eq!((facts.head, facts.common_dir), (Head::Unknown, None));
+    assert_eq!((facts.head, facts.git), (Head::Unknown, None));
     assert!(w.told("gone").starts_with("the folder W/gone cannot be entered"));
     w.file("file", "");
     assert!(w.told("file").starts_with("the folder W/file cannot be entered"));

@@ -78,7 +78,9 @@ pub(super) fn brokers(asked: Asked<'_>) -> Result<Found, ResolveError> {
 
 /// The addresses of the project's remotes; none if there is no repository.
 pub(crate) fn project_remotes(project: Option<&ProjectFacts>, files: &dyn Files) -> Vec<Address> {
-    let config = project.and_then(|project| project.common_dir.as_ref()).map(|folder| folder.join("config"));
+    // A repository that does not know this work tree has no say in it.
+    let git = project.and_then(|project| project.git.as_ref()).filter(|git| git.confirmed);
+    let config = git.map(|git| git.common_dir.join("config"));
     config.and_then(|file| files.read(&file).ok()).map_or_else(Vec::new, |text| remotes(&text))
 }
 

@@ -13,6 +13,17 @@ pub(crate) struct Seen {
     pub(crate) is_dir: bool,
 }
 
+/// What stands at a path, links not followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A folder.
+    Folder,
+    /// A symbolic link.
+    Link,
+    /// A file of whatever sort.
+    File,
+}
+
 /// Questions about files.
 pub(crate) trait Files: Debug {
     /// Follows a path to its end.
@@ -23,6 +34,12 @@ pub(crate) trait Files: Debug {
     fn head(&self, path: &Path, most: usize) -> io::Result<Vec<u8>>;
     /// Whether the person may execute the file.
     fn executable(&self, path: &Path) -> bool;
+    /// What stands at a path; `None` if nothing that can be seen.
+    fn kind(&self, path: &Path) -> Option<Kind>;
+    /// The names in a folder; `None` if it cannot be read, or one of them is not UTF-8.
+    fn list(&self, path: &Path) -> Option<Vec<String>>;
+    /// The text of a regular file that a repository may have put there; `None` if there is none. Never waits.
+    fn text(&self, path: &Path) -> Option<String>;
 }
 
 /// The host's own files.
@@ -58,5 +75,22 @@ impl Files for HostFiles {
 
     fn executable(&self, path: &Path) -> bool {
         rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+    }
+
+    fn kind(&self, path: &Path) -> Option<Kind> {
+        let kind = std::fs::symlink_metadata(path).ok()?.file_type();
+        Some(match kind {
+            _ if kind.is_dir() => Kind::Folder,
+            _ if kind.is_symlink() => Kind::Link,
+            _ => Kind::File,
+        })
+    }
+
+    fn list(&self, path: &Path) -> Option<Vec<String>> {
+        std::fs::read_dir(path).ok()?.map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+    }
+
+    fn text(&self, path: &Path) -> Option<String> {
+        crate::project::small_text(path)
     }
 }

@@ -9,6 +9,8 @@ mod environment;
 mod error;
 mod expand;
 mod files;
+mod git;
+mod git_config;
 mod host;
 mod ids;
 mod image;
@@ -16,6 +18,7 @@ mod layers;
 mod mounts;
 mod names;
 mod origin;
+mod protect;
 mod reach;
 
 use std::collections::BTreeMap;
@@ -40,7 +43,7 @@ pub(crate) use reach::{SecretWanted, keep_addresses};
 use cellblock_egress::policy::Entry;
 
 use crate::agents::{Agent, Found};
-use crate::args::values::{Choice, LimitMode, Tty, Userns};
+use crate::args::values::{Choice, LimitMode, Tty, Userns, word};
 use crate::args::{StartFlags, Typed, Words};
 use crate::config::Config;
 use crate::project::{ProjectFacts, refuse};
@@ -156,7 +159,15 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         host: inputs.host,
         files: inputs.files,
     };
-    let placed = mounts::mounts(asked, read_only.value.then_some(&read_only.origin))?;
+    let mut placed = mounts::mounts(asked, read_only.value.then_some(&read_only.origin))?;
+    let asked = git::Asked { flags, layers, project: inputs.project, host: inputs.host, files: inputs.files };
+    let fenced = git::fence(asked, &placed)?;
+    placed.extend(fenced.mounts);
+    // Stable: what stands at the same place as another comes after it.
+    placed.sort_by_key(|placed| placed.mount.target().components().count());
+    if let Some(said) = &fenced.said {
+        explain.add("protect", word(said.value), &said.origin);
+    }
     for mount in &placed {
         explain.add(&format!("mount {}", mount.mount.target().display()), &mount_words(&mount.mount), &mount.origin);
     }
@@ -181,6 +192,12 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     let answering = brokers::brokers(asked)?;
     let mut variables = environment.variables;
     add_trust(&reach, &mut variables);
+    if !variables.contains_key("GIT_CONFIG_COUNT") {
+        for (name, value) in git_config::variables(&fenced.settings) {
+            explain.add(&format!("env {name}"), &value, &Origin::Default);
+            variables.insert(name, value);
+        }
+    }
     for (used, wanted) in reach.secrets.iter().zip(&secrets) {
         variables.insert(used.variable.clone(), used.placeholder.clone());
         let value = format!("into {} of requests to {}: ***", used.header, used.host);
@@ -205,6 +222,8 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         env: variables,
         workdir,
         mounts: placed.into_iter().map(|placed| placed.mount).collect(),
+        protect: fenced.protect,
+        home_files: BTreeMap::from([(".gitconfig".into(), fenced.person)]),
         network,
         reach,
         limits: inputs.limits(layers, &mut explain)?,
@@ -221,7 +240,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         start: inputs.typed.start.clone(),
         secrets,
         explain: explain.0,
-        notes: environment.notes.into_iter().chain(answering.notes).collect(),
+        notes: environment.notes.into_iter().chain(fenced.notes).chain(answering.notes).collect(),
     })
 }
 

@@ -46,7 +46,7 @@ mod tests {
             id: String::new(),
             name: name.into(),
             head,
-            common_dir: None,
+            git: None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! One function for each value of a cell: where it is looked for and what counts if nobody said anything.
 
 use super::*;
-use crate::args::values::{ProfileSpec, word};
+use crate::args::values::ProfileSpec;
 
 impl<'a> Inputs<'a> {
     pub(super) fn layers(self) -> Result<Layers<'a>, ResolveError> {

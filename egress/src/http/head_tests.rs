@@ -110,7 +110,9 @@ fn targets() {
         ("http://1.2.3.4/b", "1.2.3.4", Ok("/b")),
         ("//b.test/", "a.test", Err(PathError::Dots)),
         ("/../b", "a.test", Err(PathError::Dots)),
-        ("/@scope%2fname", "a.test", Err(PathError::Encoding)),
+        ("/@scope%2fname", "a.test", Ok("/@scope%2Fname")),
+        ("/@scope%2f..", "a.test", Err(PathError::Dots)),
+        ("/@scope%5cname", "a.test", Err(PathError::Encoding)),
     ] {
         let found = taken(&line(target, host)).path.map(|segments| format!("/{}", segments.join("/")));
         assert_eq!(found, path.map(str::to_owned), "{target}");

@@ -125,8 +125,8 @@ pub struct Head {
     pub host: Host,
     /// The port behind it.
     pub port: Option<u16>,
-    /// The path in normal form, without the query. An error is no harm where all paths of the host are allowed (`%2f` in npm's, a double
-    /// slash in a careless script's), and **must be a denial where a rule is about the path**. `*` of OPTIONS is an error as well.
+    /// The path in normal form, without the query. An error is no harm where all paths of the host are allowed (a double slash
+    /// in a careless script's), and **must be a denial where a rule is about the path**. `*` of OPTIONS is an error as well.
     pub path: Result<Vec<String>, PathError>,
     /// It asks to go on in another protocol; see [`Next::Upgrade`].
     pub upgrade: bool,

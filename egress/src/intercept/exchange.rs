@@ -11,6 +11,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 
 use super::head::{self, Head};
+use super::stall::{Pulse, Upload};
 use super::tasks::Tasks;
 use super::upstream::Pool;
 use super::{Asked, Decision, Event, Origin, Owner, Refusal, UpstreamError};
@@ -25,6 +26,8 @@ pub(super) struct Session<O> {
     pub(super) pool: Pool<O>,
     /// Its WebSockets.
     pub(super) relays: Tasks,
+    /// What moves.
+    pub(super) pulse: Pulse,
 }
 
 /// The body of an answer: upstream's, or ours.
@@ -52,7 +55,7 @@ pub(super) async fn exchange<O: Owner>(
     if let Err(reason) = session.owner.authorize(&asked, &mut parts.headers).await {
         return Ok(denied(&Refusal::Rules(reason)));
     }
-    let request = Request::from_parts(parts, body);
+    let request = Request::from_parts(parts, Upload::new(body, &session.pulse));
     let answer =
         if head.websocket { session.websocket(request, &head).await } else { session.pass(request, &head).await };
     Ok(answer.unwrap_or_else(|why| {
@@ -62,7 +65,7 @@ pub(super) async fn exchange<O: Owner>(
 }
 
 impl<O: Owner> Session<O> {
-    async fn pass(&self, mut request: Request<Incoming>, head: &Head) -> Result<Response<Body>, UpstreamError> {
+    async fn pass(&self, mut request: Request<Upload>, head: &Head) -> Result<Response<Body>, UpstreamError> {
         request.extensions_mut().clear();
         head::outgoing(request.headers_mut());
         let answer = self.pool.send(request, &head.host).await?;
@@ -72,7 +75,7 @@ impl<O: Owner> Session<O> {
         Ok(passed_back(answer))
     }
 
-    async fn websocket(&self, mut request: Request<Incoming>, head: &Head) -> Result<Response<Body>, UpstreamError> {
+    async fn websocket(&self, mut request: Request<Upload>, head: &Head) -> Result<Response<Body>, UpstreamError> {
         let client = hyper::upgrade::on(&mut request);
         request.extensions_mut().clear();
         head::outgoing(request.headers_mut());

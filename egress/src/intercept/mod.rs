@@ -20,12 +20,14 @@ mod exchange;
 mod head;
 mod roots;
 mod secret;
+mod stall;
 mod tasks;
 mod upstream;
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::Method;
 use hyper::body::Bytes;
@@ -49,6 +51,7 @@ pub use upstream::UpstreamError;
 
 use crate::name::Name;
 use exchange::Session;
+use stall::Pulse;
 use tasks::{Replay, Tasks};
 use upstream::{Pool, State};
 
@@ -62,6 +65,12 @@ mod limits {
     pub(super) const HEAD_TIME: Duration = Duration::from_secs(15);
     /// For dialling upstream and its handshake.
     pub(super) const CONNECT: Duration = Duration::from_secs(30);
+    /// Without a byte either way while a request is not complete. Then only the client can go on, or an upstream that does not read.
+    pub(super) const UPLOAD: Duration = Duration::from_secs(5 * 60);
+    /// Without a byte either way otherwise. Answers may be long in coming, and their events far apart.
+    pub(super) const SILENCE: Duration = Duration::from_secs(60 * 60);
+    /// How often that is looked at.
+    pub(super) const LOOK: Duration = Duration::from_secs(15);
     /// For closing the connections to upstream, when the client has gone.
     pub(super) const GOODBYE: Duration = Duration::from_secs(2);
     /// Between signs of life of an HTTP/2 upstream that owes an answer.
@@ -104,7 +113,7 @@ pub enum Paths {
     /// Those of which there is one reading ([`crate::policy::path::segments`]): wherever rules are about paths.
     Normal,
     /// All; without a normal form the owner gets no segments, which no pattern matches. For hosts of which every request may pass, and that are looked
-    /// into only for a secret: `/@scope%2Fname` of npm and `/projects/group%2Fname` of GitLab are encoded slashes.
+    /// into only for a secret.
     Any,
 }
 
@@ -195,6 +204,9 @@ pub enum ServeError {
     /// The client's SNI is not the name of the connection.
     #[error("the client's TLS is for another name than {0}")]
     OtherName(Name),
+    /// Nothing has moved for too long.
+    #[error("nothing was sent for {} minutes", .0.as_secs() / 60)]
+    Stalled(Duration),
     /// The client broke off or speaks no HTTP.
     #[error("the client's HTTP failed: {0}")]
     Http(hyper::Error),
@@ -232,8 +244,7 @@ impl Interceptor {
     /// Serves a client that begins TLS; `first` is what was read of it. Returns when the connection is over. Dropping the future ends it, and its
     /// WebSockets, at once.
     ///
-    /// While an upload stands still because upstream does not read, nobody reads the client either, and hyper does not notice that it has gone: the
-    /// caller's limit of connections, and its TCP keep-alive upstream, have to cover that.
+    /// A connection on which nothing moves ends after a time (`limits::UPLOAD`, `limits::SILENCE`), but for WebSockets, which are the caller's to limit.
     ///
     /// # Errors
     /// Why it came to nothing; a client that just goes away may be an error or none.
@@ -244,7 +255,8 @@ impl Interceptor {
     {
         let name = ServerName::try_from(origin.name.to_string())
             .map_err(|_| AuthorityError::NotCovered(origin.name.clone()))?;
-        let tls = self.handshake(Replay::new(first, client), &origin).await?;
+        let pulse = Pulse::default();
+        let tls = self.handshake(Replay::new(first, client, pulse.clone()), &origin).await?;
         let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
         let (tasks, relays) = (Tasks::default(), Tasks::default());
         let _ending = (tasks.ending(), relays.ending());
@@ -258,13 +270,19 @@ impl Interceptor {
             one_by_one: !h2,
             state: State::default().into(),
         };
-        let session = Arc::new(Session { origin, owner, pool, relays: relays.clone() });
+        let session = Arc::new(Session { origin, owner, pool, relays: relays.clone(), pulse: pulse.clone() });
         let service = service_fn(move |request| exchange::exchange(Arc::clone(&session), request));
         let io = TokioIo::new(tls);
-        let served = if h2 {
-            second(&tasks).serve_connection(io, service).await
-        } else {
-            first_version().serve_connection(io, service).with_upgrades().await
+        let serving = async {
+            if h2 {
+                second(&tasks).serve_connection(io, service).await
+            } else {
+                first_version().serve_connection(io, service).with_upgrades().await
+            }
+        };
+        let served = tokio::select! {
+            served = serving => served,
+            after = pulse.stopped() => return Err(ServeError::Stalled(after)),
         };
         relays.finished().await;
         // Time for a proper goodbye; an upstream that does not read would keep it for ever.

@@ -88,6 +88,8 @@ pub const VARIABLES: &[&str] = &[
     "GIT_SSL_CAINFO",
     // Node, npm, yarn, pnpm.
     "NODE_EXTRA_CA_CERTS",
+    // The same where a `cafile` of an npmrc would make them forget the former.
+    "NPM_CONFIG_CAFILE",
     "DENO_CERT",
     "PIP_CERT",
     "CARGO_HTTP_CAINFO",

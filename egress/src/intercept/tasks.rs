@@ -9,6 +9,8 @@ use hyper::body::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinSet;
 
+use super::stall::Pulse;
+
 /// Tasks of one connection.
 #[derive(Clone, Default)]
 pub(super) struct Tasks(Arc<Mutex<JoinSet<()>>>);
@@ -60,22 +62,26 @@ where
     }
 }
 
-/// A stream of which some bytes were read already.
+/// A stream of which some bytes were read already, and whose pulse is taken.
 pub(super) struct Replay<S> {
     first: Bytes,
     stream: S,
+    pulse: Pulse,
 }
 
 impl<S> Replay<S> {
-    pub(super) fn new(first: Bytes, stream: S) -> Self {
-        Self { first, stream }
+    pub(super) fn new(first: Bytes, stream: S, pulse: Pulse) -> Self {
+        Self { first, stream, pulse }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Replay<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.first.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+            let before = buffer.filled().len();
+            let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+            self.pulse.beat(buffer.filled().len() - before);
+            return read;
         }
         let count = self.first.len().min(buffer.remaining());
         buffer.put_slice(&self.first.split_to(count));
@@ -85,7 +91,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Replay<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Replay<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.pulse.beat_if(&written);
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -101,7 +109,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Replay<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.pulse.beat_if(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -16,6 +16,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, ClientConfig};
 
+use super::stall::Upload;
 use super::tasks::Tasks;
 use super::{Event, Owner, Secret, head, limits};
 
@@ -63,22 +64,22 @@ pub(super) struct Pool<O> {
 
 #[derive(Default)]
 pub(super) struct State {
-    many: Option<http2::SendRequest<Incoming>>,
-    idle: Vec<http1::SendRequest<Incoming>>,
+    many: Option<http2::SendRequest<Upload>>,
+    idle: Vec<http1::SendRequest<Upload>>,
     /// Upstream has chosen HTTP/1.1 before.
     speaks_first: bool,
 }
 
 enum Sender {
-    One(http1::SendRequest<Incoming>),
-    Many(http2::SendRequest<Incoming>),
+    One(http1::SendRequest<Upload>),
+    Many(http2::SendRequest<Upload>),
 }
 
 impl<O: Owner> Pool<O> {
     /// Passes a request on, over a connection whose other end is verified; the secrets come in here and nowhere else.
     pub(super) async fn send(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<Upload>,
         host: &HeaderValue,
     ) -> Result<Response<Incoming>, UpstreamError> {
         let mut sender = self.checkout(false).await?;
@@ -110,7 +111,7 @@ impl<O: Owner> Pool<O> {
     /// The same for a request that becomes a WebSocket: HTTP/1.1, a connection of its own.
     pub(super) async fn send_upgrade(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<Upload>,
         host: &HeaderValue,
     ) -> Result<Response<Incoming>, UpstreamError> {
         let io = self.connect(&self.first).await?;
@@ -123,7 +124,7 @@ impl<O: Owner> Pool<O> {
         sender.send_request(request).await.map_err(UpstreamError::Http)
     }
 
-    fn inject(&self, request: &mut Request<Incoming>) {
+    fn inject(&self, request: &mut Request<Upload>) {
         for secret in &self.secrets {
             if secret.replace(request.headers_mut()) {
                 self.owner.note(Event::SecretUsed { header: secret.header() });

@@ -3,6 +3,9 @@
 use std::fmt;
 
 /// A pattern of paths: `*` stands for one whole segment, `**` at the end for any number of them, none included.
+///
+/// Servers disagree about an encoded slash: npm's `/@scope%2Fname` is one segment for some and two for others. So neither star reaches over one: only
+/// a pattern that says it where the path has it matches. `/@scope%2F*` does, `/@scope/*`, `/*` and `/**` do not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathPattern {
     segments: Vec<Segment>,
@@ -14,6 +17,51 @@ pub struct PathPattern {
 enum Segment {
     Is(String),
     Any,
+    /// Several, joined by encoded slashes.
+    Joined(Vec<Segment>),
+}
+
+/// A slash inside a segment, in normal form. It cannot come about otherwise: a `%` that is meant as such is `%25`.
+const SLASH: &str = "%2F";
+
+impl Segment {
+    fn new(text: &str) -> Result<Self, PathError> {
+        if text.contains(SLASH) {
+            return text.split(SLASH).map(Self::new).collect::<Result<_, _>>().map(Self::Joined);
+        }
+        match text {
+            "*" => Ok(Self::Any),
+            text if text.contains('*') => Err(PathError::Star),
+            text => Ok(Self::Is(text.to_owned())),
+        }
+    }
+
+    fn fits(&self, text: &str) -> bool {
+        match self {
+            Self::Is(own) => own == text,
+            Self::Any => !text.is_empty() && !text.contains(SLASH),
+            Self::Joined(own) => {
+                let parts: Vec<&str> = text.split(SLASH).collect();
+                own.len() == parts.len() && own.iter().zip(parts).all(|(own, part)| own.fits(part))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Is(text) => f.write_str(text),
+            Self::Any => f.write_str("*"),
+            Self::Joined(parts) => {
+                for (index, part) in parts.iter().enumerate() {
+                    f.write_str(if index > 0 { SLASH } else { "" })?;
+                    part.fmt(f)?;
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 /// Why a path is not taken.
@@ -25,8 +73,8 @@ pub enum PathError {
     /// `.`, `..` or an empty segment: servers disagree about what they mean.
     #[error("a path must not hold empty segments, `.` or `..`")]
     Dots,
-    /// An encoded slash, backslash or dot, a broken encoding, or a character no path has.
-    #[error("a path must not hold encoded slashes or dots, control characters, or broken %-encodings")]
+    /// An encoded backslash or dot, a broken encoding, or a character no path has.
+    #[error("a path must not hold encoded backslashes or dots, control characters, or broken %-encodings")]
     Encoding,
     /// A star that is not a whole segment, or `**` elsewhere than at the end.
     #[error("`*` stands for a whole segment and `**` for the rest, at the end: /a/*/b/**")]
@@ -37,7 +85,8 @@ pub enum PathError {
 const MAX: usize = 8192;
 
 /// The segments of a path in normal form: unreserved characters decoded (RFC 3986, section 6.2.2.2), other encodings in capitals. Whatever
-/// two servers could read differently is an error.
+/// two servers could read differently is an error, but for encoded slashes: those stay in their segment as `%2F`, where no star matches them
+/// ([`PathPattern`]), and what stands between them is held to the same as segments.
 ///
 /// # Errors
 /// See [`PathError`].
@@ -51,8 +100,9 @@ pub fn segments(path: &[u8]) -> Result<Vec<String>, PathError> {
     for (index, raw) in rest.split(|b| *b == b'/').enumerate() {
         let segment = normal(raw)?;
         let last = index + 1 == count;
-        // A slash at the end is a path of its own.
-        if (segment.is_empty() && !last) || segment == "." || segment == ".." {
+        // A slash at the end is a path of its own, an encoded one is not.
+        let may_end = last && segment.is_empty();
+        if segment.split(SLASH).any(|part| (part.is_empty() && !may_end) || part == "." || part == "..") {
             return Err(PathError::Dots);
         }
         out.push(segment);
@@ -69,7 +119,7 @@ fn normal(raw: &[u8]) -> Result<String, PathError> {
                 let mut digit = || bytes.next().and_then(|b| char::from(b).to_digit(16)).ok_or(PathError::Encoding);
                 let code = u8::try_from(digit()? * 16 + digit()?).map_err(|_| PathError::Encoding)?;
                 match code {
-                    b'/' | b'\\' | b'.' | 0..=0x1f | 0x7f => return Err(PathError::Encoding),
+                    b'\\' | b'.' | 0..=0x1f | 0x7f => return Err(PathError::Encoding),
                     b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' => out.push(char::from(code)),
                     other => out.push_str(&format!("%{other:02X}")),
                 }
@@ -93,36 +143,25 @@ impl PathPattern {
         if open {
             parts.pop();
         }
-        let segments = parts
-            .into_iter()
-            .map(|part| match part.as_str() {
-                "*" => Ok(Segment::Any),
-                text if text.contains('*') => Err(PathError::Star),
-                _ => Ok(Segment::Is(part)),
-            })
-            .collect::<Result<_, _>>()?;
+        let segments = parts.iter().map(|part| Segment::new(part)).collect::<Result<_, _>>()?;
         Ok(Self { segments, open })
     }
 
     /// Whether the path of [`segments`] is meant.
     #[must_use]
     pub fn matches(&self, path: &[String]) -> bool {
-        let fits = |(own, other): (&Segment, &String)| match own {
-            Segment::Is(text) => text == other,
-            Segment::Any => !other.is_empty(),
-        };
-        let length = if self.open { path.len() > self.segments.len() } else { path.len() == self.segments.len() };
-        length && self.segments.iter().zip(path).all(fits)
+        let count = self.segments.len();
+        let length = if self.open { path.len() > count } else { path.len() == count };
+        let fits = |(own, segment): (&Segment, &String)| own.fits(segment);
+        // `**` reaches over no encoded slash.
+        length && self.segments.iter().zip(path).all(fits) && path.iter().skip(count).all(|rest| !rest.contains(SLASH))
     }
 }
 
 impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for segment in &self.segments {
-            match segment {
-                Segment::Is(text) => write!(f, "/{text}")?,
-                Segment::Any => f.write_str("/*")?,
-            }
+            write!(f, "/{segment}")?;
         }
         f.write_str(if self.open { "/**" } else { "" })
     }
@@ -169,8 +208,16 @@ mod tests {
             "/a/./b",
             "/%2e%2e/x",
             "/%2E",
-            "/a%2fb",
-            "/a%2Fb",
+            "/a%2f..%2fb",
+            "/a%2F..",
+            "/..%2fa",
+            "/a%2f.%2fb",
+            "/a%2f%2e%2e%2fb",
+            "/%2fa",
+            "/a%2f",
+            "/a%2f/b",
+            "/a%2f%2fb",
+            "/%2F",
             "/a%5cb",
             "/a\\b",
             "/a;b",
@@ -191,6 +238,44 @@ mod tests {
         assert!(segments(format!("/{}", "a".repeat(MAX)).as_bytes()).is_err());
         for path in ["/", "/a", "/a/", "/a.b/c", "/@scope%2B", "/a~b_c-d!$&'()*+,=:@"] {
             assert!(segments(path.as_bytes()).is_ok(), "{path:?}");
+        }
+    }
+
+    /// R19: an encoded slash passes where a rule says it, and no star stands for it.
+    #[test]
+    fn an_encoded_slash_is_matched_by_itself_only() {
+        for (pattern, fits) in [
+            ("/@scope%2Fname", true),
+            ("/@scope%2fname", true),
+            ("/@scope%2F*", true),
+            ("/*%2F*", true),
+            ("/*%2Fname", true),
+            ("/@scope%2Fother", false),
+            ("/@scope/name", false),
+            ("/@scope/*", false),
+            ("/*", false),
+            ("/**", false),
+            ("/*%2F*%2F*", false),
+            ("/@scope%2F*/**", false),
+            ("/*/*", false),
+        ] {
+            let read = PathPattern::new(pattern).expect(pattern);
+            for path in ["/@scope%2Fname", "/@scope%2fname", "/%40scope%2fname"] {
+                let found = segments(path.as_bytes()).expect(path);
+                // `@` is reserved: encoded it is another path, as before.
+                let fits = fits && (path.starts_with("/@") || pattern.starts_with("/*"));
+                assert_eq!(read.matches(&found), fits, "{pattern} {path}");
+            }
+            assert_eq!(PathPattern::new(&read.to_string()), Ok(read), "{pattern}");
+        }
+        let below = PathPattern::new("/-/**").expect("a pattern");
+        let matches = |path: &str| segments(path.as_bytes()).is_ok_and(|path| below.matches(&path));
+        assert!(matches("/-/a/b") && !matches("/-/a%2fb") && !matches("/-/a/b%2fc") && !matches("/-%2fa"));
+        // A sign for percent that is meant as such is no slash.
+        assert_eq!(segments(b"/a%252Fb"), Ok(vec!["a%252Fb".to_owned()]));
+        assert!(PathPattern::new("/*").expect("a pattern").matches(&["a%252Fb".to_owned()]));
+        for pattern in ["/@scope%2F**", "/a*%2Fb", "/a%2F..", "/a%2F"] {
+            assert!(PathPattern::new(pattern).is_err(), "{pattern}");
         }
     }
 

@@ -83,14 +83,22 @@ fn step<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> ServeError 
 /// A network that is ready to be served. Made in steps, for the first ones can run while the cell is still being made.
 #[derive(Debug)]
 pub struct Network {
+    equipment: Equipment,
+    /// What the cell has to trust.
+    bundle: Option<String>,
+    space: gateway::Space,
+}
+
+/// What a network has before it has a gateway.
+#[derive(Debug)]
+struct Equipment {
     rules: Rules,
     settings: Settings,
     audit: Audit,
     names: (std::fs::File, Table),
     published: Vec<(StdListener, u16)>,
     control: Option<StdUnixListener>,
-    interceptor: Option<(Interceptor, String)>,
-    space: gateway::Space,
+    interceptor: Option<Interceptor>,
     own: Vec<std::net::IpAddr>,
 }
 
@@ -126,13 +134,15 @@ impl Network {
             Mode::Names => Vec::new(),
             Mode::Bridge => dial::own_addresses().map_err(step("look at this machine's addresses"))?,
         };
-        Ok(Self { rules, settings, audit, names, published, control, interceptor, space, own })
+        let (interceptor, bundle) = interceptor.unzip();
+        let equipment = Equipment { rules, settings, audit, names, published, control, interceptor, own };
+        Ok(Self { equipment, bundle, space })
     }
 
     /// What the cell has to trust, as a PEM file: the host's roots and the cell's own authority. `None` if nothing is looked into.
     #[must_use]
     pub fn trust(&self) -> Option<&str> {
-        self.interceptor.as_ref().map(|(_, bundle)| bundle.as_str())
+        self.bundle.as_deref()
     }
 
     /// Joins the gateway to the cell's network namespace. After that this thread has no capability left.
@@ -140,14 +150,15 @@ impl Network {
     /// # Errors
     /// See [`ServeError`].
     pub fn join(self, cell: OwnedFd) -> Result<Ready, ServeError> {
-        let policy = self.rules.policy();
-        let capture = match self.settings.mode {
+        let mut equipment = self.equipment;
+        let policy = equipment.rules.policy();
+        let capture = match equipment.settings.mode {
             Mode::Names => policy.ports(gateway::MOST_PORTS).map_or(Capture::Everything, Capture::Ports),
-            Mode::Bridge => bridge::capture(&policy, &self.own)?,
+            Mode::Bridge => bridge::capture(&policy, &equipment.own)?,
         };
-        let gateway = self.space.join(&cell, capture, &self.settings.rungs)?;
-        publish::possible(&self.settings.publish, &gateway)?;
-        let inside = if self.published.is_empty() {
+        let gateway = self.space.join(&cell, capture, &equipment.settings.rungs)?;
+        publish::possible(&equipment.settings.publish, &gateway)?;
+        let inside = if equipment.published.is_empty() {
             None
         } else {
             let enter = move || gateway::enter(&cell).and_then(|()| gateway::lay_down_capabilities());
@@ -155,38 +166,20 @@ impl Network {
         };
         gateway::lay_down_capabilities().map_err(step("give up capabilities"))?;
         let room = raise_descriptor_limit();
-        let places = if self.published.is_empty() { 0 } else { PUBLISHED.min(room / 3) };
-        Ok(Ready {
-            gateway,
-            inside,
-            places,
-            rules: self.rules,
-            settings: Settings { connections: self.settings.connections.min(room - places), ..self.settings },
-            audit: self.audit,
-            names: self.names,
-            published: self.published,
-            control: self.control,
-            interceptor: self.interceptor.map(|(interceptor, _)| interceptor),
-            own: self.own,
-        })
+        let places = if equipment.published.is_empty() { 0 } else { PUBLISHED.min(room / 3) };
+        equipment.settings.connections = equipment.settings.connections.min(room - places);
+        Ok(Ready { equipment, gateway, inside, places })
     }
 }
 
 /// A network that only has to be served.
 #[derive(Debug)]
 pub struct Ready {
+    equipment: Equipment,
     gateway: Gateway,
     inside: Option<Inside>,
     /// For connections to published ports.
     places: usize,
-    rules: Rules,
-    settings: Settings,
-    audit: Audit,
-    names: (std::fs::File, Table),
-    published: Vec<(StdListener, u16)>,
-    control: Option<StdUnixListener>,
-    interceptor: Option<Interceptor>,
-    own: Vec<std::net::IpAddr>,
 }
 
 /// The file that says how many addresses were given, and the table that goes on from there.
@@ -372,7 +365,7 @@ impl Ready {
             Capture::Ports(ports) => ports.iter().copied().find(|port| *port != gateway::sockets::DNS),
             Capture::Everything | Capture::Forward { .. } => Some(80),
         };
-        let mode = self.settings.mode;
+        let mode = self.equipment.settings.mode;
         let shared = self.spawn().map_err(step("serve"))?;
         match (probes, mode) {
             (Some(probes), Mode::Names) => check::check(probes, port).await.map_err(ServeError::Check)?,
@@ -386,19 +379,9 @@ impl Ready {
     }
 
     fn spawn(self) -> io::Result<Arc<Shared>> {
-        let Self {
-            mut gateway,
-            inside,
-            places,
-            rules,
-            settings,
-            audit,
-            names: (given, table),
-            published,
-            control,
-            interceptor,
-            own,
-        } = self;
+        let Self { equipment, mut gateway, inside, places } = self;
+        let Equipment { rules, settings, audit, names: (given, table), published, control, interceptor, own } =
+            equipment;
         let listeners = std::mem::take(&mut gateway.listeners);
         let datagrams = gateway.datagrams.try_clone()?;
         let dns = TcpListener::from_std(gateway.dns.try_clone()?)?;

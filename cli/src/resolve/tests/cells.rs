@@ -5,7 +5,13 @@ use super::*;
 /// Compares with `golden/NAME.json`, so that any change of what a command line means shows in review. `CELLBLOCK_BLESS=1` writes it anew.
 fn golden(name: &str, resolved: &Resolved) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/resolve/tests/golden").join(name).with_extension("json");
-    let got = serde_json::to_string_pretty(&resolved.cell).unwrap() + "\n";
+    let mut cell = resolved.cell.clone();
+    if name != "command" {
+        // The same list in each.
+        cell.protect.names.clear();
+        cell.protect.git_names.clear();
+    }
+    let got = serde_json::to_string_pretty(&cell).unwrap() + "\n";
     if std::env::var_os("CELLBLOCK_BLESS").is_some() {
         std::fs::write(&path, &got).unwrap();
     }

@@ -6,7 +6,9 @@ use crate::resolve::environment::{path_inside, secret};
 #[test]
 fn only_the_list_passes() {
     let got = World::new().run("-- x");
-    let names: Vec<&str> = got.cell.env.keys().map(String::as_str).collect();
+    // What git is told is not the host's.
+    let names = got.cell.env.keys().filter(|name| !name.starts_with("GIT_CONFIG_"));
+    let names: Vec<&str> = names.map(String::as_str).collect();
     let want = [
         "CELLBLOCK",
         "CELLBLOCK_NAME",

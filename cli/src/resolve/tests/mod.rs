@@ -3,6 +3,7 @@
 mod brokers;
 mod cells;
 mod environment;
+mod git;
 mod mounts;
 
 use std::collections::BTreeMap;
@@ -11,10 +12,10 @@ use std::io;
 
 use clap::Parser;
 
-use super::files::Seen;
+use super::files::{Kind, Seen};
 use super::*;
 use crate::args::CellFlags;
-use crate::project::Head;
+use crate::project::{Git, Head};
 
 /// A small world: a person called Ada on a usual machine, in `~/web` on the branch `main`.
 #[derive(Clone, Debug)]
@@ -52,6 +53,24 @@ impl Files for Table {
         // `./` and trailing slashes are the file system's business, not the table's.
         let clean: PathBuf = path.components().collect();
         self.seen.get(&clean).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    fn kind(&self, path: &Path) -> Option<Kind> {
+        let seen = self.seen.get(path)?;
+        Some(match seen {
+            Seen { canonical, .. } if canonical != path => Kind::Link,
+            Seen { is_dir: true, .. } => Kind::Folder,
+            Seen { .. } => Kind::File,
+        })
+    }
+
+    fn list(&self, path: &Path) -> Option<Vec<String>> {
+        let below = self.seen.keys().filter(|known| known.parent() == Some(path));
+        below.map(|known| known.file_name()?.to_str().map(str::to_owned)).collect()
+    }
+
+    fn text(&self, path: &Path) -> Option<String> {
+        self.texts.get(path).cloned()
     }
 
     fn read(&self, path: &Path) -> io::Result<String> {
@@ -142,7 +161,12 @@ impl World {
             id: crate::project::id(Path::new("/home/ada/web")),
             name: "web".into(),
             head: Head::Branch("main".into()),
-            common_dir: Some("/home/ada/web/.git".into()),
+            git: Some(Git {
+                git_dir: "/home/ada/web/.git".into(),
+                common_dir: "/home/ada/web/.git".into(),
+                linked: false,
+                confirmed: true,
+            }),
         };
         Self { host, project: Some(project), files, config: String::new(), image: Self::alpine() }
     }

@@ -127,16 +127,35 @@ async fn the_authority_of_http2_is_the_connections() {
 async fn what_has_two_readings_is_refused() {
     let mut inside = Inside::new(Outside::new("host.test", H1, echo()));
     let ask = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: host.test\r\nConnection: close\r\n\r\n");
-    for target in ["/a/../b", "/a/%2e%2e/b", "/a%2fb", "/a%5Cb", "//a", "/a;b", "/%", "*", "/./a", "/a%00"] {
+    for target in
+        ["/a/../b", "/a/%2e%2e/b", "/a%2f..%2fb", "/a%2f%2Fb", "/a%5Cb", "//a", "/a;b", "/%", "*", "/./a", "/a%00"]
+    {
         let answer = inside.raw(&ask(target)).await;
         assert!(answer.starts_with("HTTP/1.1 403"), "{target}: {answer}");
     }
     assert_eq!(inside.outside.dials(), 0);
     assert!(inside.raw(&ask("/a/b%20c?x=../y%2f")).await.starts_with("HTTP/1.1 200"), "the twin");
-    // Where all requests may pass, encoded slashes are no trick.
+    // Where all requests may pass, nothing of a path is a trick.
     inside.origin.paths = Paths::Any;
-    assert!(inside.raw(&ask("/@scope%2Fname")).await.contains("GET /@scope%2Fname\n"));
+    assert!(inside.raw(&ask("/a%2f..%5cname")).await.contains("GET /a%2f..%5cname\n"));
     assert!(inside.raw(&ask("*")).await.starts_with("HTTP/1.1 403"));
+}
+
+/// R19: an encoded slash is the owner's to decide about, and goes on as the client wrote it.
+#[tokio::test]
+async fn an_encoded_slash_is_told_to_the_owner() {
+    let mut outside = Outside::new("host.test", H1, echo());
+    outside.allow = Box::new(|asked| match asked.path {
+        [one] if one == "@scope%2Fname" => Decision::Pass,
+        other => Decision::Deny(format!("{other:?}")),
+    });
+    let inside = Inside::new(outside);
+    let ask = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: host.test\r\nConnection: close\r\n\r\n");
+    assert!(inside.raw(&ask("/@scope%2fname")).await.contains("GET /@scope%2fname\n"));
+    for target in ["/@scope/name", "/@scope%2fother", "/@scope%252fname"] {
+        assert!(inside.raw(&ask(target)).await.starts_with("HTTP/1.1 403"), "{target}");
+    }
+    assert_eq!(inside.outside.dials(), 1);
 }
 
 #[tokio::test]

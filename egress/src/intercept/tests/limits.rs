@@ -137,6 +137,100 @@ async fn silence_has_limits() {
     assert_eq!(inside.outside.dials(), 0);
 }
 
+/// A server that answers when it has the whole request, after `wait`, with a body that comes half an hour later.
+fn slow(wait: Duration) -> Site {
+    site(move |request| async move {
+        use http_body_util::BodyExt;
+        // One whose client breaks off gets no answer.
+        let Ok(body) = request.into_body().collect().await else { return std::future::pending().await };
+        tokio::time::sleep(wait).await;
+        let (sender, later) = Channel::open();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(30 * 60)).await;
+            let text = Bytes::from(format!("{} bytes", body.to_bytes().len()));
+            let _ = sender.send(hyper::body::Frame::data(text)).await;
+        });
+        hyper::Response::new(later)
+    })
+}
+
+/// A connection to an upstream of that version, and how it ends.
+async fn connected(
+    upstream: &[&[u8]],
+    wait: Duration,
+) -> (tokio_rustls::client::TlsStream<DuplexStream>, tokio::task::JoinHandle<Result<(), ServeError>>) {
+    let inside = Inside::new(Outside::new("host.test", upstream, slow(wait)));
+    let (plain, served) = inside.plain();
+    let host = ServerName::try_from("host.test").expect("a name");
+    (inside.connector(H1).connect(host, plain).await.expect("a handshake"), served)
+}
+
+const HALF: &[u8] = b"POST / HTTP/1.1\r\nHost: host.test\r\nConnection: close\r\nContent-Length: 4\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_stalls_gives_its_place_up() {
+    for upstream in [H1, H2] {
+        let (mut tls, served) = connected(upstream, Duration::ZERO).await;
+        tls.write_all(HALF).await.expect("written");
+        tls.write_all(b"12").await.expect("written");
+        let begun = tokio::time::Instant::now();
+        let ended = served.await.expect("served");
+        assert!(matches!(ended, Err(ServeError::Stalled(limits::UPLOAD))), "{ended:?}");
+        assert!(begun.elapsed() >= limits::UPLOAD && begun.elapsed() < limits::UPLOAD + 2 * limits::LOOK);
+        let mut out = Vec::new();
+        let _ = tls.read_to_end(&mut out).await;
+        assert!(out.is_empty(), "{out:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_and_an_answer_may_be_slow() {
+    for upstream in [H1, H2] {
+        let (mut tls, _served) = connected(upstream, Duration::from_secs(30 * 60)).await;
+        tls.write_all(HALF).await.expect("written");
+        for byte in b"1234" {
+            tokio::time::sleep(limits::UPLOAD - 2 * limits::LOOK).await;
+            tls.write_all(&[*byte]).await.expect("written");
+        }
+        let mut out = Vec::new();
+        let _ = tls.read_to_end(&mut out).await;
+        let text = String::from_utf8_lossy(&out);
+        assert!(text.starts_with("HTTP/1.1 200") && text.contains("4 bytes"), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_awaited_for_an_hour_does_not_come() {
+    let (mut tls, served) = connected(H1, 2 * limits::SILENCE).await;
+    tls.write_all(HALF).await.expect("written");
+    tls.write_all(b"1234").await.expect("written");
+    let begun = tokio::time::Instant::now();
+    let ended = served.await.expect("served");
+    assert!(matches!(ended, Err(ServeError::Stalled(limits::SILENCE))), "{ended:?}");
+    assert!(begun.elapsed() >= limits::SILENCE);
+    drop(tls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_nobody_reads_gives_its_place_up() {
+    let never = site(|request| async move {
+        let _kept = request;
+        std::future::pending().await
+    });
+    for (client, upstream) in PAIRS {
+        let inside = Inside::new(Outside::new("host.test", upstream, Arc::clone(&never)));
+        let (plain, served) = inside.plain();
+        let host = ServerName::try_from("host.test").expect("a name");
+        let mut client = Client::new(inside.connector(client).connect(host, plain).await.expect("a handshake")).await;
+        let (body, _) = Channel::big(200);
+        let request = Request::put("https://host.test/").body(body).expect("a request");
+        let answer = tokio::spawn(async move { client.text(request).await });
+        let ended = served.await.expect("served");
+        assert!(matches!(ended, Err(ServeError::Stalled(limits::UPLOAD))), "{ended:?}");
+        answer.abort();
+    }
+}
+
 /// An owner whose dials lead to somebody who says nothing.
 struct Silent(std::sync::Mutex<Vec<DuplexStream>>);
 
