@@ -148,12 +148,14 @@ pub enum News<'a> {
 ///
 /// `prepare` is called once, before anything is mounted for the cell, to write what the caller wants in the root file system.
 /// `tell` hears of what happens.
+/// `broker` is what answers the cell from outside, if something does.
 ///
 /// # Errors
 /// See [`RuntimeError`]. Whatever happens, nothing of the cell is left behind, unless this very process is killed.
 pub fn supervise(
     start: &Start,
     claim: Claim,
+    broker: Option<&OwnedFd>,
     prepare: &mut dyn FnMut() -> io::Result<()>,
     tell: &mut dyn FnMut(News<'_>),
 ) -> Result<Ended, RuntimeError> {
@@ -168,6 +170,10 @@ pub fn supervise(
     let mut cgroup = None;
     let outcome = run(start, &claim, signals, prepare, tell, &mut cgroup);
     crate::reap::kill_all_children();
+    // Before what it has made is removed.
+    if let Some(broker) = broker {
+        cellblock_broker::end(broker);
+    }
     let counted = cgroup.as_ref().map(Cgroup::report).unwrap_or_default();
     let notes = cgroup.as_ref().map(Cgroup::notes).unwrap_or_default();
     drop(cgroup);
@@ -432,6 +438,12 @@ fn write_bundle(start: &Start, stage: &Path, builder: Pid, laid: &mut Laid) -> R
         for lower in root.lowers.iter_mut().filter(|l| start.root.shared.contains(l)) {
             *lower = views.of(lower)?;
         }
+    }
+    if cell.brokers.is_inside() {
+        // No view of it: everybody may use what is in there, and the file system of the runtime folder may have none. Last, over whatever is
+        // mounted on /run.
+        let source = start.dirs.broker(&cell.name).join(cellblock_broker::settings::INSIDE);
+        cell.mounts.push(Mount::Bind { source, target: cell::BROKERS.into(), writable: false });
     }
     let run = spec::run_spec(&cell, &Path::new("/cellblock").join(&cell.name))?;
     let text = serde_json::to_vec(&run).map_err(|e| os("cannot write the bundle")(io::Error::from(e)))?;

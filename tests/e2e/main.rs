@@ -4,10 +4,12 @@
 
 mod agents;
 mod bridge;
+mod bridges;
 mod command_line;
 mod compat;
 mod faults;
 mod files;
+mod git_credentials;
 mod git_matrix;
 mod guard;
 mod images;
@@ -27,6 +29,7 @@ mod network_walls;
 mod programs;
 mod secrets;
 mod security;
+mod ssh;
 mod state;
 mod state_login;
 mod streams;

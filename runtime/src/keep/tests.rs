@@ -60,6 +60,7 @@ impl World {
             guard: false,
             home_files: BTreeMap::new(),
             state,
+            brokers: Default::default(),
             seeds,
             network: Network::None,
             reach: Reach::default(),
