@@ -32,6 +32,16 @@ pub fn load(program: impl IntoIterator<Item = Instruction>) -> io::Result<OwnedF
     }
 }
 
+/// Whether this kernel knows how to let a received call wait through signals. Asked with a program that cannot be, so that nothing is loaded.
+#[must_use]
+pub fn waits_through_signals() -> bool {
+    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    let nothing = std::ptr::null::<libc::sock_fprog>();
+    // SAFETY: the kernel refuses flags it does not know before it looks at the program (EINVAL), and cannot read this one (EFAULT).
+    unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, nothing) };
+    io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
+}
+
 /// A call that waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {

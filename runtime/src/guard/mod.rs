@@ -32,6 +32,7 @@ use cellblock_bundle::seccomp::GUARDED;
 use cellblock_bundle::{Cell, IdScheme, Mount, Protect, policy as powers};
 use cellblock_sys::notify::{Call, Listener};
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now, run_with_only};
+use cellblock_sys::signal::SignalSet;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags};
@@ -116,7 +117,13 @@ impl Guard {
         match alone.fork().map_err(failed("cannot start a process"))? {
             Fork::Child => {
                 let (line, door, gate) = (&theirs, &door, &gate);
-                run_with_only(&[line.as_fd(), door.as_fd(), gate.as_fd()], || child(setup, line, door, gate))
+                run_with_only(&[line.as_fd(), door.as_fd(), gate.as_fd()], || {
+                    // Taken over: whoever held it does not run again.
+                    match rustix::io::fcntl_dupfd_cloexec(gate, 3) {
+                        Ok(gate) => child(setup, line, door, gate),
+                        Err(_) => exit_now(crate::exit::OURS),
+                    }
+                })
             }
             Fork::Parent(pid) => {
                 let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty());
@@ -186,8 +193,10 @@ fn receive(from: BorrowedFd<'_>) -> io::Result<(OwnedFd, Vec<u8>)> {
 }
 
 /// The life of the process.
-fn child(setup: Setup, mut line: &UnixStream, door: &UnixListener, gate: &OwnedFd) -> ! {
+fn child(setup: Setup, mut line: &UnixStream, door: &UnixListener, gate: OwnedFd) -> ! {
     let _ = rustix::thread::set_name(c"cellblock-guard");
+    // Ctrl-C at the terminal is for the command. A file that is larger than somebody's limit must not end it either (SIGXFSZ).
+    let _ = SignalSet::all().block();
     let settled = settle(&setup, line.as_fd());
     let answer = settled.as_ref().map(drop).map_err(Clone::clone);
     let text = serde_json::to_string(&answer).unwrap_or_default();
@@ -195,7 +204,7 @@ fn child(setup: Setup, mut line: &UnixStream, door: &UnixListener, gate: &OwnedF
     let code = match (settled, told) {
         (Ok((worker, audit)), Ok(())) => {
             let calls = GUARDED.iter().map(|(arch, number, name)| ((*arch, *number), *name)).collect();
-            Serving { worker, audit, calls, listeners: Vec::new() }.run(line.as_fd(), door, gate)
+            Serving { worker, audit, calls, listeners: Vec::new(), visitors: vec![gate] }.run(line.as_fd(), door)
         }
         _ => crate::exit::OURS,
     };
@@ -290,16 +299,17 @@ struct Serving {
     audit: Audit,
     calls: HashMap<(u32, u32), &'static str>,
     listeners: Vec<Behind>,
+    /// Who is to send a listener.
+    visitors: Vec<OwnedFd>,
 }
 
 impl Serving {
     /// Until the supervisor has closed its end.
-    fn run(mut self, line: BorrowedFd<'_>, door: &UnixListener, gate: &OwnedFd) -> i32 {
-        let mut gate = Some(gate);
+    fn run(mut self, line: BorrowedFd<'_>, door: &UnixListener) -> i32 {
         loop {
             let mut polls = vec![PollFd::from_borrowed_fd(line, PollFlags::IN), PollFd::new(door, PollFlags::IN)];
             polls.extend(self.listeners.iter().map(|behind| PollFd::new(&behind.listener, PollFlags::IN)));
-            polls.extend(gate.map(|gate| PollFd::new(gate, PollFlags::IN)));
+            polls.extend(self.visitors.iter().map(|visitor| PollFd::new(visitor, PollFlags::IN)));
             let timeout = self.audit.due();
             match rustix::event::poll(&mut polls, timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -307,30 +317,31 @@ impl Serving {
             }
             let ready: Vec<PollFlags> = polls.iter().map(PollFd::revents).collect();
             drop(polls);
-            let (fixed, rest) = ready.split_at(2);
             self.audit.write_counts();
+            let (fixed, rest) = ready.split_at(2);
             if fixed.first().is_some_and(|flags| !flags.is_empty()) {
                 self.audit.finish();
                 return 0;
             }
-            let count = self.listeners.len();
-            for (index, flags) in rest.iter().take(count).enumerate() {
+            let (listeners, visitors) = rest.split_at(self.listeners.len());
+            for (index, flags) in listeners.iter().enumerate() {
                 if flags.contains(PollFlags::IN) {
                     self.serve(index);
                 }
             }
-            // Nobody is left behind it.
-            let mut flags = rest.iter();
+            // Those that nobody is behind any more.
+            let mut flags = listeners.iter();
             self.listeners.retain(|_| flags.next().is_none_or(|flags| !flags.contains(PollFlags::HUP)));
-            if rest.get(count).is_some_and(|flags| !flags.is_empty())
-                && let Some(from) = gate.take()
-            {
-                self.listen(from.as_fd());
+            let mut flags = visitors.iter();
+            let spoken = |_: &mut OwnedFd| flags.next().is_some_and(|flags| !flags.is_empty());
+            let spoken: Vec<OwnedFd> = self.visitors.extract_if(.., spoken).collect();
+            for visitor in spoken {
+                self.listen(visitor.as_fd());
             }
             if fixed.get(1).is_some_and(|flags| !flags.is_empty())
                 && let Ok((visitor, _)) = door.accept()
             {
-                self.listen(visitor.as_fd());
+                self.visitors.push(visitor.into());
             }
         }
     }

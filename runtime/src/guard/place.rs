@@ -59,23 +59,23 @@ impl Place {
     pub(crate) fn grip(&self) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         if self.name.is_empty() {
-            return Ok(rustix::io::fcntl_dupfd_cloexec(&self.folder, 3)?);
+            return rustix::io::fcntl_dupfd_cloexec(&self.folder, 3);
         }
         rustix::fs::openat(&self.folder, self.name.as_slice(), flags, Mode::empty())
     }
 }
 
-/// Where a path leads.
-#[derive(Debug)]
-pub(crate) enum Found {
-    /// To a place that is guarded.
-    Inside(Place),
-    /// To somewhere else, or nowhere: the kernel may do what was asked for, and finds those places read-only.
-    Elsewhere,
-}
-
 /// Most links on the way, as in the kernel (`MAXSYMLINKS`).
 const MOST_LINKS: u32 = 40;
+
+/// Who gave a path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Thread {
+    /// As seen from here.
+    pub(crate) id: i32,
+    /// Whether `/` may be another folder for it than for the cell.
+    pub(crate) may_change_root: bool,
+}
 
 /// Where to go on from.
 enum Base {
@@ -86,30 +86,31 @@ enum Base {
 const WALK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC).union(OFlags::DIRECTORY);
 
 impl Roots {
-    /// The place that `path`, given by `thread`, means; the link at its end counts as what it leads to if `follow`.
+    /// The guarded place that `path`, given by `thread`, means; the link at its end counts as what it leads to if `follow`. None if it leads
+    /// somewhere else, or nowhere: the kernel may do what was asked for, and finds those places read-only.
     ///
     /// # Errors
     /// What the kernel would say.
-    pub(crate) fn find(&self, thread: i32, at: At, path: &[u8], follow: bool) -> rustix::io::Result<Found> {
+    pub(crate) fn find(&self, thread: Thread, at: At, path: &[u8], follow: bool) -> rustix::io::Result<Option<Place>> {
         let mut path = Cow::Borrowed(path);
         let mut base = Base::Thread;
         for _ in 0..=MOST_LINKS {
-            let Some(step) = Step::of(&path) else { return Ok(Found::Elsewhere) };
-            let Ok(hint) = base.walk(thread, at, step.folder) else { return Ok(Found::Elsewhere) };
-            let Ok(folder_path) = path_of(&hint) else { return Ok(Found::Elsewhere) };
-            let link = match self.place(&folder_path, &step)? {
+            let Some(step) = Step::of(&path) else { return Ok(None) };
+            let Ok(hint) = base.walk(thread, at, step.folder) else { return Ok(None) };
+            let Ok(folder_path) = path_of(&hint) else { return Ok(None) };
+            let link = match self.agreed(&hint, &folder_path, &step)? {
                 Some(place) if follow && !place.dots && place.kind() == Some(FileType::Symlink) => {
                     rustix::fs::readlinkat(&place.folder, place.name.as_slice(), Vec::new())?
                 }
                 // An open file that was removed: its descriptor leads to it, a name does not.
                 Some(place) if place.found.is_none() && place.name.ends_with(b" (deleted)") => {
-                    return Ok(Found::Elsewhere);
+                    return Ok(None);
                 }
-                Some(place) => return Ok(Found::Inside(place)),
-                None if !follow || step.name.is_empty() => return Ok(Found::Elsewhere),
+                Some(place) => return Ok(Some(place)),
+                None if !follow || step.name.is_empty() => return Ok(None),
                 None => match rustix::fs::readlinkat(&hint, step.name, Vec::new()) {
                     Ok(link) => link,
-                    Err(_) => return Ok(Found::Elsewhere),
+                    Err(_) => return Ok(None),
                 },
             };
             let mut link = link.into_bytes();
@@ -120,6 +121,26 @@ impl Roots {
             base = Base::Folder(hint);
         }
         Err(Errno::LOOP)
+    }
+
+    /// The place of `step` in the folder `hint`, if that is guarded and the cell sees there what we do: something may be mounted on the read-only
+    /// copy alone, to hide a file that the host has replaced since.
+    fn agreed(&self, hint: &OwnedFd, folder_path: &[u8], step: &Step<'_>) -> rustix::io::Result<Option<Place>> {
+        /// Looks, should the host change something between two of them.
+        const LOOKS: u32 = 3;
+        for _ in 0..LOOKS {
+            let Some(place) = self.place(folder_path, step)? else { return Ok(None) };
+            let inside = !step.dots && !place.name.is_empty();
+            let folder = !inside || same(Some(&rustix::fs::fstat(hint)?), Some(&rustix::fs::fstat(&place.folder)?));
+            let seen = match step.dots {
+                true => Some(rustix::fs::fstat(hint)?),
+                false => rustix::fs::statat(hint, step.name, AtFlags::SYMLINK_NOFOLLOW).ok(),
+            };
+            if folder && same(seen.as_ref(), place.found.as_ref()) {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
     }
 
     /// The place of `step` in the folder `folder_path`, if that is guarded.
@@ -176,9 +197,8 @@ impl Roots {
         let step = Step { folder: b"", name: name.get(1..).unwrap_or_default(), slash: false, dots: false };
         let Some(place) = self.place(folder, &step)? else { return Ok(None) };
         // One that was removed has a name that may mean another file by now.
-        let (there, here) = (rustix::fs::fstat(grip)?, place.found.as_ref());
-        let same = here.is_some_and(|here| (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino));
-        Ok(same.then_some(place))
+        let there = rustix::fs::fstat(grip)?;
+        Ok(same(Some(&there), place.found.as_ref()).then_some(place))
     }
 
     fn root_of(&self, path: &[u8]) -> Option<&Root> {
@@ -226,13 +246,17 @@ impl<'a> Step<'a> {
 
 impl Base {
     /// Goes to the folder `path`, for `thread`.
-    fn walk(&self, thread: i32, at: At, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+    fn walk(&self, thread: Thread, at: At, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+        let id = thread.id;
         let open = |folder: BorrowedFd<'_>, path: &[u8]| rustix::fs::openat(folder, path, WALK, Mode::empty());
         if path.first() == Some(&b'/') {
-            if let Some(own) = of_the_caller(thread, path) {
+            if let Some(own) = of_the_caller(id, path) {
                 return open(CWD, &own);
             }
-            let root = format!("{thread}/root");
+            if !thread.may_change_root {
+                return open(CWD, path);
+            }
+            let root = format!("{id}/root");
             return match rustix::fs::readlinkat(CWD, root.as_str(), Vec::new())?.as_bytes() {
                 b"/" => open(CWD, path),
                 // In a chroot of its own. A link that is absolute goes there too.
@@ -247,8 +271,8 @@ impl Base {
             Self::Folder(folder) => rustix::fs::openat(folder, path, WALK, Mode::empty()),
             Self::Thread => {
                 let base = match at.folder {
-                    request::CWD => format!("{thread}/cwd/"),
-                    number @ 0.. => format!("{thread}/fd/{number}/"),
+                    request::CWD => format!("{id}/cwd/"),
+                    number @ 0.. => format!("{id}/fd/{number}/"),
                     _ => return Err(Errno::BADF),
                 };
                 open(CWD, &[base.as_bytes(), path].concat())
@@ -259,11 +283,23 @@ impl Base {
 
 /// `/proc/self` and what leads there mean the caller's, and are nobody's for us. The host's `/proc` is our working directory.
 fn of_the_caller(thread: i32, path: &[u8]) -> Option<Vec<u8>> {
+    if path.split(|byte| *byte == b'/').any(|part| part == b"..") {
+        // It would lead to processes of the host.
+        return None;
+    }
     let own = |rest: &[u8], middle: &str| Some([format!("{thread}/{middle}").as_bytes(), rest].concat());
     if let Some(rest) = path.strip_prefix(b"/proc/self/").or_else(|| path.strip_prefix(b"/proc/thread-self/")) {
         return own(rest, "");
     }
     path.strip_prefix(b"/dev/fd/").and_then(|rest| own(rest, "fd/"))
+}
+
+/// Whether both are the same file, or nothing.
+fn same(one: Option<&Stat>, other: Option<&Stat>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
+        (one, other) => one.is_none() && other.is_none(),
+    }
 }
 
 fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {

@@ -260,14 +260,14 @@ impl At<'_> {
                 Some(name) if WORKTREE.contains(&&**name) => {
                     Err("it says where a work tree and its repository are".to_owned())
                 }
-                Some(_) => self.fit_in(rows, rest.get(2..).unwrap_or_default()),
+                Some(_) => self.fit_in(rest.get(2..).unwrap_or_default()),
                 None => Ok(()),
             },
             b"modules" => {
                 let mut free = false;
                 for index in 2..rest.len() {
                     if !free || self.is_repository(from + index) {
-                        self.fit_in(rows, rest.get(index..).unwrap_or_default())?;
+                        self.fit_in(rest.get(index..).unwrap_or_default())?;
                     }
                     free |= rest.get(index).is_some_and(|part| FREE.contains(&&**part));
                 }
@@ -277,8 +277,9 @@ impl At<'_> {
         }
     }
 
-    fn fit_in(&self, rows: &Rows, rest: &[Cow<'_, [u8]>]) -> Result<(), Denied> {
-        rows.fit(rest).map_or(Ok(()), |(fit, row)| self.judge(fit, row))
+    /// A git folder within one: what is closed in that one alone does not count there.
+    fn fit_in(&self, rest: &[Cow<'_, [u8]>]) -> Result<(), Denied> {
+        self.policy.git_names.fit(rest).map_or(Ok(()), |(fit, row)| self.judge(fit, row))
     }
 
     fn judge(&self, fit: Fit, row: &Row) -> Result<(), Denied> {

@@ -44,6 +44,7 @@ fn policy() -> Policy {
         links: std::collections::BTreeMap::new(),
         paths: [("/p/tools/hooks".into(), "core.hooksPath".to_owned())].into(),
         git_dirs: [("/main/.git".into(), ["HEAD".to_owned(), "index".to_owned()].into())].into(),
+        links: std::collections::BTreeMap::new(),
         open: ["/p/.vscode/tasks.json".into()].into(),
     })
 }

@@ -78,7 +78,6 @@ const AUDIT_ARM: u32 = 0x4000_0028;
 const REMOVEDIR: u32 = 0x200;
 
 /// What the call `name` of the ABI `arch` asks for with `args`.
-#[expect(clippy::too_many_lines, reason = "a table: a row a call")]
 pub(crate) fn request(name: &str, arch: u32, args: &[u64; 6]) -> Option<Request> {
     let wide = arch & AUDIT_64BIT != 0;
     let [a0, a1, a2, a3, a4, _] = *args;

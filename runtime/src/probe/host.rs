@@ -67,6 +67,27 @@ pub(super) fn seccomp(alone: &SingleThreaded) -> Finding {
     }
 }
 
+/// The guard's filter: one with a listener. Somebody around us may have one already, and there can be one only.
+pub(super) fn guard(alone: &SingleThreaded) -> Finding {
+    const ID: &str = "guard";
+    const TITLE: &str = "guarded names";
+    let outcome = in_child(alone, |_| {
+        rustix::thread::set_no_new_privs(true).map_err(failed("no_new_privs"))?;
+        let listener = cellblock_sys::notify::load([ALLOW]).map_err(failed("loading a filter with a listener"))?;
+        let waits = cellblock_sys::notify::waits_through_signals();
+        cellblock_sys::notify::Listener::new(listener).map_err(failed("listening to it"))?;
+        Ok(if waits { "" } else { "; signals may make a call happen twice (before Linux 5.19)" }.to_owned())
+    });
+    match outcome {
+        Ok(note) => Finding::ok(ID, TITLE, format!("files are changed inside after a look at their names{note}")),
+        Err(failure) => {
+            let cost =
+                "cells that may write a folder start with `--no-guard` only: what does not exist yet is not protected";
+            Finding::lacks(ID, TITLE, State::Degraded, failure.to_string(), cost)
+        }
+    }
+}
+
 /// For the process of a cell's network only; cells have files of their own.
 pub(super) fn landlock() -> Finding {
     const ID: &str = "landlock";

@@ -164,6 +164,7 @@ pub fn run(facts: &Facts, alone: &SingleThreaded) -> Vec<Finding> {
     }
     all.push(storage::space(facts));
     all.push(host::seccomp(alone));
+    all.push(host::guard(alone));
     all.push(host::landlock());
     all.push(host::runtime_folder(facts));
     all.push(host::clock());

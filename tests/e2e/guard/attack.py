@@ -28,7 +28,7 @@ PROTECTED = [
     (".envrc", "free"), ("plain/.envrc", "plain/free"), (".vscode", "free"), ("nested/.vscode", "nested/free"), (".claude/settings.json", ".claude/free"),
     (".claude/settings.local.json", ".claude/free"), ("bare/hooks/update", None), ("bare/config", "bare/free"), ("almost/HEAD", "almost/free"),
     ("nested/.git/modules/m/config", "nested/.git/modules/m/free"), ("nested/.git/modules/m/n/hooks/x", "nested/.git/modules/m/n/free"),
-    (".git/config.worktree", ".git/free"), (".git/commondir", ".git/free"),
+    (".git/config.worktree", None), (".git/commondir", None),
 ]
 
 bad, lost, tried = [], [], 0
