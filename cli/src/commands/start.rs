@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use cellblock_bundle::{Mount, Network, RootFs};
 use cellblock_rootfs::root::skeleton::Entry;
+use cellblock_runtime::keep::Links;
 use cellblock_runtime::state::{self, Claim, StateError};
 use cellblock_runtime::supervisor::{RuntimeError, Start};
 use cellblock_runtime::{cgroup, cleanup};
@@ -190,7 +191,8 @@ impl Ready {
         skeleton.push(sandbox_md::entry(&self.resolved.cell, keep));
         let cell = self.resolved.cell;
         let roots = secrets::roots(&self.host);
-        let links = resolve::links(&self.host);
+        // A list is read for it, which others do without.
+        let links = if cell.state.is_empty() { Links::default() } else { resolve::links(&self.host) };
         let start = Start {
             cell,
             root,

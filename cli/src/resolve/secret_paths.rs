@@ -40,6 +40,11 @@ pub(super) struct Asked<'a> {
     pub(super) files: &'a dyn Files,
 }
 
+/// The list's paths in `home`.
+pub(super) fn in_home(home: &Path) -> Vec<PathBuf> {
+    rows(LIST).0.into_iter().filter(|row| row.section == "home").map(|row| home.join(row.key)).collect()
+}
+
 /// Something that is to be covered, as an absolute path of the host.
 #[derive(Clone, Debug)]
 struct Secret {
