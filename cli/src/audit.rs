@@ -164,7 +164,8 @@ fn exposure(cell: &Cell) -> String {
     let reach: Vec<&str> = cell.reach.allow.iter().map(|said| said.rule.as_str()).collect();
     // A placeholder is another one at each start.
     let git: Vec<String> = cell.brokers.git.iter().flat_map(|git| &git.remotes).map(ToString::to_string).collect();
-    let without = Brokers { git: None, ..cell.brokers.clone() };
+    // In tmux or not: the same cell.
+    let without = Brokers { git: None, workmux: None, ..cell.brokers.clone() };
     let brokers = match (without.is_empty(), git.is_empty()) {
         (true, true) => String::new(),
         _ => format!("\n{without:?}\n{git:?}"),
