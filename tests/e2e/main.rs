@@ -3,6 +3,7 @@
 //! Every denial has a positive twin beside it that proves the probe works.
 
 mod agents;
+mod agents_real;
 mod bridge;
 mod bridges;
 mod command_line;
@@ -29,3 +30,4 @@ mod security;
 mod ssh;
 mod streams;
 mod terminal;
+mod workmux;
