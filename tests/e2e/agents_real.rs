@@ -35,14 +35,14 @@ pub(super) fn git(world: &World, script: &str) -> String {
 }
 
 /// A model that edits a file and commits.
-struct Model {
+pub(super) struct Model {
     child: Child,
     port: u16,
     log: PathBuf,
 }
 
 impl Model {
-    fn new(world: &World, folder: &Path, commit: &str) -> Self {
+    pub(super) fn new(world: &World, folder: &Path, commit: &str) -> Self {
         let file = folder.join("file");
         let steps = serde_json::json!({
             "steps": [{"edit": [file, "one two", "one three"]}, {"run": commit}],
@@ -62,6 +62,11 @@ impl Model {
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().expect("its output")).read_line(&mut line).expect("a port");
         Self { child, port: line.trim().parse().expect("a port"), log }
+    }
+
+    /// Its port on 127.0.0.1.
+    pub(super) fn port(&self) -> u16 {
+        self.port
     }
 
     /// What reaches the model from inside: the address, and a key.

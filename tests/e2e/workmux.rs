@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use cellblock_tests::{Call, World, cellblock};
 
-use crate::agents_real::{git, package, repository};
+use crate::agents_real::{Model, git, package, repository};
 
 /// An agent that says how it was called and then does what is typed.
 const AGENT: &str = "#!/bin/sh
@@ -257,6 +257,44 @@ fn a_branch_is_continued_merged_and_removed() {
         "{log}"
     );
     assert_eq!(std::fs::read_to_string(desk.world.path("home/demo/file")).expect("a file"), "one two\nmore\n");
+}
+
+/// The whole of it: the real agent in a window, told what to do by workmux; its hooks tell workmux; what it commits is merged.
+#[test]
+fn the_real_claude_code_works_in_a_window() {
+    let test = "the_real_claude_code_works_in_a_window";
+    let Some(glibc) = package(test, "glibc") else { return };
+    let Some(desk) = Desk::new(test, "") else { return };
+    let hook = |status: &str| {
+        let command = format!("workmux set-window-status {status}");
+        serde_json::json!([{"hooks": [{"type": "command", "command": command}]}])
+    };
+    let hooks = serde_json::json!({"hooks": {"UserPromptSubmit": hook("working"), "Stop": hook("done")}});
+    desk.world.write("home/demo/.claude/settings.json", &hooks.to_string());
+    git(&desk.world, "git add . && git commit -qm hooks");
+    let model = Model::new(&desk.world, Path::new(&desk.worktree("real")), "git commit -qam 'by the agent'");
+    let profile = std::fs::read_to_string(desk.world.path("home/.profile")).expect("a profile");
+    let path = format!("PATH='{}:", glibc.join("bin").display());
+    let exports = format!(
+        "export ANTHROPIC_API_KEY=k ANTHROPIC_BASE_URL=http://host.docker.internal:{}\n",
+        model.port()
+    );
+    desk.world.write("home/.profile", &(profile.replace("PATH='", &path) + &exports));
+    desk.world.configure("defaults: {image: host, bridges: [workmux-status]}\n");
+    let settings = format!(
+        "nerdfont: false\nagents:\n  cc: {{command: 'cellblock run --yes --allow host:{} claude-code -p', type: claude}}\n",
+        model.port()
+    );
+    desk.world.write("home/.config/workmux/config.yaml", &settings);
+    desk.add(&["real", "--prompt=change the file"]);
+    desk.see("wm-real", "All of it is done.");
+    let told = || stored(&desk);
+    desk.world.wait("both hooks", || told().contains("\"set-window-status\", \"done\""));
+    assert!(told().contains("\"set-window-status\", \"working\""), "{}", told());
+    desk.world.wait("no cell", || desk.cells().is_empty());
+    desk.workmux(&["merge", "real"]).ok();
+    let log = git(&desk.world, "git log -1 --format=%s; cat file; git status --short");
+    assert_eq!(log, "by the agent\none three\n");
 }
 
 /// Status by hooks: what passes, and that nothing else does.
