@@ -17,6 +17,7 @@ use crate::credentials::Kept;
 use crate::log::Log;
 use crate::process::Doors;
 use crate::settings::{ANSWERS, INSIDE, Settings};
+use crate::workmux::{Told, Waiting, told};
 use crate::{agent, credentials};
 
 /// Most connections to the agent at a time.
@@ -52,6 +53,7 @@ struct Shared {
     log: Log,
     kept: Kept,
     answers: Mutex<VecDeque<(Instant, String)>>,
+    waiting: Waiting,
 }
 
 /// Serves until the process behind the guard has ended.
@@ -61,6 +63,7 @@ pub(crate) fn serve(settings: &Settings, doors: &Doors) -> io::Result<()> {
         settings: settings.clone(),
         kept: Kept::default(),
         answers: Mutex::default(),
+        waiting: Waiting::default(),
     });
     let places = [AGENTS, NETWORKS, DESKTOP].map(Places::new);
     let [agents, networks, desktop] = &places;
@@ -209,6 +212,9 @@ impl<'a> Requests<'a> {
     }
 
     fn line(&mut self, line: &[u8], shared: &Arc<Shared>, places: &Places) {
+        if let Some(told) = told_by(line) {
+            return shared.tell(told);
+        }
         let Some(Question { id, what }) = bridge::question(line) else { return };
         while self.taken.front().is_some_and(|at| at.elapsed() >= SPAN) {
             self.taken.pop_front();
@@ -233,6 +239,13 @@ impl<'a> Requests<'a> {
     }
 }
 
+/// What the shim for workmux writes: `ID workmux …`. There is no answer, so that an agent's hook does not wait.
+fn told_by(line: &[u8]) -> Option<Told> {
+    let mut words = line.splitn(3, |b| *b == b' ');
+    words.nth(1).filter(|word| *word == b"workmux")?;
+    told(words.next()?)
+}
+
 fn event(what: What<'_>) -> Event {
     match what {
         What::HasImage | What::Image => Event::Clipboard,
@@ -246,6 +259,22 @@ fn refused(why: &str) -> Vec<u8> {
 }
 
 impl Shared {
+    /// Has the real workmux told, by a thread of its own if there is none yet.
+    fn tell(self: &Arc<Self>, told: Told) {
+        if self.settings.workmux.is_none() || !self.waiting.add(told) {
+            return;
+        }
+        let shared = Arc::clone(self);
+        let work = move || {
+            if let Some(workmux) = &shared.settings.workmux {
+                shared.waiting.tell(workmux, &shared.settings);
+            }
+        };
+        if std::thread::Builder::new().stack_size(STACK).spawn(work).is_err() {
+            self.waiting.give_up();
+        }
+    }
+
     fn ask(&self, what: What<'_>) -> Vec<u8> {
         let path = match what {
             What::Open(address) => Some(address.to_owned()),

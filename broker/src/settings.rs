@@ -24,6 +24,8 @@ pub struct Settings {
     pub clipboard_image: bool,
     /// Addresses may be opened in the browser.
     pub open_url: bool,
+    /// The program that is told what agents say of their status.
+    pub workmux: Option<PathBuf>,
     /// Ports of this machine that lead into the cell: addresses there may be opened too.
     pub published: Vec<u16>,
 }

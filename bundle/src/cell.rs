@@ -252,6 +252,15 @@ impl Mount {
             Self::Bind { target, .. } | Self::Tmpfs { target, .. } | Self::Mask { target, .. } => target,
         }
     }
+
+    /// What of the host can be written through it.
+    #[must_use]
+    pub fn writable_source(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::Bind { source, writable: true, .. } => Some(source),
+            _ => None,
+        }
+    }
 }
 
 /// A file or folder of an agent's in the person's home, and how a cell sees it. It is laid at each start (docs/credentials.md).
@@ -393,6 +402,9 @@ pub struct Brokers {
     pub clipboard_image: bool,
     /// The person's browser.
     pub open_url: bool,
+    /// The host's workmux, which is told what agents say of their status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workmux: Option<PathBuf>,
 }
 
 impl Brokers {
@@ -405,7 +417,7 @@ impl Brokers {
     /// Whether something of it is seen inside, in [`BROKERS`].
     #[must_use]
     pub fn is_inside(&self) -> bool {
-        self.ssh_agent.is_some() || self.clipboard_image || self.open_url
+        self.ssh_agent.is_some() || self.clipboard_image || self.open_url || self.workmux.is_some()
     }
 }
 

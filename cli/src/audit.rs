@@ -174,11 +174,17 @@ fn remember(approvals: &PathBuf, approval: &PathBuf) {
 fn exposure(cell: &Cell) -> String {
     let names: BTreeSet<&String> = cell.env.keys().chain(&cell.hidden).collect();
     let shown: Vec<&Mount> = cell.mounts.iter().filter(|m| !covers(m, &cell.mounts)).collect();
-    let mounts = serde_json::to_string(&shown).unwrap_or_default();
+    let mut mounts = serde_json::to_string(&shown).unwrap_or_default();
+    // The linked worktrees of a repository, which has confirmed them, are one exposure: else each `git worktree add` would bring the question back.
+    if let Some(project) = cell.project.as_ref().filter(|project| crate::project::id(&project.root) != project.id) {
+        let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
+        mounts = mounts.replace(&quoted(&project.root.to_string_lossy()), &quoted(&project.id));
+    }
     let reach: Vec<&str> = cell.reach.allow.iter().map(|said| said.rule.as_str()).collect();
     // A placeholder is another one at each start.
     let git: Vec<String> = cell.brokers.git.iter().flat_map(|git| &git.remotes).map(ToString::to_string).collect();
-    let without = Brokers { git: None, ..cell.brokers.clone() };
+    // In tmux or not: the same cell.
+    let without = Brokers { git: None, workmux: None, ..cell.brokers.clone() };
     let brokers = match (without.is_empty(), git.is_empty()) {
         (true, true) => String::new(),
         _ => format!("\n{without:?}\n{git:?}"),

@@ -29,6 +29,7 @@ const ASK: &str = include_str!("../data/shims/ask");
 const XCLIP: &str = include_str!("../data/shims/xclip");
 const WL_PASTE: &str = include_str!("../data/shims/wl-paste");
 const XDG_OPEN: &str = include_str!("../data/shims/xdg-open");
+const WORKMUX: &str = include_str!("../data/shims/workmux");
 
 /// Settings of git's by which the person signs.
 const SIGNING: &[&str] = &["gpg.format", "user.signingkey", "commit.gpgsign", "tag.gpgsign"];
@@ -83,7 +84,7 @@ pub(crate) fn tell(brokers: &Brokers, variables: &mut BTreeMap<String, String>) 
     if brokers.open_url {
         set("BROWSER", &format!("{SHIMS}/xdg-open"));
     }
-    if brokers.clipboard_image || brokers.open_url {
+    if brokers.clipboard_image || brokers.open_url || brokers.workmux.is_some() {
         let path = variables.get("PATH").map_or_else(|| SHIMS.to_owned(), |path| format!("{SHIMS}:{path}"));
         variables.insert("PATH".to_owned(), path);
     }
@@ -138,6 +139,9 @@ pub(crate) fn files(brokers: &Brokers, remotes: &[Address], host: &HostFacts) ->
         let link = |name: &str| Entry::link(format!("{SHIMS}/{name}").into(), "xdg-open".into());
         entries.extend([script("xdg-open", XDG_OPEN), link("open"), link("sensible-browser"), link("www-browser")]);
     }
+    if brokers.workmux.is_some() {
+        entries.push(script("workmux", WORKMUX));
+    }
     entries
 }
 
@@ -177,7 +181,7 @@ pub(crate) fn start(cell: &Cell, dirs: &Dirs, env: &BTreeMap<String, String>) ->
 }
 
 fn settings(cell: &Cell, dirs: &Dirs, env: &BTreeMap<String, String>) -> Result<Settings, CliError> {
-    let Brokers { ssh_agent, git, clipboard_image, open_url } = &cell.brokers;
+    let Brokers { ssh_agent, git, clipboard_image, open_url, workmux } = &cell.brokers;
     let remote = |one: &GitRemote| {
         let host = one.host.parse().map_err(|e| CliError::plain(format!("{one}: {e}"), "see `git remote -v`"))?;
         Ok::<_, CliError>(Remote { host, port: one.port, path: one.path.clone(), username: one.username.clone() })
@@ -196,6 +200,7 @@ fn settings(cell: &Cell, dirs: &Dirs, env: &BTreeMap<String, String>) -> Result<
         env: env.clone(),
         clipboard_image: *clipboard_image,
         open_url: *open_url,
+        workmux: workmux.clone(),
         published: cell.reach.publish.iter().map(|port| port.host.port()).collect(),
     })
 }
@@ -231,6 +236,9 @@ pub(crate) fn words(brokers: &Brokers) -> Vec<String> {
     }
     if brokers.open_url {
         lines.push("open addresses in your browser, also such as the network does not allow".to_owned());
+    }
+    if brokers.workmux.is_some() {
+        lines.push("tell workmux the status of this window, and the prompt".to_owned());
     }
     lines
 }

@@ -160,6 +160,7 @@ pub fn supervise(
     tell: &mut dyn FnMut(News<'_>),
 ) -> Result<Ended, RuntimeError> {
     outer::settle_capabilities().map_err(os("cannot settle capabilities"))?;
+    let here = std::env::current_dir();
     // libcontainer goes back to the working directory it came from, with the ids of the cell: it must be one anybody can enter.
     rustix::process::chdir("/").map_err(os("cannot change to /"))?;
     let set = SignalSet::of(signals::SUPERVISED);
@@ -167,8 +168,15 @@ pub fn supervise(
     // Children of a builder that was killed come to us, so that none is left behind.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(os("cannot adopt orphans"))?;
 
+    let mut tell = |news: News<'_>| {
+        // Terminal managers ask where a pane's program is, and open the next one there.
+        if let (News::Started, false, Ok(here)) = (news, start.detached, &here) {
+            let _ = rustix::process::chdir(here);
+        }
+        tell(news);
+    };
     let mut cgroup = None;
-    let outcome = run(start, &claim, signals, prepare, tell, &mut cgroup);
+    let outcome = run(start, &claim, signals, prepare, &mut tell, &mut cgroup);
     crate::reap::kill_all_children();
     // Before what it has made is removed.
     if let Some(broker) = broker {

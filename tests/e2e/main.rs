@@ -3,6 +3,7 @@
 //! Every denial has a positive twin beside it that proves the probe works.
 
 mod agents;
+mod agents_real;
 mod bridge;
 mod bridges;
 mod command_line;
@@ -34,3 +35,4 @@ mod state;
 mod state_login;
 mod streams;
 mod terminal;
+mod workmux;

@@ -165,7 +165,7 @@ pub(crate) struct CellFlags {
     /// Give git inside no credentials (the default)
     #[arg(long, overrides_with = "git_credentials", help_heading = "Your accounts and desktop")]
     pub(crate) no_git_credentials: bool,
-    /// Let the cell ask your desktop: for the image in the clipboard, or to open an address
+    /// Let the cell ask your desktop: for the image in the clipboard, or to open an address; or tell workmux what its agent does
     #[arg(long, value_name = "WHAT", value_delimiter = ',', value_parser = choice::<Bridge>(), help_heading = "Your accounts and desktop")]
     pub(crate) bridge: Vec<Bridge>,
 

@@ -215,7 +215,7 @@ choice!(StateMode {
     "share" => StateMode::Share,
     "sync" => StateMode::Sync,
 });
-choice!(Bridge { "clipboard-image" => Bridge::ClipboardImage, "open-url" => Bridge::OpenUrl });
+choice!(Bridge { "clipboard-image" => Bridge::ClipboardImage, "open-url" => Bridge::OpenUrl, "workmux-status" => Bridge::WorkmuxStatus });
 choice!(Protection { "on" => Protection::On, "off" => Protection::Off });
 choice!(Tty { "auto" => Tty::Auto, "always" => Tty::Always, "never" => Tty::Never });
 
@@ -248,6 +248,8 @@ pub(crate) enum Bridge {
     ClipboardImage,
     /// To open an address in the browser.
     OpenUrl,
+    /// To tell workmux an agent's status.
+    WorkmuxStatus,
 }
 
 impl FromStr for Bridge {

@@ -125,7 +125,7 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<bool>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) git_credentials: Option<Located<bool>>,
-    /// What the cell may ask of your desktop: clipboard-image, open-url.
+    /// What the cell may ask of your desktop: clipboard-image, open-url; or tell: workmux-status.
     #[schemars(default, schema_with = "lists::<Bridge>")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) bridges: Vec<Located<Bridge>>,

@@ -140,7 +140,7 @@ mod tests {
             "https://git.test",
             "https://git.test/",
             "https://git.test/../a",
-            "https://git.test/a%2fb",
+            "https://git.test/a%2e%2e/b",
             "https://git.test:0/a",
             "https://127.0.0.1/a",
             "ext::sh -c id",

@@ -26,7 +26,12 @@ pub(super) struct Asked<'a> {
     pub(super) project: Option<&'a ProjectFacts>,
     pub(super) host: &'a HostFacts,
     pub(super) files: &'a dyn Files,
+    /// What of the host the cell can write to: no program is run from there.
+    pub(super) writable: &'a [&'a Path],
 }
+
+/// Why nobody is told a status.
+const NO_WORKMUX: &str = "--bridge workmux-status: this is no pane of tmux, or there is no `workmux` in your PATH; the cell tells nobody its status";
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -69,6 +74,16 @@ pub(super) fn brokers(asked: Asked<'_>) -> Result<Found, ResolveError> {
             match bridge {
                 Bridge::ClipboardImage => found.brokers.clipboard_image = true,
                 Bridge::OpenUrl => found.brokers.open_url = true,
+                Bridge::WorkmuxStatus => match asked.workmux() {
+                    Some(program) => found.brokers.workmux = Some(program),
+                    None => {
+                        // In the configuration it speaks of panes to come, too.
+                        if matches!(origin, Origin::Flag(_)) {
+                            found.notes.push(NO_WORKMUX.to_owned());
+                        }
+                        continue;
+                    }
+                },
             }
             found.explain("bridge", word(bridge).to_owned(), &origin);
         }
@@ -85,6 +100,20 @@ pub(crate) fn project_remotes(project: Option<&ProjectFacts>, files: &dyn Files)
 }
 
 impl Asked<'_> {
+    /// The host's workmux, if this is a pane of tmux.
+    fn workmux(self) -> Option<PathBuf> {
+        let env = |name: &str| self.host.env.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        env("TMUX").and(env("TMUX_PANE"))?;
+        let own = |path: &Path| self.writable.iter().any(|folder| path.starts_with(folder));
+        env("PATH")?.split(':').filter(|folder| folder.starts_with('/')).find_map(|folder| {
+            let place = Path::new(folder).join("workmux");
+            let seen = self.files.look(&place).ok()?;
+            let usable =
+                !seen.is_dir && !own(&place) && !own(&seen.canonical) && self.files.executable(&seen.canonical);
+            usable.then_some(seen.canonical)
+        })
+    }
+
     fn ssh_agent(self, found: &mut Found) -> Result<(), ResolveError> {
         let CellFlags { ssh_agent, no_ssh_agent, ssh_agent_key, .. } = self.flags;
         let flag = match (*ssh_agent || !ssh_agent_key.is_empty(), *no_ssh_agent) {

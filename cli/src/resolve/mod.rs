@@ -199,8 +199,16 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     let asked =
         reach::Asked { flags, layers, network, project: inputs.project, host: inputs.host, files: inputs.files };
     let (reach, secrets) = reach::reach(asked)?;
-    let asked =
-        brokers::Asked { flags, layers, network, project: inputs.project, host: inputs.host, files: inputs.files };
+    let writable: Vec<&std::path::Path> = placed.iter().filter_map(|placed| placed.mount.writable_source()).collect();
+    let asked = brokers::Asked {
+        flags,
+        layers,
+        network,
+        project: inputs.project,
+        host: inputs.host,
+        files: inputs.files,
+        writable: &writable,
+    };
     let answering = brokers::brokers(asked)?;
     let mut variables = environment.variables;
     for (name, value) in state.variables {

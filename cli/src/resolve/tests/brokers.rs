@@ -82,3 +82,19 @@ fn bridges_are_single_things() {
     assert_eq!(brokers(config, "-- x"), Brokers { clipboard_image: true, ..Brokers::default() });
     assert_eq!(brokers(config, "--bridge open-url -- x"), Brokers { open_url: true, ..Brokers::default() });
 }
+
+#[test]
+fn workmux_is_the_persons_own() {
+    let mut world = world("");
+    for place in ["/home/ada/web/bin/workmux", "/home/ada/.cargo/bin/workmux"] {
+        world.files.seen.insert(place.into(), Seen { canonical: place.into(), is_dir: false });
+    }
+    let of = |path: &str, tmux: &str| {
+        let world = world.clone().env("PATH", path).env("TMUX", tmux).env("TMUX_PANE", tmux);
+        world.run("--bridge workmux-status -- x").cell.brokers.workmux
+    };
+    let both = ".:/home/ada/web/bin:/home/ada/.cargo/bin";
+    assert_eq!(of(both, "%1"), Some("/home/ada/.cargo/bin/workmux".into()));
+    assert_eq!(of(both, ""), None);
+    assert_eq!(of("/home/ada/web/bin:/usr/bin", "%1"), None);
+}
