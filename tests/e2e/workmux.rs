@@ -275,10 +275,8 @@ fn the_real_claude_code_works_in_a_window() {
     let model = Model::new(&desk.world, Path::new(&desk.worktree("real")), "git commit -qam 'by the agent'");
     let profile = std::fs::read_to_string(desk.world.path("home/.profile")).expect("a profile");
     let path = format!("PATH='{}:", glibc.join("bin").display());
-    let exports = format!(
-        "export ANTHROPIC_API_KEY=k ANTHROPIC_BASE_URL=http://host.docker.internal:{}\n",
-        model.port()
-    );
+    let exports =
+        format!("export ANTHROPIC_API_KEY=k ANTHROPIC_BASE_URL=http://host.docker.internal:{}\n", model.port());
     desk.world.write("home/.profile", &(profile.replace("PATH='", &path) + &exports));
     desk.world.configure("defaults: {image: host, bridges: [workmux-status]}\n");
     let settings = format!(
