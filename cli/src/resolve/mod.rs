@@ -25,9 +25,7 @@ mod secret_paths;
 mod state;
 
 use std::collections::BTreeMap;
-#[cfg(test)]
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cellblock_bundle::cell::{Cell, Limits, Mount, Network, Profile, User};
 
