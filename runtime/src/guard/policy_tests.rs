@@ -41,7 +41,6 @@ fn policy() -> Policy {
             "commondir",
             "gitdir",
         ]),
-        links: std::collections::BTreeMap::new(),
         paths: [("/p/tools/hooks".into(), "core.hooksPath".to_owned())].into(),
         git_dirs: [("/main/.git".into(), ["HEAD".to_owned(), "index".to_owned()].into())].into(),
         links: std::collections::BTreeMap::new(),
