@@ -262,7 +262,21 @@ fn a_branch_is_continued_merged_and_removed() {
 /// The whole of it: the real agent in a window, told what to do by workmux; its hooks tell workmux; what it commits is merged.
 #[test]
 fn the_real_claude_code_works_in_a_window() {
-    let test = "the_real_claude_code_works_in_a_window";
+    real_agent("the_real_claude_code_works_in_a_window", "claude", |_| "claude-code -p".to_owned());
+}
+
+#[test]
+fn the_real_codex_works_in_a_window() {
+    let command = |port| {
+        let provider = "-c model_providers.test";
+        format!(
+            "codex exec -c model_provider=test {provider}.name=test {provider}.base_url=http://host.docker.internal:{port}/v1 {provider}.env_key=OPENAI_API_KEY {provider}.wire_api=responses"
+        )
+    };
+    real_agent("the_real_codex_works_in_a_window", "codex", command);
+}
+
+fn real_agent(test: &str, kind: &str, command: impl Fn(u16) -> String) {
     let Some(glibc) = package(test, "glibc") else { return };
     let Some(desk) = Desk::new(test, "") else { return };
     let hook = |status: &str| {
@@ -275,20 +289,25 @@ fn the_real_claude_code_works_in_a_window() {
     let model = Model::new(&desk.world, Path::new(&desk.worktree("real")), "git commit -qam 'by the agent'");
     let profile = std::fs::read_to_string(desk.world.path("home/.profile")).expect("a profile");
     let path = format!("PATH='{}:", glibc.join("bin").display());
-    let exports =
-        format!("export ANTHROPIC_API_KEY=k ANTHROPIC_BASE_URL=http://host.docker.internal:{}\n", model.port());
+    let exports = format!(
+        "export OPENAI_API_KEY=k ANTHROPIC_API_KEY=k ANTHROPIC_BASE_URL=http://host.docker.internal:{}\n",
+        model.port()
+    );
     desk.world.write("home/.profile", &(profile.replace("PATH='", &path) + &exports));
     desk.world.configure("defaults: {image: host, bridges: [workmux-status]}\n");
     let settings = format!(
-        "nerdfont: false\nagents:\n  cc: {{command: 'cellblock run --yes --allow host:{} claude-code -p', type: claude}}\n",
-        model.port()
+        "nerdfont: false\nagents:\n  cc: {{command: 'cellblock run --yes --allow host:{} {}', type: {kind}}}\n",
+        model.port(),
+        command(model.port())
     );
     desk.world.write("home/.config/workmux/config.yaml", &settings);
     desk.add(&["real", "--prompt=change the file"]);
     desk.see("wm-real", "All of it is done.");
     let told = || stored(&desk);
-    desk.world.wait("both hooks", || told().contains("\"set-window-status\", \"done\""));
-    assert!(told().contains("\"set-window-status\", \"working\""), "{}", told());
+    if kind == "claude" {
+        desk.world.wait("both hooks", || told().contains("\"set-window-status\", \"done\""));
+        assert!(told().contains("\"set-window-status\", \"working\""), "{}", told());
+    }
     desk.world.wait("no cell", || desk.cells().is_empty());
     desk.workmux(&["merge", "real"]).ok();
     let log = git(&desk.world, "git log -1 --format=%s; cat file; git status --short");

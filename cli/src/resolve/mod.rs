@@ -197,7 +197,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     let asked =
         reach::Asked { flags, layers, network, project: inputs.project, host: inputs.host, files: inputs.files };
     let (reach, secrets) = reach::reach(asked)?;
-    let writable: Vec<&Path> = placed.iter().filter_map(|placed| placed.mount.writable_source()).collect();
+    let writable: Vec<_> = placed.iter().filter_map(|placed| placed.mount.writable_source()).collect();
     let asked = brokers::Asked {
         flags,
         layers,
