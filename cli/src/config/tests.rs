@@ -49,6 +49,8 @@ defaults:
   commit_signing: true
   git_credentials: true
   bridges: [clipboard-image, open-url]
+  claude_config: sync
+  guard: false
 projects:
   web:
     path: ~/work/web
@@ -65,8 +67,8 @@ agents:
     unattended: []
     asks: true
     pass_env: [A_KEY]
-    state: [{path: ~/.codex, mode: private, history: [sessions, \"*\"]}]
-    login: [{path: ~/.codex/auth.json, mode: copy}]
+    state: [{path: ~/.codex, mode: private, history: [sessions, \"*\"]}, {path: ~/.x.json, file: true, inside: ~/.codex/x.json, inside_env: X_HOME=~/.codex}]
+    login: [{path: ~/.codex/auth.json, mode: copy, locks: [.lock]}]
     instructions: ~/.codex/AGENTS.md
     memory: 4g
 ";
@@ -115,7 +117,9 @@ fn every_key_is_read() {
     assert_eq!(d.alpine_mirror.as_ref().unwrap().value, "https://mirror.example/alpine");
     let web = &config.projects["web"];
     assert_eq!(web.path.value, "~/work/web");
-    assert_eq!(web.at.line, 36);
+    assert_eq!(web.at.line, 38);
+    assert_eq!(d.claude_config.as_ref().unwrap().value, crate::args::values::StateMode::Sync);
+    assert!(!d.guard.as_ref().unwrap().value);
     assert_eq!(web.settings.network.as_ref().unwrap().value, Network::None);
     assert_eq!(web.settings.mounts[0].value.target.as_deref(), Some(Path::new("/cache")));
 }
@@ -127,7 +131,11 @@ fn what_was_understood_can_be_shown_and_read_again() {
     assert_eq!(shown["defaults"]["cpus"], "1.5");
     assert_eq!(shown["projects"]["web"]["mounts"], serde_json::json!(["./cache:/cache:rw"]));
     let codex = &shown["agents"]["codex"];
-    assert_eq!(codex["login"][0], serde_json::json!({"path": "~/.codex/auth.json", "mode": "copy", "file": true}));
+    assert_eq!(
+        codex["login"][0],
+        serde_json::json!({"path": "~/.codex/auth.json", "mode": "copy", "file": true, "locks": [".lock"]})
+    );
+    assert_eq!(codex["state"][1]["inside"], "~/.codex/x.json");
     // JSON is YAML.
     let again = serde_json::to_value(good(&shown.to_string())).unwrap();
     assert_eq!(again, shown);
