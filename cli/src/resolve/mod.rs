@@ -25,7 +25,9 @@ mod secret_paths;
 mod state;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+#[cfg(test)]
+use std::path::Path;
+use std::path::PathBuf;
 
 use cellblock_bundle::cell::{Cell, Limits, Mount, Network, Profile, User};
 
