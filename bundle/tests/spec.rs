@@ -51,6 +51,7 @@ fn cell() -> Cell {
         init: true,
         read_only: false,
         guard: false,
+        brokers: cellblock_bundle::cell::Brokers::default(),
         protect: cellblock_bundle::Protect::default(),
         home_files: BTreeMap::new(),
     }

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 
+use cellblock_bundle::cell::Brokers;
 use cellblock_bundle::{Cell, IdScheme, Mount, Network, Reach, Said};
 use sha2::{Digest, Sha256};
 
 use crate::args::values::word;
+use crate::brokers;
 use crate::output::{Style, plain, say};
 use crate::report::CliError;
 use crate::resolve::HostFacts;
@@ -55,7 +57,6 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
         ("reads", if reads.is_empty() { "nothing of this host".into() } else { reads.join(", ") }),
         ("network", network),
         ("user", format!("{} ({}){ids}", cell.user.name, cell.user.uid)),
-        ("command", cell.command.join(" ")),
     ];
     let covered: Vec<String> = cell
         .mounts
@@ -66,6 +67,8 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
     if !covered.is_empty() {
         facts.insert(3, ("covered", covered.join(", ")));
     }
+    facts.extend(brokers::words(&cell.brokers).into_iter().map(|words| ("may", words)));
+    facts.push(("command", cell.command.join(" ")));
     facts.extend(opened(cell).map(|text| ("protect", text)));
     if !cell.guard && !cell.protect.is_empty() {
         let text = "OFF: it can make hooks and settings that do not exist yet, which programs of this host then run";
@@ -171,11 +174,24 @@ fn remember(approvals: &PathBuf, approval: &PathBuf) {
 fn exposure(cell: &Cell) -> String {
     let names: BTreeSet<&String> = cell.env.keys().chain(&cell.hidden).collect();
     let shown: Vec<&Mount> = cell.mounts.iter().filter(|m| !covers(m, &cell.mounts)).collect();
-    let mounts = serde_json::to_string(&shown).unwrap_or_default();
+    let mut mounts = serde_json::to_string(&shown).unwrap_or_default();
+    // The linked worktrees of a repository, which has confirmed them, are one exposure: else each `git worktree add` would bring the question back.
+    if let Some(project) = cell.project.as_ref().filter(|project| crate::project::id(&project.root) != project.id) {
+        let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
+        mounts = mounts.replace(&quoted(&project.root.to_string_lossy()), &quoted(&project.id));
+    }
     let reach: Vec<&str> = cell.reach.allow.iter().map(|said| said.rule.as_str()).collect();
+    // A placeholder is another one at each start.
+    let git: Vec<String> = cell.brokers.git.iter().flat_map(|git| &git.remotes).map(ToString::to_string).collect();
+    // In tmux or not: the same cell.
+    let without = Brokers { git: None, workmux: None, ..cell.brokers.clone() };
+    let brokers = match (without.is_empty(), git.is_empty()) {
+        (true, true) => String::new(),
+        _ => format!("\n{without:?}\n{git:?}"),
+    };
     // Covers take away. Which of them there are depends on what exists, and a new one is no new exposure.
     let text = format!(
-        "{}\n{}\n{}\n{:?}\n{mounts}\n{names:?}\n{reach:?}\n{:?}\n{:?}\n{}",
+        "{}\n{}\n{}\n{:?}\n{mounts}\n{names:?}\n{reach:?}\n{:?}\n{:?}\n{}{brokers}",
         cell.image,
         word(cell.profile),
         word(cell.network),

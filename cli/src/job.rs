@@ -26,7 +26,7 @@ pub(crate) const WORD: &str = "__job";
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "job", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Job {
-    /// Guard a cell. Descriptors: its lock; with `detached`, a pipe to say "started" on.
+    /// Guard a cell. Descriptors: its lock; the process that answers it from outside, if something does; with `detached`, a pipe to say "started" on.
     Supervise {
         /// The cell and where things are.
         start: Box<Start>,
@@ -125,7 +125,8 @@ pub(crate) fn main(arguments: &[OsString]) -> Result<i32, CliError> {
     match job {
         Job::Supervise { start, skeleton } => {
             let lock = descriptors.next().ok_or_else(|| process("no lock")(std::io::ErrorKind::InvalidInput.into()))?;
-            guard(&start, &skeleton, lock, descriptors.next())
+            let broker = if start.cell.brokers.is_empty() { None } else { descriptors.next() };
+            guard(&start, &skeleton, (lock, broker), descriptors.next())
         }
         Job::Remove { dirs, name, keep } => {
             if let Some(lock) = descriptors.next() {
@@ -139,7 +140,12 @@ pub(crate) fn main(arguments: &[OsString]) -> Result<i32, CliError> {
     }
 }
 
-fn guard(start: &Start, entries: &[Entry], lock: OwnedFd, ready: Option<OwnedFd>) -> Result<i32, CliError> {
+fn guard(
+    start: &Start,
+    entries: &[Entry],
+    (lock, broker): (OwnedFd, Option<OwnedFd>),
+    ready: Option<OwnedFd>,
+) -> Result<i32, CliError> {
     let cell = &start.cell;
     let claim = Claim { name: cell.name.clone(), dir: start.dirs.cell(&cell.name), lock };
     let top = start.dirs.skeleton(&cell.name);
@@ -153,7 +159,7 @@ fn guard(start: &Start, entries: &[Entry], lock: OwnedFd, ready: Option<OwnedFd>
             }
         }
     };
-    let ended = supervise(start, claim, &mut prepare, &mut tell)?;
+    let ended = supervise(start, claim, broker.as_ref(), &mut prepare, &mut tell)?;
     for note in ended.notes {
         say(&format!("cellblock: {note}"));
     }

@@ -7,6 +7,7 @@ mod agents;
 mod app;
 mod args;
 mod audit;
+mod brokers;
 mod commands;
 mod config;
 mod export;

@@ -37,6 +37,8 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error(transparent)]
+    Broker(#[from] cellblock_broker::BrokerError),
+    #[error(transparent)]
     Spec(#[from] SpecError),
     /// A process of ours failed, and has told why.
     #[error("a step in the user namespace failed")]

@@ -35,6 +35,7 @@ pub(crate) fn text(cell: &Cell, keep: bool) -> String {
     );
     files(cell, keep, &mut out);
     network(cell, &mut out);
+    outside(cell, &mut out);
     rest(cell, &mut out);
     out
 }
@@ -125,6 +126,18 @@ fn network(cell: &Cell, out: &mut String) {
         let _ = writeln!(out, "- Port {} here is {} for the person.", publish.port, publish.host);
     }
     if !cell.reach.publish.is_empty() {
+        out.push('\n');
+    }
+}
+
+/// What is asked of the person's machine instead of being here.
+fn outside(cell: &Cell, out: &mut String) {
+    let words = crate::brokers::for_agents(&cell.brokers);
+    if !words.is_empty() {
+        out.push_str("## Asked outside\n\n");
+        for line in words {
+            let _ = writeln!(out, "- {line}");
+        }
         out.push('\n');
     }
 }

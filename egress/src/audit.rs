@@ -30,6 +30,14 @@ pub enum Event {
     Publish,
     /// The policy of the running cell was changed.
     Policy,
+    /// The ssh agent was asked; `name` is the key's fingerprint.
+    Agent,
+    /// Git's credentials were asked for; `path` is the repository's.
+    Credentials,
+    /// The clipboard was asked for an image.
+    Clipboard,
+    /// The person's browser was to open an address, `path`.
+    Open,
 }
 
 /// Yes or no.

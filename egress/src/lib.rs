@@ -11,6 +11,7 @@ pub mod audit;
 pub mod control;
 pub mod dns;
 pub mod gateway;
+pub mod git;
 pub mod http;
 pub mod intercept;
 pub mod name;

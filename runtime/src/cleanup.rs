@@ -25,6 +25,7 @@ pub fn remove(dirs: &Dirs, claim: Claim, keep: bool) {
     // The record goes last but for the lock: as long as it is there, a later command knows what is left to do.
     for name in [
         state::STAGE,
+        state::BROKER,
         "control.sock",
         "net.sock",
         "net.names",

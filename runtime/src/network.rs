@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use cellblock_bundle::cell::Said;
 use cellblock_egress::gateway::{GatewayError, Rung, lay_down_capabilities};
+use cellblock_egress::git::{Git, Remote};
 use cellblock_egress::policy::{Entry, Written};
 use cellblock_egress::serve::{self, Mode, Network, Ready, ServeError, Settings};
 use cellblock_egress::who;
@@ -124,10 +125,26 @@ pub(crate) fn settings(start: &Start) -> Result<Settings, NetworkError> {
         names: dirs.cell(&cell.name).join("net.names"),
         denied: dirs.cell(&cell.name).join("net.denied"),
         secrets: secrets(start)?,
+        git: git(start)?,
         roots: start.roots.clone(),
         connections: serve::CONNECTIONS,
         rungs: start.rungs.clone(),
     })
+}
+
+/// The repositories for which somebody outside has credentials.
+fn git(start: &Start) -> Result<Option<Git>, NetworkError> {
+    let Some(git) = start.cell.brokers.git.as_ref().filter(|_| start.cell.network == cellblock_bundle::Network::Names)
+    else {
+        return Ok(None);
+    };
+    let remote = |one: &cellblock_bundle::cell::GitRemote| {
+        let host = one.host.parse().map_err(|e| NetworkError::Rule(format!("{one}: {e}")))?;
+        Ok(Remote { host, port: one.port, path: one.path.clone(), username: one.username.clone() })
+    };
+    let remotes = git.remotes.iter().map(remote).collect::<Result<_, NetworkError>>()?;
+    let socket = start.dirs.broker(&start.cell.name).join(cellblock_broker::settings::CREDENTIALS);
+    Ok(Some(Git { placeholder: git.placeholder.clone(), remotes, socket }))
 }
 
 /// The cell's secrets with their values.

@@ -7,6 +7,7 @@
 //!                           control.sock  requests to the supervisor
 //!                           guard.sock    those who enter get behind its guard
 //!                           net.sock      requests to the network, in `names` mode
+//!                           broker/       what answers the cell from outside, if something does; the cell sees its folder `in`
 //!                           stage/        in OUTER a file system in memory: skeleton, bundle, libcontainer's state; empty on the host
 //! <data>/cells/<name>/      upper, work   the writable layer; state: agents' files and folders that die with the cell
 //! <data>/projects/<id>/     project       where it is; state/<agent>: what its cells keep of agents' state
@@ -41,6 +42,9 @@ pub const NO_PROJECT: &str = "none";
 
 /// The folder in a cell's runtime folder on which the stage is mounted.
 pub(crate) const STAGE: &str = "stage";
+
+/// The folder in a cell's runtime folder with the sockets of what answers it.
+pub(crate) const BROKER: &str = "broker";
 
 impl Dirs {
     /// Where the skeleton of the cell `name` is written, in OUTER.
@@ -89,6 +93,12 @@ impl Dirs {
     #[must_use]
     pub fn guard_socket(&self, name: &str) -> PathBuf {
         self.cell(name).join("guard.sock")
+    }
+
+    /// The folder of what answers the cell `name` from outside: sockets, answers.
+    #[must_use]
+    pub fn broker(&self, name: &str) -> PathBuf {
+        self.cell(name).join(BROKER)
     }
 
     /// The socket by which the network of the running cell `name` is seen and steered.

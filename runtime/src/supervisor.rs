@@ -148,16 +148,19 @@ pub enum News<'a> {
 ///
 /// `prepare` is called once, before anything is mounted for the cell, to write what the caller wants in the root file system.
 /// `tell` hears of what happens.
+/// `broker` is what answers the cell from outside, if something does.
 ///
 /// # Errors
 /// See [`RuntimeError`]. Whatever happens, nothing of the cell is left behind, unless this very process is killed.
 pub fn supervise(
     start: &Start,
     claim: Claim,
+    broker: Option<&OwnedFd>,
     prepare: &mut dyn FnMut() -> io::Result<()>,
     tell: &mut dyn FnMut(News<'_>),
 ) -> Result<Ended, RuntimeError> {
     outer::settle_capabilities().map_err(os("cannot settle capabilities"))?;
+    let here = std::env::current_dir();
     // libcontainer goes back to the working directory it came from, with the ids of the cell: it must be one anybody can enter.
     rustix::process::chdir("/").map_err(os("cannot change to /"))?;
     let set = SignalSet::of(signals::SUPERVISED);
@@ -165,9 +168,20 @@ pub fn supervise(
     // Children of a builder that was killed come to us, so that none is left behind.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(os("cannot adopt orphans"))?;
 
+    let mut tell = |news: News<'_>| {
+        // Terminal managers ask where a pane's program is, and open the next one there.
+        if let (News::Started, false, Ok(here)) = (news, start.detached, &here) {
+            let _ = rustix::process::chdir(here);
+        }
+        tell(news);
+    };
     let mut cgroup = None;
-    let outcome = run(start, &claim, signals, prepare, tell, &mut cgroup);
+    let outcome = run(start, &claim, signals, prepare, &mut tell, &mut cgroup);
     crate::reap::kill_all_children();
+    // Before what it has made is removed.
+    if let Some(broker) = broker {
+        cellblock_broker::end(broker);
+    }
     let counted = cgroup.as_ref().map(Cgroup::report).unwrap_or_default();
     let notes = cgroup.as_ref().map(Cgroup::notes).unwrap_or_default();
     drop(cgroup);
@@ -432,6 +446,12 @@ fn write_bundle(start: &Start, stage: &Path, builder: Pid, laid: &mut Laid) -> R
         for lower in root.lowers.iter_mut().filter(|l| start.root.shared.contains(l)) {
             *lower = views.of(lower)?;
         }
+    }
+    if cell.brokers.is_inside() {
+        // No view of it: everybody may use what is in there, and the file system of the runtime folder may have none. Last, over whatever is
+        // mounted on /run.
+        let source = start.dirs.broker(&cell.name).join(cellblock_broker::settings::INSIDE);
+        cell.mounts.push(Mount::Bind { source, target: cell::BROKERS.into(), writable: false });
     }
     let run = spec::run_spec(&cell, &Path::new("/cellblock").join(&cell.name))?;
     let text = serde_json::to_vec(&run).map_err(|e| os("cannot write the bundle")(io::Error::from(e)))?;

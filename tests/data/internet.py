@@ -49,8 +49,18 @@ def http(connection, scheme):
         while (field := stream.readline().rstrip(b"\r\n")):
             name, value = field.decode("latin-1").split(":", 1)
             headers[name.lower()] = value.strip()
-        body = stream.read(int(headers.get("content-length", 0)))
+        if headers.get("transfer-encoding") == "chunked":
+            body = b""
+            while (size := int(stream.readline(), 16)):
+                body += stream.read(size)
+                stream.readline()
+            stream.readline()
+        else:
+            body = stream.read(int(headers.get("content-length", 0)))
         log(scheme, local(connection), method, headers.get("host"), path)
+        if path.startswith("/git/"):
+            git(stream, method, path, headers, body)
+            continue
         if headers.get("upgrade") == "echo":
             stream.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
             stream.flush()
@@ -67,6 +77,28 @@ def http(connection, scheme):
         if method != "HEAD":
             stream.write(text)
         stream.flush()
+
+
+def git(stream, method, path, headers, body):
+    """The repositories in www/git, by git's own server, for whoever gives the password in www/git/password."""
+    path, _, query = path.removeprefix("/git").partition("?")
+    given = headers.get("authorization", "")
+    log("git", path, given)
+    if given != "Basic " + open("www/git/password").read().strip():
+        stream.write(b"HTTP/1.1 401 Who is it\r\nWWW-Authenticate: Basic realm=git\r\nContent-Length: 0\r\n\r\n")
+        return stream.flush()
+    env = {"GIT_PROJECT_ROOT": os.path.abspath("www/git"), "GIT_HTTP_EXPORT_ALL": "1", "PATH_INFO": path, "QUERY_STRING": query,
+           "REQUEST_METHOD": method, "CONTENT_TYPE": headers.get("content-type", ""), "REMOTE_USER": "person",
+           "CONTENT_LENGTH": str(len(body)), "HTTP_CONTENT_ENCODING": headers.get("content-encoding", ""),
+           "GIT_PROTOCOL": headers.get("git-protocol", ""), "PATH": os.environ["PATH"], "HOME": "/nowhere",
+           "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+    done = subprocess.run(["git", "http-backend"], input=body, env=env, capture_output=True)
+    head, _, rest = done.stdout.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    status = next((line.removeprefix("Status: ") for line in lines if line.startswith("Status: ")), "200 OK")
+    fields = "".join(line + "\r\n" for line in lines if not line.startswith("Status: "))
+    stream.write(f"HTTP/1.1 {status}\r\n{fields}Content-Length: {len(rest)}\r\n\r\n".encode() + rest)
+    stream.flush()
 
 
 def page(host, path):

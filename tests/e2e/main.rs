@@ -3,11 +3,14 @@
 //! Every denial has a positive twin beside it that proves the probe works.
 
 mod agents;
+mod agents_real;
 mod bridge;
+mod bridges;
 mod command_line;
 mod compat;
 mod faults;
 mod files;
+mod git_credentials;
 mod git_matrix;
 mod guard;
 mod images;
@@ -27,7 +30,9 @@ mod network_walls;
 mod programs;
 mod secrets;
 mod security;
+mod ssh;
 mod state;
 mod state_login;
 mod streams;
 mod terminal;
+mod workmux;

@@ -158,6 +158,11 @@ fn people_say_more_and_patterns_cover_files_of_the_project() {
     assert_eq!(std::fs::read_to_string(world.project().join(".env")).expect("there"), ".env");
     let plan = world.cellblock("run --explain -- true").ok();
     assert!(plan.contains("on your own list") && plan.contains("config.yaml:2"), "{plan}");
+    // What is also kept from being changed is covered all the same.
+    world.configure("");
+    world.write("home/demo/.mcp.json", "token");
+    assert_eq!(world.cellblock("run -- cat .mcp.json").ok(), "token");
+    assert_eq!(world.cellblock("run --mask .mcp.json -- cat .mcp.json").ok(), "");
     world.configure("defaults: {mask: ['../x']}");
     world.cellblock("run -- true").fails(125).says("relative to the project");
 }

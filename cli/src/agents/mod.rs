@@ -72,7 +72,7 @@ impl Agent {
             return if ways.is_empty() { Vec::new() } else { vec![format!("on this host: {}", ways.join("   or: "))] };
         }
         let inside = npm
-            .map(|install| format!("apk add nodejs npm git && {install}"))
+            .map(|install| format!("apk add bash nodejs npm git && {install}"))
             .or(pip.map(|install| format!("apk add pipx git && PIPX_BIN_DIR=/usr/local/bin {install}")));
         let mut hints = vec![format!("`--image host` takes this host's own {}", self.programs()[0])];
         if let Some(inside) = inside {

@@ -16,7 +16,7 @@ use cellblock_bundle::cell::Network;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use values::{
-    Choice, Cpus, EnvEntry, Label, LimitMode, MaskPattern, MountSpec, Opened, Pids, ProfileSpec, Protection,
+    Bridge, Choice, Cpus, EnvEntry, Label, LimitMode, MaskPattern, MountSpec, Opened, Pids, ProfileSpec, Protection,
     PublishSpec, RuleSpec, SecretSpec, Size, TmpfsSpec, Tty, UserSpec, Userns,
 };
 pub(crate) use words::Words;
@@ -144,6 +144,30 @@ pub(crate) struct CellFlags {
     /// Publish a port of the cell on the host, on 127.0.0.1 unless an address is given
     #[arg(short, long, value_name = "[ADDRESS:]HOSTPORT:PORT", help_heading = "Network")]
     pub(crate) publish: Vec<PublishSpec>,
+
+    /// Let the cell log in with the keys of your ssh agent; no key enters it
+    #[arg(long, overrides_with = "no_ssh_agent", help_heading = "Your accounts and desktop")]
+    pub(crate) ssh_agent: bool,
+    /// Give the cell no ssh agent (the default)
+    #[arg(
+        long,
+        overrides_with = "ssh_agent",
+        conflicts_with = "ssh_agent_key",
+        help_heading = "Your accounts and desktop"
+    )]
+    pub(crate) no_ssh_agent: bool,
+    /// Let it use only this key of the agent's: a fingerprint, a comment, or the file of its public half
+    #[arg(long, value_name = "KEY", value_parser = values::agent_key, help_heading = "Your accounts and desktop")]
+    pub(crate) ssh_agent_key: Vec<String>,
+    /// Let git inside fetch from and push to this project's https remotes as you; no password or token enters the cell
+    #[arg(long, overrides_with = "no_git_credentials", help_heading = "Your accounts and desktop")]
+    pub(crate) git_credentials: bool,
+    /// Give git inside no credentials (the default)
+    #[arg(long, overrides_with = "git_credentials", help_heading = "Your accounts and desktop")]
+    pub(crate) no_git_credentials: bool,
+    /// Let the cell ask your desktop: for the image in the clipboard, or to open an address; or tell workmux what its agent does
+    #[arg(long, value_name = "WHAT", value_delimiter = ',', value_parser = choice::<Bridge>(), help_heading = "Your accounts and desktop")]
+    pub(crate) bridge: Vec<Bridge>,
 
     /// Limit memory, such as 512m or 2g; swap is not added on top
     #[arg(short, long, value_name = "SIZE", help_heading = "Limits")]

@@ -44,6 +44,9 @@ pub(crate) enum ValueError {
     /// A name no environment variable can have for every shell.
     #[error("{0:?} is not a name for a variable: letters, digits and _ only, and no digit first")]
     EnvName(String),
+    /// Nothing, or several lines.
+    #[error("a key is its fingerprint (SHA256:…), its comment, or the file of its public half")]
+    AgentKey,
     /// Not a path in a work tree.
     #[error("{0:?} is not a path in the project, such as .vscode or .git/hooks")]
     Opened(String),
@@ -212,6 +215,7 @@ choice!(StateMode {
     "share" => StateMode::Share,
     "sync" => StateMode::Sync,
 });
+choice!(Bridge { "clipboard-image" => Bridge::ClipboardImage, "open-url" => Bridge::OpenUrl, "workmux-status" => Bridge::WorkmuxStatus });
 choice!(Protection { "on" => Protection::On, "off" => Protection::Off });
 choice!(Tty { "auto" => Tty::Auto, "always" => Tty::Always, "never" => Tty::Never });
 
@@ -235,6 +239,40 @@ pub(crate) enum LimitMode {
     Enforce,
     /// The cell starts without it, and says so.
     BestEffort,
+}
+
+/// What of the person's desktop a cell may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bridge {
+    /// The image in the clipboard.
+    ClipboardImage,
+    /// To open an address in the browser.
+    OpenUrl,
+    /// To tell workmux an agent's status.
+    WorkmuxStatus,
+}
+
+impl FromStr for Bridge {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        Self::read(text)
+    }
+}
+
+impl serde::Serialize for Bridge {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(word(*self))
+    }
+}
+
+/// The name of a key in an ssh agent: a fingerprint, a comment, or the path of a file. Not empty, and one line.
+pub(crate) fn agent_key(text: &str) -> Result<String, ValueError> {
+    if text.trim().is_empty() || text.contains(char::is_control) {
+        Err(ValueError::AgentKey)
+    } else {
+        Ok(text.to_owned())
+    }
 }
 
 /// When the command gets a pseudo-terminal.

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use cellblock_bundle::cell::Brokers;
 use cellblock_bundle::{Cell, Extent, IdScheme, Ids, Network, Reach};
 
 use crate::args::values::Tty;
@@ -72,6 +73,12 @@ pub(crate) fn run(mut args: Args) -> Result<i32, CliError> {
     let ready = start::plan(&Typed { cell: args.cell.clone(), start: StartFlags::default(), words })?;
     let form = args.form(ready.resolved.cell.read_only);
     let mut cell = for_runtimes(ready.resolved.cell, &ready.host);
+    if !cell.brokers.is_empty() {
+        say(
+            "cellblock: the bundle has no ssh agent, git credentials or bridges: cellblock itself answers these, and has no part in a bundle",
+        );
+        cell.brokers = Brokers::default();
+    }
     if matches!(cell.network, Network::Names | Network::Bridge) {
         if args.cell.network.is_some() {
             return Err(CliError::plain(

@@ -1,10 +1,12 @@
 //! What `run`, `shell` and `bundle` have in common: from flags to a plan, and from a plan to a running cell.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use cellblock_bundle::{Mount, Network, RootFs};
 use cellblock_rootfs::root::skeleton::Entry;
+use cellblock_runtime::keep::Links;
 use cellblock_runtime::state::{self, Claim, StateError};
 use cellblock_runtime::supervisor::{RuntimeError, Start};
 use cellblock_runtime::{cgroup, cleanup};
@@ -20,11 +22,12 @@ use crate::commands::net::saved::saved_rules;
 use crate::images::Image;
 use crate::job::{Job, become_job};
 use crate::output::{self, data, json, say};
+use crate::project::remotes::Address;
 use crate::report::CliError;
 use crate::resolve::{
     self, AgentMissing, Explained, HostFacts, HostFiles, Inputs, ResolveError, Resolved, VariableWanted, numbered,
 };
-use crate::{agents, audit, config, place, project, rungs, sandbox_md, secrets};
+use crate::{agents, audit, brokers, config, place, project, rungs, sandbox_md, secrets};
 
 /// Everything known before a cell is started.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub(crate) struct Ready {
     pub(crate) image: Image,
     /// The agent, if it is one that is known.
     pub(crate) agent: Option<Agent>,
+    /// Where the project's remotes are, if somebody needs to know.
+    pub(crate) remotes: Vec<Address>,
 }
 
 /// Does what `run` and `shell` do.
@@ -45,9 +50,16 @@ pub(crate) fn run(typed: &Typed) -> Result<i32, CliError> {
     if typed.start.json && !typed.start.dry_run && !typed.start.check {
         return Err(CliError::plain("`--json` prints a plan or a check", "use it with `--dry-run` or `--check`"));
     }
-    let ready = plan(typed)?;
+    let mut ready = plan(typed)?;
     if typed.start.check {
         return check::run(&ready);
+    }
+    brokers::tell(&ready.resolved.cell.brokers, &mut ready.resolved.cell.env);
+    if ready.resolved.cell.brokers.ssh_agent.as_ref().is_some_and(|agent| agent.commits) {
+        match brokers::signing(&ready.host) {
+            Ok(settings) => brokers::tell_signing(&settings, &mut ready.resolved.cell.env),
+            Err(why) => say(&format!("cellblock: commit_signing: {why}; commits are not signed")),
+        }
     }
     if ready.show(&typed.start)? {
         return Ok(0);
@@ -96,7 +108,11 @@ pub(crate) fn plan(typed: &Typed) -> Result<Ready, CliError> {
     for note in note.iter().chain(&resolved.notes) {
         say(&format!("cellblock: {note}"));
     }
-    Ok(Ready { host, resolved, image, agent })
+    let remotes = match resolved.cell.brokers.ssh_agent {
+        Some(_) => resolve::project_remotes(project.as_ref(), &HostFiles),
+        None => Vec::new(),
+    };
+    Ok(Ready { host, resolved, image, agent, remotes })
 }
 
 /// The plan as JSON.
@@ -149,6 +165,9 @@ impl Ready {
         let claim = self.claim()?;
         let cell = &self.resolved.cell;
         audit::print(cell);
+        for note in brokers::notes(&cell.brokers) {
+            say(&format!("cellblock: {note}"));
+        }
         let prepared =
             audit::ask(cell, &self.host, flags.yes || flags.detach).and_then(|()| self.image.prepare(cell, &self.host));
         let resolved = &self.resolved;
@@ -166,12 +185,14 @@ impl Ready {
                 return Err(error);
             }
         };
+        skeleton.extend(brokers::files(&cell.brokers, &self.remotes, &self.host));
         let keep = self.keep();
         root.volatile = !keep;
         skeleton.push(sandbox_md::entry(&self.resolved.cell, keep));
         let cell = self.resolved.cell;
         let roots = secrets::roots(&self.host);
-        let links = resolve::links(&self.host);
+        // A list is read for it, which others do without.
+        let links = if cell.state.is_empty() { Links::default() } else { resolve::links(&self.host) };
         let start = Start {
             cell,
             root,
@@ -185,7 +206,12 @@ impl Ready {
             rungs,
             links,
         };
-        if flags.detach { detach(start, skeleton, claim) } else { Err(become_supervisor(start, skeleton, claim, None)) }
+        let env = &self.host.env;
+        if flags.detach {
+            detach(start, skeleton, claim, env)
+        } else {
+            Err(become_supervisor(start, skeleton, claim, env, None))
+        }
     }
 
     /// Says that an agent is not there before anything is started, and how it gets there.
@@ -218,8 +244,23 @@ impl Ready {
     }
 }
 
-fn become_supervisor(mut start: Start, skeleton: Vec<Entry>, claim: Claim, ready: Option<OwnedFd>) -> CliError {
+/// `env` is the person's environment.
+fn become_supervisor(
+    mut start: Start,
+    skeleton: Vec<Entry>,
+    claim: Claim,
+    env: &BTreeMap<String, String>,
+    ready: Option<OwnedFd>,
+) -> CliError {
     let ids = start.cell.ids.clone();
+    // Before this process goes anywhere: what answers the cell stays in the person's namespaces and cgroup.
+    let broker = match brokers::start(&start.cell, &start.dirs, env) {
+        Ok(broker) => broker,
+        Err(error) => {
+            cleanup::release(claim);
+            return error;
+        }
+    };
     // In this process: systemd may have to put it into a scope.
     start.limits = match cgroup::prepare(&start.cell.limits, &start.cell.name, !ids.rootless()) {
         Ok(plan) => plan,
@@ -234,14 +275,14 @@ fn become_supervisor(mut start: Start, skeleton: Vec<Entry>, claim: Claim, ready
     let Ok(lock) = state::share_lock(&claim) else {
         return CliError::plain("no file descriptor is left", "raise `ulimit -n`");
     };
-    let descriptors = std::iter::once(lock).chain(ready).collect();
+    let descriptors = std::iter::once(lock).chain(broker).chain(ready).collect();
     let error = become_job(&Job::Supervise { start: Box::new(start), skeleton }, &ids, descriptors);
     cleanup::release(claim);
     error
 }
 
 /// Leaves a supervisor of its own session behind and prints the cell's name when the command has been started.
-fn detach(start: Start, skeleton: Vec<Entry>, claim: Claim) -> Result<i32, CliError> {
+fn detach(start: Start, skeleton: Vec<Entry>, claim: Claim, env: &BTreeMap<String, String>) -> Result<i32, CliError> {
     let process = |what| move |source: std::io::Error| CliError::Process { what, source };
     let name = start.cell.name.clone();
     let log = start.dirs.log(&name);
@@ -253,7 +294,7 @@ fn detach(start: Start, skeleton: Vec<Entry>, claim: Claim) -> Result<i32, CliEr
         Fork::Child => {
             drop(heard);
             let code = match settle(&file) {
-                Ok(()) => crate::report::tell(&become_supervisor(start, skeleton, claim, Some(ready))),
+                Ok(()) => crate::report::tell(&become_supervisor(start, skeleton, claim, env, Some(ready))),
                 Err(error) => crate::report::tell(&process("cannot go to the background")(error)),
             };
             cellblock_sys::process::exit_now(code)

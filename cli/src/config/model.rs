@@ -14,8 +14,8 @@ use serde::{Serialize, Serializer};
 use super::agent::AgentSettings;
 use super::problem::Place;
 use crate::args::values::{
-    Choice, Cpus, EnvEntry, LimitMode, MaskPattern, MountSpec, Opened, Pids, ProfileSpec, Protection, PublishSpec,
-    RuleSpec, SecretSpec, Size, StateMode, UserSpec, Userns,
+    Bridge, Choice, Cpus, EnvEntry, LimitMode, MaskPattern, MountSpec, Opened, Pids, ProfileSpec, Protection,
+    PublishSpec, RuleSpec, SecretSpec, Size, StateMode, UserSpec, Userns,
 };
 
 /// A value and where it stands.
@@ -109,6 +109,26 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<Vec<String>>")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) publish: Vec<Located<PublishSpec>>,
+    /// Let the cell log in with the keys of your ssh agent; no key enters it.
+    #[schemars(with = "Option<bool>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ssh_agent: Option<Located<bool>>,
+    /// The only keys of the agent's that it may use: fingerprints (SHA256:…), comments, or files of public keys.
+    #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ssh_agent_keys: Vec<Located<String>>,
+    /// Let it sign commits and tags with these keys too, not only log in.
+    #[schemars(with = "Option<bool>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) commit_signing: Option<Located<bool>>,
+    /// Let git inside fetch from and push to the project's https remotes as you; no password or token enters the cell.
+    #[schemars(with = "Option<bool>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) git_credentials: Option<Located<bool>>,
+    /// What the cell may ask of your desktop: clipboard-image, open-url; or tell: workmux-status.
+    #[schemars(default, schema_with = "lists::<Bridge>")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) bridges: Vec<Located<Bridge>>,
     /// Variables: NAME=VALUE sets one, NAME passes the host's value on, NAME@SOURCE reads it at each start, from env:NAME, file:PATH,
     /// cmd:COMMAND, op://VAULT/ITEM/FIELD or pass:ENTRY.
     #[schemars(with = "Option<Vec<String>>")]
@@ -208,6 +228,10 @@ pub(crate) fn schema() -> serde_json::Value {
 
 pub(super) fn words<T: Choice>(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": T::WORDS })
+}
+
+fn lists<T: Choice>(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": { "type": "string", "enum": T::WORDS } })
 }
 
 fn text_or_integer(_: &mut SchemaGenerator) -> Schema {

@@ -22,6 +22,11 @@ pub(super) const KEYS: &[&str] = &[
     "deny",
     "publish",
     "secrets",
+    "ssh_agent",
+    "ssh_agent_keys",
+    "commit_signing",
+    "git_credentials",
+    "bridges",
     "env",
     "mounts",
     "guard",
@@ -48,8 +53,7 @@ pub(super) const KEYS: &[&str] = &[
 
 /// Keys that cellblock's manual knows and this version does not act on. Ignoring one would mean less protection or less work done
 /// than the person wrote down, so they are errors of their own kind.
-const LATER: &[(&str, &str)] =
-    &[("ssh_agent", "the cell gets no ssh agent"), ("nix_provider", "the cell gets no nix store")];
+const LATER: &[(&str, &str)] = &[("nix_provider", "the cell gets no nix store")];
 
 /// Reads the tree of a whole file.
 pub(super) fn config(root: Node, problems: &mut Vec<Problem>) -> Config {
@@ -196,6 +200,11 @@ impl Reader<'_> {
             "deny" => to.deny = self.items(key, node),
             "secrets" => to.secrets = self.items(key, node),
             "publish" => to.publish = self.items(key, node),
+            "ssh_agent" => to.ssh_agent = self.truth(key, node),
+            "ssh_agent_keys" => to.ssh_agent_keys = self.texts(key, node, values::agent_key),
+            "commit_signing" => to.commit_signing = self.truth(key, node),
+            "git_credentials" => to.git_credentials = self.truth(key, node),
+            "bridges" => to.bridges = self.items(key, node),
             "env" => to.env = self.items(key, node),
             "mounts" => to.mounts = self.items(key, node),
             "guard" => to.guard = self.truth(key, node),

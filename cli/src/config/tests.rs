@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::args::values::{
-    Cpus, EnvEntry, Given, LimitMode, MountSpec, Opened, Pids, Protection, Size, UserSpec, Userns,
+    Bridge, Cpus, EnvEntry, Given, LimitMode, MountSpec, Opened, Pids, Protection, Size, UserSpec, Userns,
 };
 use cellblock_bundle::cell::{Network, Profile};
 
@@ -45,6 +45,13 @@ defaults:
   secret_paths: [~/keys]
   secret_paths_except: [~/.npmrc]
   secrets: ['TOKEN@api.example.com=env:TOKEN']
+  ssh_agent: true
+  ssh_agent_keys: [ada@home, '~/.ssh/work.pub']
+  commit_signing: true
+  git_credentials: true
+  bridges: [clipboard-image, open-url]
+  claude_config: sync
+  guard: false
 projects:
   web:
     path: ~/work/web
@@ -61,8 +68,8 @@ agents:
     unattended: []
     asks: true
     pass_env: [A_KEY]
-    state: [{path: ~/.codex, mode: private, history: [sessions, \"*\"]}]
-    login: [{path: ~/.codex/auth.json, mode: copy}]
+    state: [{path: ~/.codex, mode: private, history: [sessions, \"*\"]}, {path: ~/.x.json, file: true, inside: ~/.codex/x.json, inside_env: X_HOME=~/.codex}]
+    login: [{path: ~/.codex/auth.json, mode: copy, locks: [.lock]}]
     instructions: ~/.codex/AGENTS.md
     memory: 4g
 ";
@@ -93,6 +100,12 @@ fn every_key_is_read() {
     let mask: Vec<String> = d.mask.iter().map(|said| said.value.to_string()).collect();
     assert_eq!(mask, [".env", "config/*.key"]);
     assert_eq!((&*d.secret_paths[0].value, &*d.secret_paths_except[0].value), ("~/keys", "~/.npmrc"));
+    for truth in [&d.ssh_agent, &d.commit_signing, &d.git_credentials] {
+        assert!(truth.as_ref().unwrap().value);
+    }
+    assert_eq!(d.ssh_agent_keys[1].value, "~/.ssh/work.pub");
+    let bridges: Vec<Bridge> = d.bridges.iter().map(|bridge| bridge.value).collect();
+    assert_eq!(bridges, [Bridge::ClipboardImage, Bridge::OpenUrl]);
     assert_eq!(d.publish[0].value.0.to_string(), "127.0.0.1:8080:80");
     assert_eq!(d.protect.as_ref().unwrap().value, Protection::On);
     assert_eq!(d.protect_except[0].value, Opened(".vscode".into()));
@@ -106,7 +119,9 @@ fn every_key_is_read() {
     assert_eq!(d.alpine_mirror.as_ref().unwrap().value, "https://mirror.example/alpine");
     let web = &config.projects["web"];
     assert_eq!(web.path.value, "~/work/web");
-    assert_eq!(web.at.line, 31);
+    assert_eq!(web.at.line, 38);
+    assert_eq!(d.claude_config.as_ref().unwrap().value, crate::args::values::StateMode::Sync);
+    assert!(!d.guard.as_ref().unwrap().value);
     assert_eq!(web.settings.network.as_ref().unwrap().value, Network::None);
     assert_eq!(web.settings.mounts[0].value.target.as_deref(), Some(Path::new("/cache")));
 }
@@ -118,7 +133,11 @@ fn what_was_understood_can_be_shown_and_read_again() {
     assert_eq!(shown["defaults"]["cpus"], "1.5");
     assert_eq!(shown["projects"]["web"]["mounts"], serde_json::json!(["./cache:/cache:rw"]));
     let codex = &shown["agents"]["codex"];
-    assert_eq!(codex["login"][0], serde_json::json!({"path": "~/.codex/auth.json", "mode": "copy", "file": true}));
+    assert_eq!(
+        codex["login"][0],
+        serde_json::json!({"path": "~/.codex/auth.json", "mode": "copy", "file": true, "locks": [".lock"]})
+    );
+    assert_eq!(codex["state"][1]["inside"], "~/.codex/x.json");
     // JSON is YAML.
     let again = serde_json::to_value(good(&shown.to_string())).unwrap();
     assert_eq!(again, shown);
@@ -156,8 +175,8 @@ fn mistakes_are_told_with_their_line() {
         ),
         ("zzz: 1\n", "c.yaml:1:1: unknown key `zzz`\n  hint: the keys here are agents, defaults, profiles, projects"),
         (
-            "defaults:\n  ssh_agent: true\n",
-            "c.yaml:2:3: this version of cellblock has no support for `ssh_agent`: the cell gets no ssh agent\n  hint: take the line out",
+            "defaults:\n  nix_provider: true\n",
+            "c.yaml:2:3: this version of cellblock has no support for `nix_provider`: the cell gets no nix store\n  hint: take the line out",
         ),
         (
             "defaults:\n  nix_provider: volume\n",

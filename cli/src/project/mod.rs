@@ -7,6 +7,7 @@
 mod git;
 pub(crate) mod git_config;
 mod refuse;
+pub(crate) mod remotes;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

@@ -253,6 +253,19 @@ pub(crate) enum ResolveError {
     /// The machine gives no random numbers, which placeholders are made of.
     #[error("no random numbers are to be had: {0}")]
     Random(std::io::Error),
+    /// An ssh agent for the cell, and none on the host.
+    #[error("--ssh-agent: there is no ssh agent here: SSH_AUTH_SOCK is not set, or not an absolute path")]
+    NoSshAgent,
+    /// A key of the agent's that cannot be told.
+    #[error("{origin}: {path} names no key of the ssh agent: {why}", path = .path.display())]
+    AgentKey {
+        /// Where it stands.
+        origin: Origin,
+        /// The file of the public key.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// A terminal for a cell that nobody looks at.
     #[error("--tty=always cannot be used with --detach: there is no terminal to stand behind it")]
     TerminalInBackground,
@@ -284,6 +297,10 @@ impl ResolveError {
                 "it is a text file with a domain or rule in each line; docs/network.md has the rules".to_owned()
             }
             Self::NeedsNames { .. } => "it belongs to `--net names`, which is the default".to_owned(),
+            Self::NoSshAgent => "`eval $(ssh-agent)` starts one, `ssh-add` gives it a key".to_owned(),
+            Self::AgentKey { .. } => {
+                "a key is named by its fingerprint (SHA256:…), its comment (both as `ssh-add -l` shows them), or the file of its public half".to_owned()
+            }
             Self::LeadsOut { path, .. } => format!("if you mean it, write {} in full", path.display()),
             Self::NoPlace { place, .. } => format!(
                 "create {} on the host first: a folder for a folder, a file for a file, no link",

@@ -4,6 +4,7 @@
 //! steps, because `auto` needs the image store and the ids need to know the image: [`image()`], then [`resolve`].
 
 mod agent;
+mod brokers;
 mod environment;
 mod error;
 mod expand;
@@ -31,6 +32,7 @@ use std::path::PathBuf;
 use cellblock_bundle::cell::{Cell, Limits, Mount, Network, Profile, User};
 
 pub(crate) use agent::AgentMissing;
+pub(crate) use brokers::project_remotes;
 pub(crate) use environment::VariableWanted;
 pub(crate) use error::ResolveError;
 pub(crate) use expand::typed_path;
@@ -197,6 +199,17 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     let asked =
         reach::Asked { flags, layers, network, project: inputs.project, host: inputs.host, files: inputs.files };
     let (reach, secrets) = reach::reach(asked)?;
+    let writable: Vec<_> = placed.iter().filter_map(|placed| placed.mount.writable_source()).collect();
+    let asked = brokers::Asked {
+        flags,
+        layers,
+        network,
+        project: inputs.project,
+        host: inputs.host,
+        files: inputs.files,
+        writable: &writable,
+    };
+    let answering = brokers::brokers(asked)?;
     let mut variables = environment.variables;
     for (name, value) in state.variables {
         variables.entry(name).or_insert(value);
@@ -223,7 +236,9 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
             origin: Origin::Written(said.origin.clone()),
         }));
     }
+    explain.0.extend(answering.explained);
     let cell = Cell {
+        brokers: answering.brokers,
         project: inputs.project.map(ProjectFacts::to_project),
         image: image.name.clone(),
         profile: inputs.profile(layers, &mut explain)?,
@@ -256,7 +271,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         secrets,
         hidden,
         explain: explain.0,
-        notes: [told, environment.notes, fenced.notes, state.notes].concat(),
+        notes: [told, environment.notes, fenced.notes, state.notes, answering.notes].concat(),
     })
 }
 

@@ -99,7 +99,7 @@ pub(crate) struct SecretWanted {
 }
 
 /// What stands for a secret inside: nothing that could be guessed, or be part of anything else.
-fn placeholder() -> std::io::Result<String> {
+pub(super) fn placeholder() -> std::io::Result<String> {
     let mut random = [0u8; 16];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
     Ok(format!("cellblock-{:032x}", u128::from_be_bytes(random)))

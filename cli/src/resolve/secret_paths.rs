@@ -40,6 +40,11 @@ pub(super) struct Asked<'a> {
     pub(super) files: &'a dyn Files,
 }
 
+/// The list's paths in `home`.
+pub(super) fn in_home(home: &Path) -> Vec<PathBuf> {
+    rows(LIST).0.into_iter().filter(|row| row.section == "home").map(|row| home.join(row.key)).collect()
+}
+
 /// Something that is to be covered, as an absolute path of the host.
 #[derive(Clone, Debug)]
 struct Secret {
@@ -71,11 +76,11 @@ pub(super) fn cover(asked: Asked<'_>, placed: &mut Vec<Placed>) -> Result<Vec<St
     }
     masks.sort_by_key(|mask| mask.mount.target().components().count());
     for mask in masks {
-        let hidden = |other: &Placed| match &other.mount {
+        let hidden = |placed: &Placed| match &placed.mount {
             Mount::Mask { target, directory } => {
                 mask.mount.target() == target || (*directory && mask.mount.target().starts_with(target))
             }
-            other => other.target() == mask.mount.target(),
+            other => !is_fence(placed) && other.target() == mask.mount.target(),
         };
         if !placed.iter().any(hidden) {
             placed.push(mask);
@@ -92,10 +97,12 @@ fn over(placed: &[Placed], path: &Path, directory: bool, origin: &Origin) -> Res
     for (index, outer) in placed.iter().enumerate() {
         let Mount::Bind { source, target: within, .. } = &outer.mount else { continue };
         let Ok(rest) = path.strip_prefix(source) else { continue };
-        if rest.as_os_str().is_empty() {
+        // Itself, which somebody has asked for; or which is only there to be kept from being changed.
+        let itself = rest.as_os_str().is_empty();
+        if itself && !is_fence(outer) {
             continue;
         }
-        let target = within.join(rest);
+        let target = if itself { within.clone() } else { within.join(rest) };
         // Behind another mount it is not seen, and what is there is something else.
         let nearest = placed
             .iter()
@@ -111,6 +118,11 @@ fn over(placed: &[Placed], path: &Path, directory: bool, origin: &Origin) -> Res
         masks.push(Placed { mount: Mount::Mask { target, directory }, origin: origin.clone() });
     }
     Ok(masks)
+}
+
+/// Whether it is a mount of what is there anyway, that keeps the cell from changing it: nobody has asked to see that.
+fn is_fence(placed: &Placed) -> bool {
+    matches!(placed.origin, Origin::Written(_)) && matches!(placed.mount, Mount::Bind { .. })
 }
 
 impl Asked<'_> {

@@ -20,26 +20,10 @@ pub(super) struct Decided {
     pub(super) notes: Vec<String>,
 }
 
-/// Folders at home with secrets, to which a link in an agent's folder must not lead: what a cell may write today it could otherwise have copied
-/// into one tomorrow.
-const NEVER: &[&str] = &[
-    ".aws",
-    ".azure",
-    ".config/gcloud",
-    ".config/gh",
-    ".config/op",
-    ".docker",
-    ".gnupg",
-    ".kube",
-    ".local/share/keyrings",
-    ".mozilla",
-    ".password-store",
-    ".ssh",
-];
-
-/// Where links in agents' folders may lead.
+/// What is taken over of agents' folders: links lead within the home, and secrets stay out, also those that lie in such a folder. What a cell may
+/// write today, as in a folder that is shared, it could otherwise have copied into one tomorrow.
 pub(crate) fn links(host: &HostFacts) -> Links {
-    let secret = host.homes.iter().flat_map(|home| NEVER.iter().map(|path| home.join(path)));
+    let secret = host.homes.iter().flat_map(|home| secret_paths::in_home(home));
     let never = secret.chain(host.own.iter().cloned()).chain([host.runtime.clone()]);
     Links { within: host.homes.clone(), never: never.filter(|path| !path.as_os_str().is_empty()).collect() }
 }

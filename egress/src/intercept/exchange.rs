@@ -38,7 +38,7 @@ pub(super) async fn exchange<O: Owner>(
     session: Arc<Session<O>>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let head = match head::check(&parts, &session.origin) {
         Ok(head) => head,
         Err(why) => {
@@ -47,9 +47,12 @@ pub(super) async fn exchange<O: Owner>(
             return Ok(denied(&why));
         }
     };
-    let asked =
-        Asked { origin: &session.origin, method: parts.method.as_str(), path: &head.path, websocket: head.websocket };
+    let method = parts.method.clone();
+    let asked = Asked { origin: &session.origin, method: method.as_str(), path: &head.path, websocket: head.websocket };
     if let Decision::Deny(reason) = session.owner.decide(&asked) {
+        return Ok(denied(&Refusal::Rules(reason)));
+    }
+    if let Err(reason) = session.owner.authorize(&asked, &mut parts.headers).await {
         return Ok(denied(&Refusal::Rules(reason)));
     }
     let request = Request::from_parts(parts, Upload::new(body, &session.pulse));

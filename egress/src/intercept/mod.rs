@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use hyper::body::Bytes;
-use hyper::header::HeaderName;
+use hyper::header::{HeaderMap, HeaderName};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -46,7 +46,7 @@ use tokio_rustls::server::TlsStream;
 pub use authority::{Authority, AuthorityError};
 pub use head::Refusal;
 pub use roots::{NoRoots, Roots, VARIABLES};
-pub use secret::{Secret, SecretError};
+pub use secret::{Basic, Secret, SecretError};
 pub use upstream::UpstreamError;
 
 use crate::name::Name;
@@ -173,6 +173,12 @@ pub trait Owner: Send + Sync + 'static {
 
     /// Whether a request may pass. Called for each, before anything of it leaves.
     fn decide(&self, asked: &Asked<'_>) -> Decision;
+
+    /// Puts credentials into a request that may pass, where it holds a placeholder for them. `Err` is why there are none: the cell gets to read it.
+    fn authorize(&self, asked: &Asked<'_>, headers: &mut HeaderMap) -> impl Future<Output = Result<(), String>> + Send {
+        let _ = (asked, headers);
+        async { Ok(()) }
+    }
 
     /// Hears of what happened.
     fn note(&self, event: Event<'_>) {

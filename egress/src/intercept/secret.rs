@@ -165,6 +165,39 @@ impl Secret {
     }
 }
 
+/// A request's `Basic` credentials (RFC 7617): what git sends for a name and a password.
+#[derive(Debug)]
+pub struct Basic;
+
+impl Basic {
+    /// Whether `headers` hold credentials with this password.
+    #[must_use]
+    pub fn has_password(headers: &HeaderMap, password: &str) -> bool {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let (Some(value), None) = (values.next(), values.next()) else { return false };
+        let Some((scheme, rest)) = value.as_bytes().split_at_checked(6) else { return false };
+        let plain = STANDARD.decode(rest.trim_ascii()).unwrap_or_default();
+        let given = plain.splitn(2, |b| *b == b':').nth(1);
+        scheme.eq_ignore_ascii_case(b"basic ") && given == Some(password.as_bytes())
+    }
+
+    /// Puts other credentials in their place.
+    ///
+    /// # Errors
+    /// If they do not fit into a header.
+    pub fn put(headers: &mut HeaderMap, username: &str, password: &str) -> Result<(), SecretError> {
+        let plain = Zeroizing::new([username.as_bytes(), b":", password.as_bytes()].concat());
+        if plain.len() > Secret::MAX {
+            return Err(SecretError::TooLong);
+        }
+        let text = Zeroizing::new([b"Basic ", STANDARD.encode(&*plain).as_bytes()].concat());
+        let mut value = HeaderValue::from_bytes(&text).map_err(|_| SecretError::Control)?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+        Ok(())
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, header, placeholder, value } = self;
@@ -174,5 +207,42 @@ impl fmt::Debug for Secret {
             .field("placeholder", placeholder)
             .field("value", value)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn basic_credentials_are_known_by_their_password() {
+        let of = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, HeaderValue::from_str(text).expect("a header"));
+            headers
+        };
+        let basic = |text: &str| of(&format!("Basic {}", STANDARD.encode(text)));
+        for (headers, want) in [
+            (basic("me:PLACE"), true),
+            (basic(":PLACE"), true),
+            (of(&format!("basic  {}", STANDARD.encode("me:PLACE"))), true),
+            (basic("me:PLACE2"), false),
+            (basic("me:x:PLACE"), false),
+            (basic("PLACE"), false),
+            (of("Bearer PLACE"), false),
+            (of("Basic !"), false),
+            (of("x"), false),
+            (HeaderMap::new(), false),
+        ] {
+            assert_eq!(Basic::has_password(&headers, "PLACE"), want, "{headers:?}");
+        }
+        let mut two = basic("me:PLACE");
+        two.append(AUTHORIZATION, HeaderValue::from_static("Basic x"));
+        assert!(!Basic::has_password(&two, "PLACE"));
+        let mut headers = basic("me:PLACE");
+        Basic::put(&mut headers, "you", "word").expect("fits");
+        assert!(Basic::has_password(&headers, "word"));
+        assert!(!format!("{headers:?}").contains("Basic"), "not shown: {headers:?}");
+        assert_eq!(Basic::put(&mut headers, "you", &"x".repeat(9000)), Err(SecretError::TooLong));
     }
 }

@@ -17,6 +17,7 @@ use super::passage::{self, Passage, Unread};
 use super::{Mode, Shared, dial, http, lock, relay};
 use crate::audit::{Event, Line, Protocol, Verdict as Said};
 use crate::gateway::sockets;
+use crate::git::Git;
 use crate::http::denial;
 use crate::intercept::{Origin, Paths, ServeError};
 use crate::name::Name;
@@ -240,7 +241,8 @@ impl Connection {
     /// Whether rules are about single requests here, or a secret waits to be put in.
     fn is_looked_into(&self, name: &Name) -> bool {
         let secret = self.shared.interceptor.as_ref().is_some_and(|i| i.has_secret_for(name));
-        secret || self.shared.policy().looks_into(name, self.port)
+        let git = |git: &Git| git.remotes.iter().any(|remote| remote.host == *name && remote.port == self.port);
+        secret || self.shared.settings.git.as_ref().is_some_and(git) || self.shared.policy().looks_into(name, self.port)
     }
 
     /// HTTP or HTTPS, on whatever port.

@@ -1,20 +1,23 @@
 //! Connections that are looked into: what the interceptor asks of us for each.
 
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use hyper::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::connection::{Stop, Target};
+use super::credentials;
 use super::passage::{Passage, Unread};
-use super::{Secret as Wanted, Shared};
+use super::{Settings, Shared};
 use crate::audit::{Event, Line, Protocol, Verdict as Said};
-use crate::intercept::{self, Asked, Authority, AuthorityError, Decision, Interceptor, NoRoots, Owner, Roots, Secret};
+use crate::intercept::{
+    self, Asked, Authority, AuthorityError, Basic, Decision, Interceptor, NoRoots, Owner, Roots, Secret,
+};
 use crate::name::{Name, Pattern};
 use crate::policy::{Policy, Target as RuleTarget, Verdict};
 use crate::who::Ends;
@@ -43,12 +46,10 @@ pub enum LookError {
 }
 
 /// The interceptor that this policy and these secrets need, and what the cell is to trust; `None` if nothing is looked into.
-pub(super) fn interceptor(
-    policy: &Policy,
-    secrets: &[Wanted],
-    roots: Option<&Path>,
-) -> Result<Option<(Interceptor, String)>, LookError> {
-    let mut hosts: Vec<Pattern> = secrets.iter().map(|secret| secret.host.clone()).collect();
+pub(super) fn interceptor(policy: &Policy, settings: &Settings) -> Result<Option<(Interceptor, String)>, LookError> {
+    let Settings { secrets, git, roots, .. } = settings;
+    let gits = git.iter().flat_map(|git| &git.remotes).map(|remote| Pattern::Exact(remote.host.clone()));
+    let mut hosts: Vec<Pattern> = secrets.iter().map(|secret| secret.host.clone()).chain(gits).collect();
     for sourced in policy.allow_rules() {
         if let (Some(http), RuleTarget::Names(pattern)) = (&sourced.rule.http, &sourced.rule.target)
             && http.tls
@@ -60,7 +61,7 @@ pub(super) fn interceptor(
     if hosts.is_empty() {
         return Ok(None);
     }
-    let roots = Roots::from_pem(&std::fs::read(roots.ok_or(LookError::NoFile)?).map_err(LookError::Read)?)?;
+    let roots = Roots::from_pem(&std::fs::read(roots.as_ref().ok_or(LookError::NoFile)?).map_err(LookError::Read)?)?;
     let authority = Arc::new(Authority::new(&hosts)?);
     let bundle = roots.bundle(&authority);
     let secrets = secrets
@@ -191,6 +192,27 @@ impl Owner for Looking {
                 Decision::Deny(why)
             }
         }
+    }
+
+    async fn authorize(&self, asked: &Asked<'_>, headers: &mut HeaderMap) -> Result<(), String> {
+        let Some(git) = &self.shared.settings.git else { return Ok(()) };
+        if !Basic::has_password(headers, &git.placeholder) {
+            return Ok(());
+        }
+        // Elsewhere it goes out as it is, and is worth nothing.
+        let mut remotes = git.remotes.iter();
+        let Some(remote) = remotes.find(|remote| remote.serves(&self.name, self.port, asked.path)) else {
+            return Ok(());
+        };
+        let line = Line { path: Some(format!("/{}", remote.path)), ..self.line(Event::Credentials, Said::Allow) };
+        let outcome = credentials::ask(git, remote).await.and_then(|(username, password)| {
+            // Before they go out.
+            self.shared.write(line.clone()).map_err(|_| "the audit cannot be written".to_owned())?;
+            Basic::put(headers, &username, &password.0).map_err(|error| error.to_string())
+        });
+        outcome.inspect_err(|why| {
+            let _ = self.shared.write(Line { verdict: Said::Deny, why: Some(why.clone()), ..line });
+        })
     }
 
     fn note(&self, event: intercept::Event<'_>) {

@@ -26,6 +26,7 @@ mod bridge;
 mod check;
 mod closed;
 mod connection;
+mod credentials;
 mod dial;
 mod first;
 mod http;
@@ -124,7 +125,7 @@ impl Network {
         let (denied, later) = kept::denied_later(&settings.denied).map_err(step("open the list of what was denied"))?;
         let deny = settings.deny.iter().cloned().chain(later).collect();
         let rules = Rules::new(settings.allow.clone(), deny, denied)?;
-        let interceptor = looking::interceptor(&rules.policy(), &settings.secrets, settings.roots.as_deref())?;
+        let interceptor = looking::interceptor(&rules.policy(), &settings)?;
         let audit = Audit::open(&settings.audit).map_err(step("open the audit"))?;
         let names = kept::names_given(&settings.names).map_err(step("open the list of names"))?;
         let published = settings

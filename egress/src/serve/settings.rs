@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::Rung;
+use crate::git::Git;
 use crate::name::Pattern;
 use crate::policy::Written;
 
@@ -31,6 +32,8 @@ pub struct Settings {
     pub denied: PathBuf,
     /// What is put into requests outside.
     pub secrets: Vec<Secret>,
+    /// Git's credentials for single repositories, which somebody else has.
+    pub git: Option<Git>,
     /// The host's root certificates (PEM), where connections are looked into.
     pub roots: Option<PathBuf>,
     /// Most connections at a time.

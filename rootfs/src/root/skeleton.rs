@@ -33,6 +33,13 @@ pub enum Entry {
         /// Its content.
         text: String,
     },
+    /// A small script, which everybody may run.
+    Script {
+        /// Absolute path inside.
+        path: PathBuf,
+        /// Its content.
+        text: String,
+    },
     /// A file of the host, copied, world-readable.
     Copy {
         /// Absolute path inside.
@@ -145,7 +152,10 @@ pub fn mount_points<'a>(entries: &[Entry], targets: impl Iterator<Item = &'a Pat
     let free = |target: &&Path| {
         entries.iter().all(|entry| match entry {
             Entry::Directory { path, .. } => path != target,
-            Entry::File { path, .. } | Entry::Copy { path, .. } | Entry::Link { path, .. } => !target.starts_with(path),
+            Entry::File { path, .. }
+            | Entry::Script { path, .. }
+            | Entry::Copy { path, .. }
+            | Entry::Link { path, .. } => !target.starts_with(path),
         })
     };
     targets.filter(free).map(|target| Entry::directory(target, 0o755)).collect()
@@ -294,8 +304,9 @@ fn fill(dir: &Path, entries: &[Entry], owners: &Owners) -> io::Result<()> {
                 }
                 owners.give(root, path, *person)?;
             }
-            Entry::File { path, text } => make_file(root, path, text.as_bytes(), owners)?,
-            Entry::Copy { path, from } => make_file(root, path, &std::fs::read(from)?, owners)?,
+            Entry::File { path, text } => make_file(root, path, text.as_bytes(), owners, 0o644)?,
+            Entry::Script { path, text } => make_file(root, path, text.as_bytes(), owners, 0o755)?,
+            Entry::Copy { path, from } => make_file(root, path, &std::fs::read(from)?, owners, 0o644)?,
             Entry::Link { path, target } => {
                 let path = make_parents(root, path, owners)?;
                 rustix::fs::symlinkat(target, root, path)?;
@@ -306,10 +317,10 @@ fn fill(dir: &Path, entries: &[Entry], owners: &Owners) -> io::Result<()> {
     Ok(())
 }
 
-fn make_file(root: BorrowedFd<'_>, path: &Path, bytes: &[u8], owners: &Owners) -> io::Result<()> {
+fn make_file(root: BorrowedFd<'_>, path: &Path, bytes: &[u8], owners: &Owners, mode: u32) -> io::Result<()> {
     let path = make_parents(root, path, owners)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(root, path, flags, Mode::from_raw_mode(0o644))?;
+    let fd = rustix::fs::openat(root, path, flags, Mode::from_raw_mode(mode))?;
     std::fs::File::from(fd).write_all(bytes)?;
     owners.give(root, path, false)
 }

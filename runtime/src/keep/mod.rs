@@ -230,22 +230,32 @@ pub fn lock(base: &Path, how: FlockOperation) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-/// Names of logins and of what is hidden, below the folder `state`.
-fn hidden(cell: &Cell, state: &State) -> Vec<PathBuf> {
+/// Names of logins, of secrets and of what is hidden, below the folder `state`.
+fn hidden(start: &Start, state: &State) -> Vec<PathBuf> {
+    let cell = &start.cell;
     let others = cell.state.iter().filter(|other| *other != state);
     // What has an entry of its own comes by that; and locks are nobody's to take over.
     let below = others.flat_map(|other| {
         let beside = other.locks.iter().map(|lock| other.host.with_file_name(lock));
         std::iter::once(other.host.clone()).chain(beside)
     });
+    let top = state.host.canonicalize().unwrap_or_else(|_| state.host.clone());
+    let secret = start.links.never.iter().filter_map(|path| path.strip_prefix(&top).ok().map(Path::to_owned));
     let below = below.filter_map(|path| path.strip_prefix(&state.host).ok().map(Path::to_owned));
-    state.hidden.iter().map(PathBuf::from).chain(below).filter(|path| !path.as_os_str().is_empty()).collect()
+    state
+        .hidden
+        .iter()
+        .map(PathBuf::from)
+        .chain(below)
+        .chain(secret)
+        .filter(|path| !path.as_os_str().is_empty())
+        .collect()
 }
 
 fn lay_folder(start: &Start, kept: &Kept<'_>, base: &Path, laid: &mut Laid) -> Result<(), KeepError> {
     let state = kept.state;
     let failed = |source| KeepError::Take { path: state.host.clone(), source };
-    let hidden = hidden(&start.cell, state);
+    let hidden = hidden(start, state);
     let follow = if state.mode == StateMode::Sync { Follow::Always } else { Follow::Untouched };
     let taking = Taking { hidden: &hidden, owner: owner(&start.cell), links: &start.links, follow };
     let name = kept.own.file_name().map_or(Path::new(""), Path::new);

@@ -60,6 +60,7 @@ impl World {
             guard: false,
             home_files: BTreeMap::new(),
             state,
+            brokers: Default::default(),
             seeds,
             network: Network::None,
             reach: Reach::default(),
@@ -209,4 +210,21 @@ fn names_of_places_are_told_apart() {
     ] {
         assert_eq!(key(Path::new(path), home), want);
     }
+}
+
+#[test]
+fn secrets_in_a_folder_are_not_taken_with_it() {
+    let world = World::new();
+    fs::create_dir_all(world.path("home/.agent/deep/keys")).expect("mkdir");
+    world.write("home/.agent/deep/keys/id", "a key");
+    world.write("home/.agent/deep/settings", "1");
+    let mut start = world.start(vec![world.state(".agent", StateKind::Folder, StateMode::Private)], Vec::new());
+    let layer = world.path("data/projects/p1/state/a/.agent/deep");
+    start.links.never = vec![world.path("home/.agent/deep/keys")];
+    lay(&start).expect("laid");
+    assert!(layer.join("settings").exists() && !layer.join("keys").exists());
+    // The probe works: without the list it is taken.
+    start.links.never.clear();
+    lay(&start).expect("laid");
+    assert!(layer.join("keys/id").exists());
 }

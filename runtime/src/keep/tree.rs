@@ -208,7 +208,10 @@ impl Visit<'_> {
             Some(_) if !follows => return self.remember(path),
             Some(_) => cellblock_sys::tree::remove(own, name.as_os_str())?,
         }
-        let child = place::make_folder(own, name, stat.st_mode & 0o777 | 0o700, self.taking.owner)?;
+        let child = match is {
+            Some(FileType::Directory) => place::folder(own, name)?,
+            _ => place::make_folder(own, name, stat.st_mode & 0o777 | 0o700, self.taking.owner)?,
+        };
         self.taken.seen.0.insert(path.to_owned(), Mark::default());
         self.folder(host.as_fd(), child.as_fd(), path, level + 1)
     }

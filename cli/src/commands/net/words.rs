@@ -84,6 +84,13 @@ fn subject(line: &Line) -> String {
             let time = line.ms.map(|ms| format!(", {}.{:03} s", ms / 1000, ms % 1000)).unwrap_or_default();
             format!("{} ended: {} up, {} down{time}", place(line), bytes(line.up), bytes(line.down))
         }
+        Event::Agent => format!("ssh agent {}", line.name.as_deref().unwrap_or("")),
+        Event::Credentials => {
+            let place = place(&Line { port: line.port.filter(|port| *port != 443), ..line.clone() });
+            format!("git credentials for https://{place}{}", line.path.as_deref().unwrap_or(""))
+        }
+        Event::Clipboard => "clipboard".to_owned(),
+        Event::Open => format!("browser {}", line.path.as_deref().unwrap_or("")),
         Event::Publish => format!("published port: {}", place(line)),
         Event::Policy => {
             let origin = line.origin.as_ref().map(|o| format!(", by {o}")).unwrap_or_default();

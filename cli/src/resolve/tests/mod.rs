@@ -1,5 +1,6 @@
 //! Command lines and configurations, and the cells they mean, without a container.
 
+mod brokers;
 mod cells;
 mod environment;
 mod git;

@@ -104,7 +104,9 @@ impl Seen {
                 }
                 return;
             }
+            // No rule is about these.
             Event::Start | Event::Publish | Event::Policy => return,
+            Event::Agent | Event::Credentials | Event::Clipboard | Event::Open => return,
             Event::Dns | Event::Connect | Event::Request => {}
         }
         self.decisions += line.count.unwrap_or(1);

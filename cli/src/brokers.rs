@@ -1,0 +1,345 @@
+//! What answers a cell from outside of it: what the cell is told of it, and starting the process.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+
+use cellblock_broker::agent::wire;
+use cellblock_broker::{Agent, Settings};
+use cellblock_bundle::Cell;
+use cellblock_bundle::cell::{Brokers, GitRemote, Network, SHIMS, SSH_AGENT, TRUST};
+use cellblock_egress::git::Remote;
+use cellblock_rootfs::root::skeleton::Entry;
+use cellblock_runtime::state::{self, Dirs};
+use cellblock_sys::process::SingleThreaded;
+
+use crate::output::plain;
+use crate::project::remotes::Address;
+use crate::report::CliError;
+use crate::resolve::{HostFacts, typed_path};
+
+/// Host keys of the usual forges.
+const KNOWN_HOSTS: &str = include_str!("../data/known_hosts");
+
+/// OpenSSH reads this one besides `ssh_known_hosts`, which an image may have.
+const KNOWN_HOSTS_FILE: &str = "/etc/ssh/ssh_known_hosts2";
+
+/// The programs that stand for those of a desktop, by name.
+const ASK: &str = include_str!("../data/shims/ask");
+const XCLIP: &str = include_str!("../data/shims/xclip");
+const WL_PASTE: &str = include_str!("../data/shims/wl-paste");
+const XDG_OPEN: &str = include_str!("../data/shims/xdg-open");
+const WORKMUX: &str = include_str!("../data/shims/workmux");
+
+/// Settings of git's by which the person signs.
+const SIGNING: &[&str] = &["gpg.format", "user.signingkey", "commit.gpgsign", "tag.gpgsign"];
+
+/// The person's settings for signing commits with a key of their ssh agent, made fit for the cell, which has no key's file; or why there are none.
+pub(crate) fn signing(host: &HostFacts) -> Result<Vec<(&'static str, String)>, String> {
+    let mut command = Command::new("git");
+    command.args(["config", "--global", "--includes", "--null", "--list"]).stdin(Stdio::null()).stderr(Stdio::null());
+    let output = command.current_dir("/").output().map_err(|error| format!("git: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    // Of several the last counts.
+    let value = |key: &str| {
+        let mut all = text.split('\0').filter_map(|entry| entry.split_once('\n'));
+        all.rfind(|(name, _)| *name == key).map(|(_, value)| value.to_owned())
+    };
+    if value("gpg.format").as_deref() != Some("ssh") {
+        return Err(
+            "your git signs with something else than ssh keys (gpg.format), which no agent of a cell does".to_owned()
+        );
+    }
+    let key = value("user.signingkey").ok_or("your git has no user.signingkey")?;
+    let key = match key.strip_prefix("key::") {
+        Some(literal) => literal.to_owned(),
+        None if key.starts_with("ssh-") => key,
+        None => {
+            let path = typed_path(&key, host).map_err(|error| format!("user.signingkey {key}: {error}"))?;
+            let public = if path.ends_with(".pub") { path } else { format!("{path}.pub") };
+            std::fs::read_to_string(&public).map_err(|error| format!("user.signingkey: {public}: {error}"))?
+        }
+    };
+    wire::public_key(&key).ok_or_else(|| format!("user.signingkey is no public key: {}", key.trim()))?;
+    let found = SIGNING.iter().filter_map(|name| {
+        let value = if *name == "user.signingkey" { format!("key::{}", key.trim()) } else { value(name)? };
+        Some((*name, value))
+    });
+    Ok(found.collect())
+}
+
+/// Tells the cell's git how the person signs.
+pub(crate) fn tell_signing(settings: &[(&str, String)], variables: &mut BTreeMap<String, String>) {
+    for (key, value) in settings {
+        add_git_setting(variables, key, value);
+    }
+}
+
+/// Tells the cell's programs by their usual variables.
+pub(crate) fn tell(brokers: &Brokers, variables: &mut BTreeMap<String, String>) {
+    let mut set = |name: &str, value: &str| variables.insert(name.to_owned(), value.to_owned());
+    if brokers.ssh_agent.is_some() {
+        set("SSH_AUTH_SOCK", SSH_AGENT);
+    }
+    if brokers.open_url {
+        set("BROWSER", &format!("{SHIMS}/xdg-open"));
+    }
+    if brokers.clipboard_image || brokers.open_url || brokers.workmux.is_some() {
+        let path = variables.get("PATH").map_or_else(|| SHIMS.to_owned(), |path| format!("{SHIMS}:{path}"));
+        variables.insert("PATH".to_owned(), path);
+    }
+    let Some(git) = &brokers.git else { return };
+    for variable in cellblock_egress::intercept::VARIABLES {
+        variables.insert((*variable).to_owned(), TRUST.to_owned());
+    }
+    for remote in &git.remotes {
+        let key = format!("credential.{}.helper", with_user(remote));
+        let username = remote.username.as_deref().unwrap_or("cellblock");
+        let words = format!("username={username}\\npassword={}\\n", git.placeholder);
+        let helper = format!("!f() {{ test \"$1\" != get || printf '{words}'; }}; f");
+        // An empty one forgets those that the image's configuration names.
+        add_git_setting(variables, &key, "");
+        add_git_setting(variables, &key, &helper);
+    }
+}
+
+/// The address as git's settings know it (gitcredentials(7), "credential contexts").
+fn with_user(remote: &GitRemote) -> String {
+    let plain = remote.to_string();
+    match (&remote.username, plain.strip_prefix("https://")) {
+        (Some(user), Some(rest)) => format!("https://{user}@{rest}"),
+        _ => plain,
+    }
+}
+
+/// Adds a setting of git's to those in the environment (git(1), `GIT_CONFIG_COUNT`).
+fn add_git_setting(variables: &mut BTreeMap<String, String>, key: &str, value: &str) {
+    let count: u32 = variables.get("GIT_CONFIG_COUNT").and_then(|count| count.parse().ok()).unwrap_or(0);
+    variables.insert(format!("GIT_CONFIG_KEY_{count}"), key.to_owned());
+    variables.insert(format!("GIT_CONFIG_VALUE_{count}"), value.to_owned());
+    variables.insert("GIT_CONFIG_COUNT".to_owned(), (count + 1).to_string());
+}
+
+/// What of it is in the cell's root. `remotes` are the project's.
+pub(crate) fn files(brokers: &Brokers, remotes: &[Address], host: &HostFacts) -> Vec<Entry> {
+    let script =
+        |name: &str, text: &str| Entry::Script { path: format!("{SHIMS}/{name}").into(), text: text.to_owned() };
+    let mut entries = Vec::new();
+    if brokers.ssh_agent.is_some() {
+        let text = format!("{KNOWN_HOSTS}{}", own_known_hosts(remotes, host));
+        entries.push(Entry::File { path: KNOWN_HOSTS_FILE.into(), text });
+    }
+    if brokers.clipboard_image || brokers.open_url {
+        entries.push(script("ask", ASK));
+    }
+    if brokers.clipboard_image {
+        entries.extend([script("xclip", XCLIP), script("wl-paste", WL_PASTE)]);
+    }
+    if brokers.open_url {
+        let link = |name: &str| Entry::link(format!("{SHIMS}/{name}").into(), "xdg-open".into());
+        entries.extend([script("xdg-open", XDG_OPEN), link("open"), link("sensible-browser"), link("www-browser")]);
+    }
+    if brokers.workmux.is_some() {
+        entries.push(script("workmux", WORKMUX));
+    }
+    entries
+}
+
+/// What the person's `known_hosts` says about the servers of the project's remotes, and about no other: which servers they use is theirs to know.
+/// Read by OpenSSH's own program, for names in there may be hashed.
+fn own_known_hosts(remotes: &[Address], host: &HostFacts) -> String {
+    let mut text = String::new();
+    let file = host.home.join(".ssh/known_hosts");
+    for remote in remotes {
+        let Address::Ssh { host: server, port } = remote else { continue };
+        let name = if *port == 22 { server.clone() } else { format!("[{server}]:{port}") };
+        let mut command = Command::new("ssh-keygen");
+        command.arg("-F").arg(&name).arg("-f").arg(&file).stdin(Stdio::null()).stderr(Stdio::null());
+        let Ok(output) = command.output() else { continue };
+        let found = String::from_utf8_lossy(&output.stdout);
+        for line in found.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
+            text += line;
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// Starts the process, if anything answers the cell; it is known by what is returned. To be called before OUTER is entered: it stays where the person is.
+pub(crate) fn start(cell: &Cell, dirs: &Dirs, env: &BTreeMap<String, String>) -> Result<Option<OwnedFd>, CliError> {
+    if cell.brokers.is_empty() {
+        return Ok(None);
+    }
+    let process = |what| move |source| CliError::Process { what, source };
+    let alone = SingleThreaded::prove().map_err(process("cannot go on"))?;
+    let settings = settings(cell, dirs, env)?;
+    if let Some(folder) = settings.audit.parent() {
+        state::make_dir(&dirs.state)?;
+        state::make_dir(folder)?;
+    }
+    Ok(Some(cellblock_broker::start(&settings, &alone)?))
+}
+
+fn settings(cell: &Cell, dirs: &Dirs, env: &BTreeMap<String, String>) -> Result<Settings, CliError> {
+    let Brokers { ssh_agent, git, clipboard_image, open_url, workmux } = &cell.brokers;
+    let remote = |one: &GitRemote| {
+        let host = one.host.parse().map_err(|e| CliError::plain(format!("{one}: {e}"), "see `git remote -v`"))?;
+        Ok::<_, CliError>(Remote { host, port: one.port, path: one.path.clone(), username: one.username.clone() })
+    };
+    let git = git.iter().filter(|_| cell.network == Network::Names).flat_map(|git| &git.remotes);
+    Ok(Settings {
+        folder: dirs.broker(&cell.name),
+        audit: dirs.audit(&cell.name),
+        peers: cell.ids.uids.iter().map(|extent| (extent.outside, extent.size)).collect(),
+        agent: ssh_agent.as_ref().map(|agent| Agent {
+            socket: agent.socket.clone(),
+            keys: agent.keys.clone(),
+            commits: agent.commits,
+        }),
+        git: git.map(remote).collect::<Result<_, _>>()?,
+        env: env.clone(),
+        clipboard_image: *clipboard_image,
+        open_url: *open_url,
+        workmux: workmux.clone(),
+        published: cell.reach.publish.iter().map(|port| port.host.port()).collect(),
+    })
+}
+
+/// What is asked for and will not work as things are, in words.
+pub(crate) fn notes(brokers: &Brokers) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(agent) = &brokers.ssh_agent
+        && let Err(error) = std::os::unix::net::UnixStream::connect(&agent.socket)
+    {
+        notes.push(format!(
+            "your ssh agent at {} does not answer ({error}): the cell has no keys until it does",
+            agent.socket.display()
+        ));
+    }
+    notes
+}
+
+/// What the person is told before the cell starts, a line each.
+pub(crate) fn words(brokers: &Brokers) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(agent) = &brokers.ssh_agent {
+        let keys = if agent.keys.is_empty() { "EVERY KEY of your ssh agent".to_owned() } else { agent.keys.join(", ") };
+        let what = if agent.commits { "log in as you and sign commits" } else { "log in as you" };
+        lines.push(format!("{what}, wherever the network lets it, with {keys}"));
+    }
+    if let Some(git) = &brokers.git {
+        let list: Vec<String> = git.remotes.iter().map(ToString::to_string).collect();
+        lines.push(format!("fetch and push as you: {}", list.join(", ")));
+    }
+    if brokers.clipboard_image {
+        lines.push("read images from your clipboard".to_owned());
+    }
+    if brokers.open_url {
+        lines.push("open addresses in your browser, also such as the network does not allow".to_owned());
+    }
+    if brokers.workmux.is_some() {
+        lines.push("tell workmux the status of this window, and the prompt".to_owned());
+    }
+    lines
+}
+
+/// What an agent in the cell needs to know, a line each.
+pub(crate) fn for_agents(brokers: &Brokers) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(agent) = &brokers.ssh_agent {
+        let commits = if agent.commits { " and sign commits" } else { "" };
+        lines.push(format!("ssh and git over ssh log in{commits} by an ssh agent outside; there are no keys here, and each use is logged."));
+    }
+    if let Some(git) = &brokers.git {
+        let list: Vec<String> = git.remotes.iter().map(|remote| format!("`{}`", plain(&remote.to_string()))).collect();
+        lines.push(format!(
+            "git fetches from and pushes to {}; the password it is given here is worth nothing elsewhere.",
+            list.join(", ")
+        ));
+    }
+    if brokers.clipboard_image {
+        lines.push(
+            "`xclip` and `wl-paste` give an image from the person's clipboard, and nothing else of it.".to_owned(),
+        );
+    }
+    if brokers.open_url {
+        lines.push("`xdg-open` opens a web address in the person's browser.".to_owned());
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use cellblock_bundle::cell::GitCredentials;
+
+    use super::*;
+
+    #[test]
+    fn the_forges_keys_have_the_published_fingerprints() {
+        let comments: Vec<Vec<&str>> = KNOWN_HOSTS
+            .lines()
+            .filter_map(|line| line.strip_prefix("# "))
+            .map(|line| line.split_whitespace().take(2).collect())
+            .filter(|words: &Vec<&str>| words.get(1).is_some_and(|word| word.starts_with("SHA256:")))
+            .collect();
+        let keys: Vec<(&str, String)> = KNOWN_HOSTS
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| {
+                let (names, key) = line.split_once(' ').expect("names and a key");
+                let key = wire::public_key(key).expect("a key");
+                (names.split(',').next().expect("a name"), wire::fingerprint(&key))
+            })
+            .collect();
+        assert_eq!(keys.len(), 5);
+        for (name, fingerprint) in &keys {
+            assert!(comments.contains(&vec![*name, fingerprint.as_str()]), "{name} {fingerprint}");
+        }
+        assert_eq!(keys.len(), comments.len());
+    }
+
+    #[test]
+    fn git_is_told_by_its_variables_and_others_are_kept() {
+        let remotes = vec![
+            GitRemote { host: "git.test".into(), port: 443, path: "a/b.git".into(), username: None },
+            GitRemote { host: "git.test".into(), port: 8443, path: "c".into(), username: Some("me".into()) },
+        ];
+        let git = Some(GitCredentials { placeholder: "PLACE".into(), remotes });
+        let brokers = Brokers { git, ..Brokers::default() };
+        let own = [("GIT_CONFIG_COUNT", "1"), ("GIT_CONFIG_KEY_0", "a.b"), ("GIT_CONFIG_VALUE_0", "c")];
+        let mut variables: BTreeMap<String, String> = own.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        tell(&brokers, &mut variables);
+        let get = |name: &str| variables.get(name).map(String::as_str);
+        assert_eq!(get("GIT_CONFIG_COUNT"), Some("5"));
+        assert_eq!((get("GIT_CONFIG_KEY_0"), get("GIT_CONFIG_VALUE_0")), (Some("a.b"), Some("c")));
+        assert_eq!(
+            (get("GIT_CONFIG_KEY_1"), get("GIT_CONFIG_VALUE_1")),
+            (Some("credential.https://git.test/a/b.git.helper"), Some(""))
+        );
+        assert_eq!(get("GIT_CONFIG_KEY_4"), Some("credential.https://me@git.test:8443/c.helper"));
+        let helper = "!f() { test \"$1\" != get || printf 'username=me\\npassword=PLACE\\n'; }; f";
+        assert_eq!(get("GIT_CONFIG_VALUE_4"), Some(helper));
+        assert_eq!(get("GIT_SSL_CAINFO"), Some(TRUST));
+        assert_eq!(get("SSH_AUTH_SOCK"), None);
+    }
+
+    #[test]
+    fn programs_are_told_by_their_usual_variables() {
+        let brokers = Brokers { open_url: true, clipboard_image: true, ..Brokers::default() };
+        let mut variables = BTreeMap::from([("PATH".to_owned(), "/bin".to_owned())]);
+        tell(&brokers, &mut variables);
+        assert_eq!(variables["PATH"], "/etc/cellblock/bin:/bin");
+        assert_eq!(variables["BROWSER"], "/etc/cellblock/bin/xdg-open");
+        let names: Vec<PathBuf> = files(&brokers, &[], &HostFacts::default())
+            .iter()
+            .map(|entry| match entry {
+                Entry::Script { path, .. } | Entry::Link { path, .. } => path.clone(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert!(names.contains(&"/etc/cellblock/bin/wl-paste".into()), "{names:?}");
+        assert_eq!(files(&Brokers::default(), &[], &HostFacts::default()), []);
+    }
+}

@@ -1,0 +1,246 @@
+//! The real Claude Code and Codex, as npm installs them, in cells: they start, and work against a model that follows a script
+//! (tests/data/model.py). `ci/agents` gets them.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use cellblock_tests::{Call, World, has_range, is_root};
+
+/// What `ci/agents` got, or a word that it did not.
+#[expect(clippy::print_stdout, reason = "CI counts the lines that say SKIP")]
+pub(super) fn package(test: &str, name: &str) -> Option<PathBuf> {
+    let dir = std::env::var_os("CELLBLOCK_TEST_AGENTS").map(PathBuf::from).or_else(|| {
+        let test = std::env::current_exe().ok()?;
+        Some(test.ancestors().nth(3)?.join("agents"))
+    });
+    let found = dir.map(|dir| dir.join(name)).filter(|path| path.exists());
+    // Half a gigabyte and a long compilation: `ci/test` says when nobody asked for them.
+    let wanted = std::env::var_os("CELLBLOCK_TEST_AGENTS").is_none_or(|dir| dir != "left-out");
+    if found.is_none() {
+        println!("{}: {test}: no {name}; ci/agents gets it", if wanted { "SKIP" } else { "LEFT OUT" });
+    }
+    found
+}
+
+/// Makes the world's project a real repository with one commit.
+pub(super) fn repository(world: &World) {
+    world.write("home/demo/file", "one two\n");
+    world.write("home/.gitconfig", "[user]\n\tname = Ada\n\temail = ada@example.com\n[init]\n\tdefaultBranch = main\n");
+    git(world, "rm -rf .git && git init -q && git add . && git commit -qm first");
+}
+
+/// A script with git in the project, on the host.
+pub(super) fn git(world: &World, script: &str) -> String {
+    world.call(Path::new("sh"), &["-c", script]).ok()
+}
+
+/// A model that edits a file and commits.
+pub(super) struct Model {
+    child: Child,
+    port: u16,
+    log: PathBuf,
+}
+
+impl Model {
+    pub(super) fn new(world: &World, folder: &Path, commit: &str) -> Self {
+        let file = folder.join("file");
+        let steps = serde_json::json!({
+            "steps": [{"edit": [file, "one two", "one three"]}, {"run": commit}],
+            "end": "All of it is done.",
+        });
+        world.write("home/model.json", &steps.to_string());
+        world.write("home/model.py", include_str!("../data/model.py"));
+        let log = world.path("home/model.log");
+        let mut child = Command::new("python3")
+            .arg(world.path("home/model.py"))
+            .arg(world.path("home/model.json"))
+            .arg(&log)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3");
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().expect("its output")).read_line(&mut line).expect("a port");
+        Self { child, port: line.trim().parse().expect("a port"), log }
+    }
+
+    /// Its port on 127.0.0.1.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What reaches the model from inside: the address, and a key.
+    fn env(&self, call: Call) -> Call {
+        call.env("ANTHROPIC_BASE_URL", &format!("http://host.docker.internal:{}", self.port))
+            .env("ANTHROPIC_API_KEY", "key-of-the-test")
+            .env("OPENAI_API_KEY", "key-of-the-test")
+    }
+
+    /// The words for a session without a person.
+    fn session(&self, agent: &str) -> String {
+        let port = self.port;
+        match agent {
+            "claude-code" => "claude-code -p 'change the file'".to_owned(),
+            _ => format!(
+                "codex exec -c model_provider=test -c model_providers.test={{name=\"test\",base_url=\"http://host.docker.internal:{port}/v1\",env_key=\"OPENAI_API_KEY\",wire_api=\"responses\"}} 'change the file'"
+            ),
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// A world with the packages in a prefix of the person's own home.
+fn at_home(test: &str) -> Option<World> {
+    let glibc = package(test, "glibc")?;
+    let world = World::new();
+    std::fs::create_dir(world.path("home/npm")).expect("a folder");
+    // The programs are large: they are the same files where this user may link them, else npm's prefix is a link to a folder elsewhere.
+    let prefix = world.path("home/npm");
+    let mut copy = Command::new("cp");
+    copy.arg("-rPl").args([glibc.join("bin"), glibc.join("lib")]).arg(&prefix).stderr(Stdio::null());
+    if copy.status().expect("cp").success() {
+        std::fs::set_permissions(&prefix, PermissionsExt::from_mode(0o755)).expect("chmod");
+    } else {
+        world.call(Path::new("rm"), &["-rf".as_ref(), prefix.as_os_str()]).ok();
+        std::os::unix::fs::symlink(&glibc, &prefix).expect("a link");
+    }
+    repository(&world);
+    Some(world)
+}
+
+fn with_path(world: &World, call: Call) -> Call {
+    let path = format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", world.path("home/npm/bin").display());
+    call.env("PATH", &path)
+}
+
+#[test]
+fn they_start_on_the_hosts_tools() {
+    let Some(world) = at_home("they_start_on_the_hosts_tools") else { return };
+    for (agent, version, help) in
+        [("claude-code", "(Claude Code)", "Usage: claude"), ("codex", "codex-cli ", "Usage: codex")]
+    {
+        let run = |line: &str| with_path(&world, world.cellblock(&format!("run --image host {agent} {line}")));
+        assert!(run("--version").ok().contains(version), "{agent}");
+        assert!(run("--help").ok().contains(help), "{agent}");
+        // What it does not know is its own to say, with its own code.
+        let wrong = run("--no-such-flag").run();
+        assert!(wrong.code().is_some_and(|code| (1..=2).contains(&code)), "{wrong}");
+        wrong.says("--no-such-flag");
+    }
+    assert!(world.leftovers().is_empty());
+}
+
+/// The session of each agent in a linked worktree: a file is edited, the commit is the host's to see, the key reached the model.
+#[test]
+fn they_work_and_commit_in_a_linked_worktree() {
+    for agent in ["claude-code", "codex"] {
+        let Some(world) = at_home("they_work_and_commit_in_a_linked_worktree") else { return };
+        git(&world, "git worktree add -q ../linked -b side");
+        let linked = world.path("home/linked");
+        let model = Model::new(&world, &linked, "git commit -qam 'by the agent' && touch /committed");
+        let line = format!("run --image host --allow host:{} {}", model.port, model.session(agent));
+        let done = model.env(with_path(&world, world.cellblock(&line)).dir(&linked)).run();
+        assert_eq!(done.code(), Some(0), "{done}\n{}", model.log());
+        assert!(done.stdout().contains("All of it is done."), "{done}");
+        let log = git(&world, "git log --format=%s side; git -C ../linked status --short; cat ../linked/file file");
+        assert_eq!(log, "by the agent\nfirst\none three\none two\n", "{agent}: {done}\n{}", model.log());
+        assert!(model.log().contains("key-of-the-test"));
+        assert!(world.leftovers().is_empty());
+        // The twin: not allowed, the model is not reached, and the agent says so with its own code.
+        let before = model.log().lines().count();
+        let line = format!("run --image host {}", model.session(agent));
+        let call =
+            with_path(&world, world.cellblock(&format!("{line} ")).dir(&linked)).env("CLAUDE_CODE_MAX_RETRIES", "0");
+        let done = model.env(call.env("CELLBLOCK_EXTRA_ENV", "CLAUDE_CODE_MAX_RETRIES")).start();
+        let output = ended(done);
+        assert_ne!(output, Some(0), "{agent}");
+        assert_eq!(model.log().lines().count(), before, "{agent}");
+    }
+}
+
+/// Agents try again for long; that it never gets through is what counts.
+fn ended(mut child: Child) -> Option<i32> {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        match child.try_wait().expect("its end") {
+            Some(status) => return status.code(),
+            None if std::time::Instant::now() > end => {
+                let _ = rustix::process::kill_process(
+                    rustix::process::Pid::from_child(&child),
+                    rustix::process::Signal::TERM,
+                );
+                return child.wait().expect("its end").code();
+            }
+            None => std::thread::sleep(std::time::Duration::from_millis(50)),
+        }
+    }
+}
+
+/// On Alpine: the packages are mounted, with a node for musl; git, and the bash without which Claude Code runs no command, are the host's with
+/// their own loader, for Alpine's would need its mirror. Codex runs commands in login shells, for which Alpine's `/etc/profile` sets the PATH.
+#[test]
+fn they_start_and_work_on_alpine() {
+    let test = "they_start_and_work_on_alpine";
+    let Some(musl) = package(test, "musl") else { return };
+    let world = World::new();
+    world.load_alpine();
+    repository(&world);
+    portable_git(&world);
+    let flags = format!(
+        "--image alpine -v {0}:/opt/npm:ro -v {1}:/opt/git:ro -v {1}/git:/usr/local/bin/git:ro -e PATH=/opt/npm/bin:/usr/local/bin:/usr/bin:/bin -e SHELL=/opt/git/bash",
+        musl.display(),
+        world.path("home/git").display()
+    );
+    for (agent, version) in [("claude-code", "(Claude Code)"), ("codex", "codex-cli ")] {
+        let run = |line: &str| world.cellblock(&format!("run {flags} {agent} {line}")).ok();
+        assert!(run("--version").contains(version), "{agent}");
+        assert!(run("--help").contains("Usage: "), "{agent}");
+        git(&world, "git reset -q --hard $(git rev-list --max-parents=0 HEAD)");
+        let model = Model::new(&world, &world.project(), "git commit -qam 'by the agent on Alpine'");
+        let done = model
+            .env(world.cellblock(&format!("run {flags} --allow host:{} {}", model.port, model.session(agent))))
+            .run();
+        assert_eq!(done.code(), Some(0), "{done}\n{}", model.log());
+        let log = git(&world, "git log --format=%s; git status --short; cat file");
+        assert_eq!(log, "by the agent on Alpine\nfirst\none three\n", "{agent}: {done}\n{}", model.log());
+    }
+    // Kept: installed once, there afterwards.
+    let kept = "--name kept --image alpine";
+    let root = if is_root() || has_range() { "-u root" } else { "-u root --userns single" };
+    let install = format!(
+        "run {kept} {root} -v {}:/opt/npm:ro -- sh -c 'cp -r /opt/npm/lib/node_modules/@anthropic-ai/claude-code /usr/lib/claude && ln -s ../lib/claude/bin/claude.exe /usr/bin/claude'",
+        musl.display()
+    );
+    let done = world.cellblock(&install).run();
+    assert_eq!(done.code(), Some(0), "{done}");
+    assert!(world.cellblock(&format!("run {kept} {root} claude-code --version")).ok().contains("(Claude Code)"));
+}
+
+/// The host's git and bash in a folder that runs anywhere: their programs, libraries and loader.
+fn portable_git(world: &World) {
+    let script = "set -e
+mkdir -p ../git/lib ../git/core
+for name in git bash; do
+real=$(readlink -f \"$(command -v $name)\")
+cp \"$real\" ../git/$name.program
+ldd \"$real\" | sed -n 's/.* => \\(\\/[^ ]*\\) .*/\\1/p; s/^[[:space:]]*\\(\\/[^ ]*\\) .*/\\1/p' | while read -r file; do cp -L \"$file\" ../git/lib; done
+flags=; [ $name = bash ] || flags=--exec-path=/opt/git/core
+printf '#!/bin/sh\\nexec /opt/git/lib/ld-linux-*.so.* --library-path /opt/git/lib /opt/git/%s.program %s \"$@\"\\n' $name $flags >../git/$name
+done
+chmod -R 755 ../git
+cp ../git/git ../git/core/git
+";
+    git(world, script);
+}
