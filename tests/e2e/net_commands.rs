@@ -401,7 +401,7 @@ fn the_terminal_is_given_back_on_every_way_out() {
     let world = World::new();
     let _fake = Fake::new(&world, "c", obliging);
     let tmux = Tmux::new(&world);
-    tmux.line("set -m; stty -a > before; B=$(stty -g)");
+    tmux.line("set -m; B=$(stty -g)");
     let settings = |how: &str| {
         tmux.pause();
         tmux.line("clear");

@@ -50,7 +50,6 @@ defaults:
   git_credentials: true
   bridges: [clipboard-image, open-url]
   claude_config: sync
-  guard: false
 projects:
   web:
     path: ~/work/web

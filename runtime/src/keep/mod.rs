@@ -1,9 +1,9 @@
 //! Agents' state in cells: each file and folder as its [`cellblock_bundle::State`] says (docs/credentials.md).
 //!
 //! A folder is one of cellblock's own, bound into the cell: the project's (`private`), which all its cells share as programs of
-//! one host share a folder, or the cell's (`copy`, `sync`). What it holds of the host's comes in by [`tree`]. Files of their own, and logins, which lie in
-//! such folders, are pairs ([`pair`]): the host's and the cell's. What has to be kept in step while the cell runs is the work
-//! of a process ([`process`]).
+//! one host share a folder, or the cell's (`copy`, `sync`). What it holds of the host's comes in by `tree`. Files of their own, and logins, which lie in
+//! such folders, are pairs (`pair`): the host's and the cell's. What has to be kept in step while the cell runs is the work
+//! of a process (`process`).
 //!
 //! Everything below a folder that a cell can write is hostile: it is reached by descriptor, and no link in it is followed.
 
