@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use cellblock_broker::agent::wire;
 use cellblock_broker::{Agent, Settings};
-use cellblock_bundle::Cell;
 use cellblock_bundle::cell::{Brokers, GitRemote, Network, SHIMS, SSH_AGENT, TRUST};
+use cellblock_bundle::{Cell, Mount};
 use cellblock_egress::git::Remote;
 use cellblock_rootfs::root::skeleton::Entry;
 use cellblock_runtime::state::{self, Dirs};
@@ -180,6 +181,21 @@ pub(crate) fn start(cell: &Cell, dirs: &Dirs, env: &BTreeMap<String, String>) ->
     Ok(Some(cellblock_broker::start(&settings, &alone)?))
 }
 
+/// The person's environment for programs of theirs that the cell can cause to run. Nothing is looked for where the cell can write: a folder of the
+/// project's in the `PATH` would let it choose what runs outside.
+fn safe_environment(cell: &Cell, env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let writable: Vec<&Path> = cell.mounts.iter().filter_map(Mount::writable_source).collect();
+    let mut env = env.clone();
+    if let Some(path) = env.get_mut("PATH") {
+        let safe = |folder: &&str| {
+            let real = Path::new(folder).canonicalize();
+            folder.starts_with('/') && real.is_ok_and(|real| !writable.iter().any(|own| real.starts_with(own)))
+        };
+        *path = path.split(':').filter(safe).collect::<Vec<_>>().join(":");
+    }
+    env
+}
+
 fn settings(cell: &Cell, dirs: &Dirs, env: &BTreeMap<String, String>) -> Result<Settings, CliError> {
     let Brokers { ssh_agent, git, clipboard_image, open_url, workmux } = &cell.brokers;
     let remote = |one: &GitRemote| {
@@ -197,7 +213,7 @@ fn settings(cell: &Cell, dirs: &Dirs, env: &BTreeMap<String, String>) -> Result<
             commits: agent.commits,
         }),
         git: git.map(remote).collect::<Result<_, _>>()?,
-        env: env.clone(),
+        env: safe_environment(cell, env),
         clipboard_image: *clipboard_image,
         open_url: *open_url,
         workmux: workmux.clone(),
@@ -275,6 +291,25 @@ mod tests {
     use cellblock_bundle::cell::GitCredentials;
 
     use super::*;
+
+    #[test]
+    fn nothing_is_looked_for_where_the_cell_can_write() {
+        let project = tempfile::tempdir().expect("a folder");
+        let root = project.path().canonicalize().expect("canonical");
+        std::fs::create_dir(root.join("bin")).expect("a folder");
+        let elsewhere = tempfile::tempdir().expect("a folder");
+        let link = elsewhere.path().join("link");
+        std::os::unix::fs::symlink(root.join("bin"), &link).expect("a link");
+        let mut cell: Cell = serde_json::from_str(include_str!("resolve/tests/golden/command.json")).expect("a cell");
+        cell.mounts = vec![Mount::Bind { source: root.clone(), target: root.clone(), writable: true }];
+        let path = format!("{0}/bin:/usr/bin:relative::{1}:/nowhere:/bin", root.display(), link.display());
+        let env = BTreeMap::from([("PATH".to_owned(), path), ("A".to_owned(), "b".to_owned())]);
+        let safe = safe_environment(&cell, &env);
+        assert_eq!((safe["PATH"].as_str(), safe["A"].as_str()), ("/usr/bin:/bin", "b"));
+        // The twin: what the cell cannot write to stays.
+        cell.mounts = vec![Mount::Bind { source: root.clone(), target: root.clone(), writable: false }];
+        assert!(safe_environment(&cell, &env)["PATH"].contains(root.to_str().expect("utf-8")));
+    }
 
     #[test]
     fn the_forges_keys_have_the_published_fingerprints() {

@@ -23,6 +23,7 @@ defaults:
   mounts: [~/work/shared-libs:/shared-libs:ro]
   protect: on
   protect_except: [.vscode]
+  guard: false
   memory: 2g
   cpus: 1.50
   pids: 300
@@ -107,6 +108,7 @@ fn every_key_is_read() {
     assert_eq!(d.publish[0].value.0.to_string(), "127.0.0.1:8080:80");
     assert_eq!(d.protect.as_ref().unwrap().value, Protection::On);
     assert_eq!(d.protect_except[0].value, Opened(".vscode".into()));
+    assert!(!d.guard.as_ref().unwrap().value);
     assert_eq!(d.user.as_ref().unwrap().value, UserSpec::Ids { uid: 1000, gid: Some(100) });
     assert_eq!(d.shell.as_ref().unwrap().value, Path::new("/bin/zsh"));
     assert_eq!(d.workdir.as_ref().unwrap().value, Path::new("/src"));
