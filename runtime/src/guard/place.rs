@@ -96,7 +96,12 @@ impl Roots {
         let mut base = Base::Thread;
         for _ in 0..=MOST_LINKS {
             let Some(step) = Step::of(&path) else { return Ok(None) };
-            let Ok(hint) = base.walk(thread, at, step.folder) else { return Ok(None) };
+            let hint = match base.walk(thread, at, step.folder) {
+                Ok(hint) => hint,
+                // Not for the kernel to say: if another thread makes the folder meanwhile, it would find it read-only.
+                Err(Errno::NOENT) if self.ends_inside(&base, thread, at, step.folder) => return Err(Errno::NOENT),
+                Err(_) => return Ok(None),
+            };
             let Ok(folder_path) = path_of(&hint) else { return Ok(None) };
             let link = match self.agreed(&hint, &folder_path, &step)? {
                 Some(place) if follow && !place.dots && place.kind() == Some(FileType::Symlink) => {
@@ -121,6 +126,25 @@ impl Roots {
             base = Base::Folder(hint);
         }
         Err(Errno::LOOP)
+    }
+
+    /// Whether what there is of the way to `folder` ends in a place that is guarded.
+    fn ends_inside(&self, base: &Base, thread: Thread, at: At, folder: &[u8]) -> bool {
+        let mut folder = folder;
+        loop {
+            let end = folder.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+            let Some(slash) = folder.get(..end).and_then(|rest| rest.iter().rposition(|byte| *byte == b'/')) else {
+                // Nothing is left but where the thread stands.
+                let hint = base.walk(thread, at, b"").and_then(|hint| path_of(&hint));
+                return hint.is_ok_and(|path| self.root_of(&path).is_some());
+            };
+            folder = folder.get(..=slash).unwrap_or_default();
+            match base.walk(thread, at, folder) {
+                Ok(hint) => return path_of(&hint).is_ok_and(|path| self.root_of(&path).is_some()),
+                Err(Errno::NOENT) if slash > 0 => {}
+                Err(_) => return false,
+            }
+        }
     }
 
     /// The place of `step` in the folder `hint`, if that is guarded and the cell sees there what we do: something may be mounted on the read-only
