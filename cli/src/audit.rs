@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 
-use cellblock_bundle::cell::Brokers;
+use cellblock_bundle::cell::{Brokers, StateMode};
 use cellblock_bundle::{Cell, IdScheme, Mount, Network, Reach, Said};
 use sha2::{Digest, Sha256};
 
@@ -67,6 +67,7 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
     if !covered.is_empty() {
         facts.insert(3, ("covered", covered.join(", ")));
     }
+    facts.extend(state(cell).map(|text| ("agent", text)));
     facts.extend(brokers::words(&cell.brokers).into_iter().map(|words| ("may", words)));
     facts.push(("command", cell.command.join(" ")));
     facts.extend(opened(cell).map(|text| ("protect", text)));
@@ -86,6 +87,23 @@ pub(crate) fn covers(mount: &Mount, all: &[Mount]) -> bool {
         }
         _ => false,
     })
+}
+
+/// What of its agent's files in the person's home it sees, and how; what it can change there comes first.
+fn state(cell: &Cell) -> Option<String> {
+    let of = |mode: StateMode, words: &str| {
+        let paths: Vec<String> =
+            cell.state.iter().filter(|one| one.mode == mode).map(|one| one.host.display().to_string()).collect();
+        (!paths.is_empty()).then(|| format!("{words} {}", paths.join(", ")))
+    };
+    let said = [
+        of(StateMode::Share, "reads and CHANGES"),
+        of(StateMode::Sync, "reads"),
+        of(StateMode::Private, "has the project's own copy of"),
+        of(StateMode::Copy, "has a copy of"),
+    ];
+    let said: Vec<String> = said.into_iter().flatten().collect();
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 /// What is not protected that usually is.
@@ -181,6 +199,8 @@ fn exposure(cell: &Cell) -> String {
         mounts = mounts.replace(&quoted(&project.root.to_string_lossy()), &quoted(&project.id));
     }
     let reach: Vec<&str> = cell.reach.allow.iter().map(|said| said.rule.as_str()).collect();
+    let state: Vec<_> = cell.state.iter().map(|one| (&one.host, one.kind, one.mode)).collect();
+    let state = if state.is_empty() { String::new() } else { format!("\n{state:?}") };
     // A placeholder is another one at each start.
     let git: Vec<String> = cell.brokers.git.iter().flat_map(|git| &git.remotes).map(ToString::to_string).collect();
     // In tmux or not: the same cell.
@@ -191,7 +211,7 @@ fn exposure(cell: &Cell) -> String {
     };
     // Covers take away. Which of them there are depends on what exists, and a new one is no new exposure.
     let text = format!(
-        "{}\n{}\n{}\n{:?}\n{mounts}\n{names:?}\n{reach:?}\n{:?}\n{:?}\n{}{brokers}",
+        "{}\n{}\n{}\n{:?}\n{mounts}\n{names:?}\n{reach:?}\n{:?}\n{:?}\n{}{brokers}{state}",
         cell.image,
         word(cell.profile),
         word(cell.network),
@@ -201,4 +221,50 @@ fn exposure(cell: &Cell) -> String {
         cell.guard
     );
     Sha256::digest(text).iter().take(16).map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell() -> Cell {
+        serde_json::from_str(include_str!("resolve/tests/golden/agent.json")).expect("a cell")
+    }
+
+    fn fact(cell: &Cell, key: &str) -> Option<String> {
+        facts(cell).into_iter().find(|(known, _)| *known == key).map(|(_, text)| text)
+    }
+
+    #[test]
+    fn an_agents_files_are_told_and_asked_about() {
+        let cell = cell();
+        let said = fact(&cell, "agent").expect("an agent's cell");
+        assert!(said.starts_with("reads and CHANGES /home/ada/.claude/.credentials.json;"), "{said}");
+        assert!(said.contains("the project's own copy of /home/ada/.claude"), "{said}");
+        let without = Cell { state: Vec::new(), ..cell.clone() };
+        assert_eq!(fact(&without, "agent"), None);
+        assert_ne!(exposure(&cell), exposure(&without));
+        let mut wider = cell.clone();
+        wider.state[0].mode = StateMode::Share;
+        assert_ne!(exposure(&cell), exposure(&wider), "more is shared: a new question");
+        // The twin: what widens nothing brings no question back.
+        let other = Cell { name: "other".into(), command: vec!["x".into()], ..cell.clone() };
+        assert_eq!(exposure(&cell), exposure(&other));
+    }
+
+    #[test]
+    fn linked_worktrees_of_a_repository_are_one_exposure_and_other_folders_are_not() {
+        let at = |root: &str, id: &str| {
+            let mut cell = cell();
+            let project = cell.project.as_mut().expect("a project");
+            (project.root, project.id) = (root.into(), id.into());
+            cell.mounts = vec![Mount::Bind { source: root.into(), target: root.into(), writable: true }];
+            exposure(&cell)
+        };
+        let id = crate::project::id(std::path::Path::new("/home/ada/web"));
+        assert_eq!(at("/home/ada/web__worktrees/a", &id), at("/home/ada/web__worktrees/b", &id));
+        assert_ne!(at("/home/ada/web__worktrees/a", &id), at("/home/ada/web", &id));
+        let own = |root: &str| at(root, &crate::project::id(std::path::Path::new(root)));
+        assert_ne!(own("/home/ada/a"), own("/home/ada/b"));
+    }
 }
