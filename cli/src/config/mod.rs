@@ -10,7 +10,6 @@ mod read;
 mod table;
 mod tree;
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
@@ -74,27 +73,6 @@ pub(crate) fn parse_agent(name: &str, text: &str) -> Result<AgentSettings, Confi
         }
         Err(problem) => Err(ConfigError::Problems { path: path(), problems: vec![problem] }),
     }
-}
-
-/// A list of cellblock's own, as a map of maps of text: what it is about, the name, the reason.
-///
-/// # Errors
-/// What is wrong with it. Lists are part of the program, and a test reads each of them.
-pub(crate) fn table(text: &str) -> Result<BTreeMap<String, BTreeMap<String, String>>, String> {
-    let mut problems = Vec::new();
-    let root = tree::parse(text, &mut problems).map_err(|problem| problem.message)?;
-    if let Some(problem) = problems.first() {
-        return Err(problem.message.clone());
-    }
-    let map = |node: tree::Node| match node.kind {
-        tree::Kind::Map(entries) => Ok(entries.into_iter().map(|(key, value)| (key.text, value))),
-        other => Err(format!("line {}: a map is wanted, not {}", node.at.line, other.name())),
-    };
-    let reason = |(name, node): (String, tree::Node)| match node.kind {
-        tree::Kind::Scalar { text, .. } => Ok((name, text)),
-        other => Err(format!("line {}: a reason is wanted, not {}", node.at.line, other.name())),
-    };
-    map(root)?.map(|(name, rows)| Ok((name, map(rows)?.map(reason).collect::<Result<_, _>>()?))).collect()
 }
 
 #[cfg(test)]

@@ -1,42 +1,74 @@
-//! Lists of cellblock's own that are data: sections of words with a reason each, in the language of the configuration.
-
-use super::problem::Problem;
-use super::tree::{self, Kind};
+//! Lists of cellblock's own that are data: sections of words with a reason each.
+//!
+//! They are YAML, so that editors and people know them, and are read at every start, where a YAML parser would cost a tenth of it
+//! (docs/performance.md). So they keep to the least of YAML, which takes a pass over lines; a test compares with what a YAML parser reads.
 
 /// A row of such a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     /// The section it stands in.
-    pub(crate) section: String,
+    pub(crate) section: &'static str,
     /// What the row is about.
-    pub(crate) key: String,
+    pub(crate) key: &'static str,
     /// The reason.
-    pub(crate) why: String,
+    pub(crate) why: &'static str,
 }
 
-/// The rows of a list, in order; with everything that is no row as a problem.
-pub(crate) fn rows(text: &str) -> (Vec<Row>, Vec<Problem>) {
-    let (mut rows, mut problems) = (Vec::new(), Vec::new());
-    let root = match tree::parse(text, &mut problems) {
-        Ok(root) => root,
-        Err(problem) => return (rows, vec![problem]),
-    };
-    let Kind::Map(sections) = root.kind else {
-        return (rows, vec![Problem::new(root.at, "a list has sections")]);
-    };
-    for (section, node) in sections {
-        let Kind::Map(entries) = node.kind else {
-            problems.push(Problem::new(node.at, "a section has rows"));
-            continue;
+/// The rows of a list, in order: `section:` at the beginning of a line, `  key: reason` below it, comments on lines of their own.
+///
+/// # Panics
+/// If a line is anything else: lists are part of the program, and one that is not read must not pass for an empty one.
+pub(crate) fn rows(text: &'static str) -> impl Iterator<Item = Row> {
+    let mut section = "";
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.trim_start().starts_with('#'));
+    lines.filter_map(move |(at, line)| {
+        if let Some(row) = line.strip_prefix("  ") {
+            // A key in quotes may have a colon, and begin with what means something to YAML.
+            let quoted = row.strip_prefix('"').and_then(|row| row.split_once("\": "));
+            let cut = quoted.or_else(|| row.split_once(": ")).filter(|_| !section.is_empty() && !row.starts_with(' '));
+            let Some((key, why)) = cut else { panic!("line {} of a list is no row: {line}", at + 1) };
+            return Some(Row { section, key, why });
+        }
+        let Some(name) = line.strip_suffix(':') else { panic!("line {} of a list begins no section: {line}", at + 1) };
+        section = name;
+        None
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree::{self, Kind};
+    use super::*;
+
+    /// What a YAML parser reads.
+    fn by_parser(text: &str) -> Vec<(String, String, String)> {
+        let mut problems = Vec::new();
+        let root = tree::parse(text, &mut problems).expect("YAML");
+        assert_eq!(problems, [], "no key twice");
+        let Kind::Map(sections) = root.kind else { panic!("a list has sections") };
+        let rows = |(section, node): (tree::Key, tree::Node)| {
+            let Kind::Map(entries) = node.kind else { panic!("a section has rows") };
+            entries.into_iter().map(move |(key, node)| match node.kind {
+                Kind::Scalar { text, .. } => (section.text.clone(), key.text, text),
+                _ => panic!("a row has a reason"),
+            })
         };
-        for (key, node) in entries {
-            match node.kind {
-                Kind::Scalar { text: why, .. } => {
-                    rows.push(Row { section: section.text.clone(), key: key.text, why });
-                }
-                _ => problems.push(Problem::new(node.at, "a row has a reason")),
-            }
+        sections.into_iter().flat_map(rows).collect()
+    }
+
+    #[test]
+    fn every_list_is_read_as_a_yaml_parser_reads_it() {
+        for text in [include_str!("../../data/protected.yaml"), include_str!("../../data/secret-paths.yaml")] {
+            let read: Vec<_> =
+                rows(text).map(|row| (row.section.to_owned(), row.key.to_owned(), row.why.to_owned())).collect();
+            assert_eq!(read, by_parser(text));
+            assert!(read.len() > 30, "{}", read.len());
         }
     }
-    (rows, problems)
+
+    #[test]
+    #[should_panic(expected = "line 2 of a list is no row")]
+    fn what_is_no_row_is_no_empty_list() {
+        rows("a:\n  b\n").for_each(drop);
+    }
 }

@@ -207,7 +207,11 @@ impl Fence<'_> {
         self.covers.pin(at);
         self.covers.close_rows(at, &self.list.git);
         if let Some(target) = self.covers.place(at) {
-            let more = if shared { self.list.main_worktree.keys().cloned().collect() } else { BTreeSet::new() };
+            let more = if shared {
+                self.list.main_worktree.keys().map(|key| (*key).to_owned()).collect()
+            } else {
+                BTreeSet::new()
+            };
             self.git_dirs.insert(target, more);
         }
     }

@@ -19,6 +19,7 @@ mod mounts;
 mod names;
 mod origin;
 mod patterns;
+mod presence;
 mod protect;
 mod reach;
 mod secret_paths;

