@@ -13,6 +13,7 @@ mod files;
 mod git_credentials;
 mod git_matrix;
 mod guard;
+mod home;
 mod images;
 mod inside;
 mod killed;

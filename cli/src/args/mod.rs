@@ -100,6 +100,9 @@ pub(crate) struct CellFlags {
     /// Bind mount a host path: SOURCE:TARGET[:ro|rw], or SOURCE[:ro|rw] for the same path inside
     #[arg(short, long, value_name = "SOURCE:TARGET[:OPTIONS]", help_heading = "Files")]
     pub(crate) volume: Vec<MountSpec>,
+    /// Share a folder or file of the host with the cell, for reading and writing, at the same path; nothing, if there is none
+    #[arg(long, value_name = "PATH", help_heading = "Files")]
+    pub(crate) share: Vec<String>,
     /// Mount an empty file system in memory
     #[arg(long, value_name = "TARGET[:OPTIONS]", help_heading = "Files")]
     pub(crate) tmpfs: Vec<TmpfsSpec>,

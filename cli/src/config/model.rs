@@ -138,6 +138,11 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<Vec<String>>")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) mounts: Vec<Located<MountSpec>>,
+    /// Folders and files of the host that the cell shares, for reading and writing, at the same path; one that is not there is told and left out.
+    /// `~` and `$VARIABLE` are expanded.
+    #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) share: Vec<Located<String>>,
     /// Whether a process of cellblock's looks at the name of each file before it is changed inside (the default): only so is protected what does
     /// not exist when the cell starts.
     #[schemars(with = "Option<bool>")]

@@ -51,6 +51,7 @@ defaults:
   git_credentials: true
   bridges: [clipboard-image, open-url]
   claude_config: sync
+  share: [~/.cargo, ~/.rustup]
 projects:
   web:
     path: ~/work/web

@@ -167,7 +167,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         host: inputs.host,
         files: inputs.files,
     };
-    let mut placed = mounts::mounts(asked, read_only.value.then_some(&read_only.origin))?;
+    let (mut placed, missing) = mounts::mounts(asked, read_only.value.then_some(&read_only.origin))?;
     let asked = git::Asked { flags, layers, project: inputs.project, host: inputs.host, files: inputs.files };
     let fenced = git::fence(asked, &placed)?;
     placed.extend(fenced.mounts);
@@ -272,7 +272,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         secrets,
         hidden,
         explain: explain.0,
-        notes: [told, environment.notes, fenced.notes, state.notes, answering.notes].concat(),
+        notes: [missing, told, environment.notes, fenced.notes, state.notes, answering.notes].concat(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! The cell's mounts: the workspace, what the configuration and the flags ask for, and empty folders for a read-only root.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use cellblock_bundle::cell::Mount;
@@ -10,6 +11,7 @@ use super::files::{Files, Seen};
 use super::host::HostFacts;
 use super::layers::Layers;
 use super::origin::Origin;
+use super::state::at_home;
 use crate::agents::Found;
 use crate::args::CellFlags;
 use crate::args::values::MountSpec;
@@ -54,9 +56,9 @@ pub(super) struct Asked<'a> {
     pub(super) files: &'a dyn Files,
 }
 
-/// All mounts, those nearer to the root first, so that none hides another.
-pub(super) fn mounts(asked: Asked<'_>, read_only: Option<&Origin>) -> Result<Vec<Placed>, ResolveError> {
-    let mut placed = Vec::new();
+/// All mounts, those nearer to the root first, so that none hides another, and what the person should be told.
+pub(super) fn mounts(asked: Asked<'_>, read_only: Option<&Origin>) -> Result<(Vec<Placed>, Vec<String>), ResolveError> {
+    let (mut placed, mut notes) = (Vec::new(), Vec::new());
     if let Some(project) = asked.project {
         let root = project.root.clone();
         let mount = Mount::Bind { source: root.clone(), target: root, writable: true };
@@ -74,16 +76,23 @@ pub(super) fn mounts(asked: Asked<'_>, read_only: Option<&Origin>) -> Result<Vec
     }
     // Each layer may replace what a weaker one said about a target, but not contradict itself.
     for (settings, origin) in asked.layers.sections() {
-        let layer =
-            settings.mounts.iter().map(|m| asked.configured(&m.value, origin(m.at))).collect::<Result<Vec<_>, _>>()?;
+        let mounted = settings.mounts.iter().map(|m| asked.configured(&m.value, origin(m.at)));
+        let mut layer = mounted.collect::<Result<Vec<_>, _>>()?;
+        for one in &settings.share {
+            layer.extend(asked.shared(&one.value, |spec| asked.configured(spec, origin(one.at)), &mut notes)?);
+        }
         add(&mut placed, layer)?;
     }
-    let typed = asked.flags.volume.iter().map(|spec| asked.typed(spec));
+    let typed = asked.flags.volume.iter().map(|spec| asked.typed(spec, "--volume"));
     let memory = asked.flags.tmpfs.iter().map(|spec| {
         let mount = Mount::Tmpfs { target: spec.target.clone(), size: spec.size, mode: spec.mode };
         Ok(Placed { mount, origin: Origin::Flag("--tmpfs") })
     });
-    add(&mut placed, typed.chain(memory).collect::<Result<Vec<_>, _>>()?)?;
+    let mut layer = typed.chain(memory).collect::<Result<Vec<_>, _>>()?;
+    for one in &asked.flags.share {
+        layer.extend(asked.shared(one, |spec| asked.typed(spec, "--share"), &mut notes)?);
+    }
+    add(&mut placed, layer)?;
     if let Some(origin) = read_only {
         for (target, mode) in SCRATCH {
             if !placed.iter().any(|other| other.mount.target() == Path::new(target)) {
@@ -96,7 +105,7 @@ pub(super) fn mounts(asked: Asked<'_>, read_only: Option<&Origin>) -> Result<Vec
     for (index, inner) in placed.iter().enumerate() {
         asked.has_place(inner, &placed[..index])?;
     }
-    Ok(placed)
+    Ok((placed, notes))
 }
 
 fn add(placed: &mut Vec<Placed>, layer: Vec<Placed>) -> Result<(), ResolveError> {
@@ -154,9 +163,38 @@ impl Asked<'_> {
         }
     }
 
+    /// Something of the host that the cell shares at its own path. Nothing, with a note, if it is not there; and nothing if it is the agent's own
+    /// folder, which is laid with the login in it.
+    fn shared(
+        self,
+        text: &str,
+        place: impl Fn(&MountSpec) -> Result<Placed, ResolveError>,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<Placed>, ResolveError> {
+        match place(&MountSpec { source: text.to_owned(), target: None, writable: true }) {
+            Ok(placed) if self.is_agents(placed.mount.target()) => Ok(None),
+            Ok(placed) => Ok(Some(placed)),
+            Err(ResolveError::Source { origin, path, source }) if source.kind() == io::ErrorKind::NotFound => {
+                if !self.is_agents(&path) {
+                    let path = path.display();
+                    notes.push(format!("{origin}: {path} is to be shared and is not there: the cell does without"));
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the host's `path` is a folder of the agent whose cell it is.
+    fn is_agents(self, path: &Path) -> bool {
+        let agent = self.layers.agent().filter(|_| self.flags.entrypoint.is_none());
+        let mut folders = agent.iter().flat_map(|agent| &agent.spec.state).filter(|one| !one.file);
+        folders.any(|one| at_home(&one.path.value, &self.host.home) == path)
+    }
+
     /// A mount of the command line: relative to the working directory.
-    fn typed(self, spec: &MountSpec) -> Result<Placed, ResolveError> {
-        let origin = Origin::Flag("--volume");
+    fn typed(self, spec: &MountSpec, flag: &'static str) -> Result<Placed, ResolveError> {
+        let origin = Origin::Flag(flag);
         let text = typed_path(&spec.source, self.host).map_err(|error| ResolveError::Expand {
             origin: origin.clone(),
             text: spec.source.clone(),

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use cellblock_bundle::{State, StateKind, StateMode};
 use cellblock_runtime::keep::Links;
 
+use super::expand::{ExpandError, config_path};
 use super::mounts::Placed;
 use super::*;
 use crate::args::values::word;
@@ -44,11 +45,12 @@ impl Inputs<'_> {
         let logins = agent.spec.login.iter().map(|one| (one, StateKind::Login));
         for (one, kind) in states.chain(logins) {
             let shipped_mode = one.mode.as_ref().map(|mode| mode.value);
-            let (mode, origin) = match &said {
-                Some(said) if kind != StateKind::Login => (said.value, said.origin.clone()),
+            let host = at_home(&one.path.value, &self.host.home);
+            let (mode, origin) = match (&said, self.shares(layers, &host)) {
+                (_, Some(origin)) if kind == StateKind::Folder => (StateMode::Share, origin),
+                (Some(said), _) if kind != StateKind::Login => (said.value, said.origin.clone()),
                 _ => (shipped_mode.unwrap_or(default_mode(kind)), shipped.clone()),
             };
-            let host = at_home(&one.path.value, &self.host.home);
             let target = at_home(&one.path.value, &user.home);
             self.check_own(&host, &origin)?;
             let state = State {
@@ -64,6 +66,18 @@ impl Inputs<'_> {
         }
         redirect(&mut decided, &agent.spec.state, user);
         Ok(decided)
+    }
+
+    /// Who said that the host's `path` is shared, if somebody did.
+    fn shares(self, layers: Layers<'_>, path: &Path) -> Option<Origin> {
+        let same = |text: Result<String, ExpandError>| text.is_ok_and(|text| Path::new(&text) == path);
+        if self.typed.cell.share.iter().any(|text| same(typed_path(text, self.host))) {
+            return Some(Origin::Flag("--share"));
+        }
+        let mut said = layers
+            .sections()
+            .flat_map(|(settings, origin)| settings.share.iter().map(move |one| (&one.value, origin(one.at))));
+        said.find(|(text, _)| same(config_path(text, self.host))).map(|(_, origin)| origin)
     }
 
     fn add(self, decided: &mut Decided, state: State, one: &StatePath, placed: &[Placed], origin: &Origin) {
@@ -127,7 +141,7 @@ fn redirect(decided: &mut Decided, spec: &[StatePath], user: &User) {
 }
 
 /// `~/…` in a home; anything else as it is.
-fn at_home(path: &str, home: &Path) -> PathBuf {
+pub(super) fn at_home(path: &str, home: &Path) -> PathBuf {
     let path = path.strip_prefix("~/").map_or_else(|| PathBuf::from(path), |rest| home.join(rest));
     path.components().filter(|part| !matches!(part, Component::CurDir)).collect()
 }
