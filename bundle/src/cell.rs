@@ -54,6 +54,9 @@ pub struct Cell {
     /// Small files that are made in the command's home directory, by their path from there, as far as no mount stands over them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub home_files: BTreeMap<PathBuf, String>,
+    /// The cell's own home, if the command's is another: what cellblock makes at home is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_home: Option<PathBuf>,
     /// Files and folders of its agent's that it sees in a way of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub state: Vec<State>,
@@ -75,6 +78,14 @@ pub struct Cell {
     /// What answers the cell from outside of it.
     #[serde(default, skip_serializing_if = "Brokers::is_empty")]
     pub brokers: Brokers,
+}
+
+impl Cell {
+    /// The home that is the cell's own, and the command's too unless that was said to be another.
+    #[must_use]
+    pub fn own_home(&self) -> &std::path::Path {
+        self.own_home.as_deref().unwrap_or(&self.user.home)
+    }
 }
 
 /// Longest cell name in bytes: it becomes a host name (`sethostname(2)` takes 64) and part of socket paths (`unix(7)`: 108).

@@ -188,12 +188,13 @@ impl Image {
                 skeleton::over_image(about, &shared).map_err(ImageError::from)?
             }
         };
+        skeleton.extend(cell.own_home.as_deref().and_then(skeleton::home));
         skeleton.extend(
             cell.home_files
                 .iter()
-                .map(|(path, text)| Entry::File { path: cell.user.home.join(path), text: text.clone() }),
+                .map(|(path, text)| Entry::File { path: cell.own_home().join(path), text: text.clone() }),
         );
-        skeleton.extend(skeleton::homely(&cell.state, &cell.user.home));
+        skeleton.extend(skeleton::homely(&cell.state, cell.own_home()));
         let (upper, work) = (layer.join("upper"), layer.join("work"));
         Ok((RootFs { lowers, shared, volatile: false, upper, work, mounts: self.mounts().to_vec() }, skeleton))
     }

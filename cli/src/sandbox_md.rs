@@ -84,7 +84,7 @@ fn files(cell: &Cell, keep: bool, out: &mut String) {
         let _ = writeln!(
             out,
             "- Everything else, {} included, is the cell's own and {fate}: put what shall last into the project.\n",
-            shown(&cell.user.home)
+            shown(cell.own_home())
         );
     }
 }

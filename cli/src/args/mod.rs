@@ -16,8 +16,8 @@ use cellblock_bundle::cell::Network;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use values::{
-    Bridge, Choice, Cpus, EnvEntry, Label, LimitMode, MaskPattern, MountSpec, Opened, Pids, ProfileSpec, Protection,
-    PublishSpec, RuleSpec, SecretSpec, Size, TmpfsSpec, Tty, UserSpec, Userns,
+    Bridge, Choice, Cpus, EnvEntry, HomeSpec, Label, LimitMode, MaskPattern, MountSpec, Opened, Pids, ProfileSpec,
+    Protection, PublishSpec, RuleSpec, SecretSpec, Size, TmpfsSpec, Tty, UserSpec, Userns,
 };
 pub(crate) use words::Words;
 
@@ -103,6 +103,12 @@ pub(crate) struct CellFlags {
     /// Share a folder or file of the host with the cell, for reading and writing, at the same path; nothing, if there is none
     #[arg(long, value_name = "PATH", help_heading = "Files")]
     pub(crate) share: Vec<String>,
+    /// Let this be the command's home: private for one of the cell's own (the default), workspace for the project's folder, or a folder of the host
+    #[arg(long, value_name = "private|workspace|PATH", help_heading = "Files")]
+    pub(crate) home: Option<HomeSpec>,
+    /// Write the cell's logs into this folder: its output in the background, and the audits of its network and its guard
+    #[arg(long, value_name = "DIR", help_heading = "Files")]
+    pub(crate) log_dir: Option<String>,
     /// Mount an empty file system in memory
     #[arg(long, value_name = "TARGET[:OPTIONS]", help_heading = "Files")]
     pub(crate) tmpfs: Vec<TmpfsSpec>,
@@ -188,6 +194,9 @@ pub(crate) struct CellFlags {
     /// Work on the project of DIR instead of the working directory's
     #[arg(short = 'C', long, value_name = "DIR", help_heading = "Project")]
     pub(crate) project_dir: Option<PathBuf>,
+    /// Let the project stand at this path inside, instead of its own
+    #[arg(long, value_name = "PATH", value_parser = values::inside_path, conflicts_with = "no_project", help_heading = "Project")]
+    pub(crate) project_path: Option<PathBuf>,
     /// Give the cell no project: nothing of the host's files is mounted
     #[arg(long, conflicts_with_all = ["project_dir", "force_project"], help_heading = "Project")]
     pub(crate) no_project: bool,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use cellblock_bundle::{Mount, Network, RootFs};
 use cellblock_rootfs::root::skeleton::Entry;
 use cellblock_runtime::keep::Links;
-use cellblock_runtime::state::{self, Claim, StateError};
+use cellblock_runtime::state::{self, Claim, Dirs, StateError};
 use cellblock_runtime::supervisor::{RuntimeError, Start};
 use cellblock_runtime::{cgroup, cleanup};
 use cellblock_sys::process::{Fork, SingleThreaded};
@@ -159,7 +159,7 @@ impl Ready {
 
     /// Starts the cell: this process becomes its supervisor. Returns only on failure, or at once with `detach`.
     fn start(mut self, flags: &StartFlags) -> Result<i32, CliError> {
-        let dirs = place::dirs(&self.host);
+        let dirs = Dirs { logs: self.resolved.log_dir.clone(), ..place::dirs(&self.host) };
         let rungs = rungs::to_try(&self.host.env)?;
         super::heal(&dirs)?;
         let claim = self.claim()?;
@@ -176,6 +176,8 @@ impl Ready {
         let hidden = || resolved.hidden.iter().map(variable).collect::<Result<_, CliError>>();
         let prepared = prepared.and_then(|prepared| {
             self.check_agent(&prepared.0)?;
+            let failed = |source| CliError::File { what: "cannot place the logs in", path: dirs.state.clone(), source };
+            dirs.lead_to_logs(&cell.name).map_err(failed)?;
             Ok((prepared, secrets()?, hidden()?))
         });
         let ((mut root, mut skeleton), secrets, hidden) = match prepared {

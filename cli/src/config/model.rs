@@ -14,7 +14,7 @@ use serde::{Serialize, Serializer};
 use super::agent::AgentSettings;
 use super::problem::Place;
 use crate::args::values::{
-    Bridge, Choice, Cpus, EnvEntry, LimitMode, MaskPattern, MountSpec, Opened, Pids, ProfileSpec, Protection,
+    Bridge, Choice, Cpus, EnvEntry, HomeSpec, LimitMode, MaskPattern, MountSpec, Opened, Pids, ProfileSpec, Protection,
     PublishSpec, RuleSpec, SecretSpec, Size, StateMode, UserSpec, Userns,
 };
 
@@ -143,6 +143,19 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<Vec<String>>")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) share: Vec<Located<String>>,
+    /// The command's home: private for one of the cell's own (the default), workspace for the project's folder, or a folder of the host (with /, ./,
+    /// ../, ~ or $VARIABLE in front).
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) home: Option<Located<HomeSpec>>,
+    /// The folder for the cell's logs: its output in the background, and the audits of its network and its guard. `~` and `$VARIABLE` are expanded.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) log_dir: Option<Located<String>>,
+    /// Where the project stands inside, if not at its own path.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) project_path: Option<Located<PathBuf>>,
     /// Whether a process of cellblock's looks at the name of each file before it is changed inside (the default): only so is protected what does
     /// not exist when the cell starts.
     #[schemars(with = "Option<bool>")]

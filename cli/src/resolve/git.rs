@@ -122,11 +122,11 @@ impl Asked<'_> {
             self.layers.sections().flat_map(|(settings, _)| settings.protect_except.iter().map(|o| &o.value));
         let mut open = BTreeSet::new();
         for opened in configured.chain(&self.flags.unprotect) {
-            open.insert(project.root.join(&opened.0));
+            open.insert(project.at().join(&opened.0));
             if let (Ok(rest), Some(git)) = (opened.0.strip_prefix(".git"), &project.git)
                 && rest.as_os_str() != ""
             {
-                open.extend([git.common_dir.join(rest), git.git_dir.join(rest)]);
+                open.extend([&git.common_dir, &git.git_dir].map(|dir| project.inside(&dir.join(rest))));
             }
         }
         open

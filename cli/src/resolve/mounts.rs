@@ -57,13 +57,17 @@ pub(super) struct Asked<'a> {
 }
 
 /// All mounts, those nearer to the root first, so that none hides another, and what the person should be told.
-pub(super) fn mounts(asked: Asked<'_>, read_only: Option<&Origin>) -> Result<(Vec<Placed>, Vec<String>), ResolveError> {
+pub(super) fn mounts(
+    asked: Asked<'_>,
+    home: Option<Placed>,
+    read_only: Option<&Origin>,
+) -> Result<(Vec<Placed>, Vec<String>), ResolveError> {
     let (mut placed, mut notes) = (Vec::new(), Vec::new());
     if let Some(project) = asked.project {
-        let root = project.root.clone();
-        let mount = Mount::Bind { source: root.clone(), target: root, writable: true };
+        let mount = Mount::Bind { source: project.root.clone(), target: project.at().to_owned(), writable: true };
         placed.push(Placed { mount, origin: Origin::Found });
     }
+    add(&mut placed, home.into_iter().collect())?;
     if let (Some(found), Some(agent)) = (asked.found, asked.layers.agent()) {
         let hidden = |path: &&PathBuf| !placed.iter().any(|other: &Placed| path.starts_with(other.mount.target()));
         let program: Vec<Placed> = (found.mounts.iter().filter(hidden))
@@ -102,10 +106,13 @@ pub(super) fn mounts(asked: Asked<'_>, read_only: Option<&Origin>) -> Result<(Ve
         }
     }
     placed.sort_by_key(|placed| placed.mount.target().components().count());
-    for (index, inner) in placed.iter().enumerate() {
-        asked.has_place(inner, &placed[..index])?;
-    }
+    check_places(asked.files, &placed)?;
     Ok((placed, notes))
+}
+
+/// A mount point inside a mounted folder of the host must be there already: making it would leave something on the host. `placed` is in order.
+pub(super) fn check_places(files: &dyn Files, placed: &[Placed]) -> Result<(), ResolveError> {
+    placed.iter().enumerate().try_for_each(|(index, inner)| has_place(files, inner, &placed[..index]))
 }
 
 fn add(placed: &mut Vec<Placed>, layer: Vec<Placed>) -> Result<(), ResolveError> {
@@ -126,7 +133,7 @@ fn add(placed: &mut Vec<Placed>, layer: Vec<Placed>) -> Result<(), ResolveError>
     Ok(())
 }
 
-fn check_target(target: &Path, origin: &Origin) -> Result<(), ResolveError> {
+pub(super) fn check_target(target: &Path, origin: &Origin) -> Result<(), ResolveError> {
     let why = if target == Path::new("/") {
         "it is the image's place"
     } else if KERNEL.iter().any(|kernel| target.starts_with(kernel)) {
@@ -227,30 +234,29 @@ impl Asked<'_> {
         };
         Ok(Placed { mount: Mount::Bind { source, target, writable: spec.writable }, origin })
     }
+}
 
-    /// A mount point inside a mounted folder of the host must be there already: making it would leave something on the host. And it
-    /// must not be reached through a link, which the cell could turn elsewhere between two starts.
-    fn has_place(self, inner: &Placed, outer: &[Placed]) -> Result<(), ResolveError> {
-        let target = inner.mount.target();
-        let nearest = outer.iter().rev().find(|other| target.starts_with(other.mount.target()));
-        let Some(Placed { mount: Mount::Bind { source, target: within, .. }, .. }) = nearest else {
-            return Ok(());
-        };
-        let Ok(rest) = target.strip_prefix(within) else { return Ok(()) };
-        let place = source.join(rest);
-        let is_dir = match &inner.mount {
-            Mount::Bind { source, .. } => self.files.look(source).is_ok_and(|seen| seen.is_dir),
-            Mount::Tmpfs { .. } => true,
-            Mount::Mask { directory, .. } => *directory,
-        };
-        match self.files.look(&place) {
-            Ok(seen) if seen.canonical == place && seen.is_dir == is_dir => Ok(()),
-            _ => Err(ResolveError::NoPlace {
-                origin: inner.origin.clone(),
-                target: target.to_owned(),
-                within: within.as_path().into(),
-                place,
-            }),
-        }
+/// The place must not be reached through a link, which the cell could turn elsewhere between two starts.
+fn has_place(files: &dyn Files, inner: &Placed, outer: &[Placed]) -> Result<(), ResolveError> {
+    let target = inner.mount.target();
+    let nearest = outer.iter().rev().find(|other| target.starts_with(other.mount.target()));
+    let Some(Placed { mount: Mount::Bind { source, target: within, .. }, .. }) = nearest else {
+        return Ok(());
+    };
+    let Ok(rest) = target.strip_prefix(within) else { return Ok(()) };
+    let place = source.join(rest);
+    let is_dir = match &inner.mount {
+        Mount::Bind { source, .. } => files.look(source).is_ok_and(|seen| seen.is_dir),
+        Mount::Tmpfs { .. } => true,
+        Mount::Mask { directory, .. } => *directory,
+    };
+    match files.look(&place) {
+        Ok(seen) if seen.canonical == place && seen.is_dir == is_dir => Ok(()),
+        _ => Err(ResolveError::NoPlace {
+            origin: inner.origin.clone(),
+            target: target.to_owned(),
+            within: within.as_path().into(),
+            place,
+        }),
     }
 }

@@ -7,6 +7,7 @@ use cellblock_runtime::keep::Links;
 
 use super::expand::{ExpandError, config_path};
 use super::mounts::Placed;
+use super::place::Home;
 use super::*;
 use crate::args::values::word;
 use crate::config::StatePath;
@@ -34,12 +35,19 @@ const CLAUDE: &str = "claude-code";
 
 impl Inputs<'_> {
     /// The state of the agent, if there is one. What the person has mounted is as the person wants it.
-    pub(super) fn state(self, layers: Layers<'_>, user: &User, placed: &[Placed]) -> Result<Decided, ResolveError> {
+    pub(super) fn state(
+        self,
+        layers: Layers<'_>,
+        user: &User,
+        home: &Home,
+        placed: &[Placed],
+    ) -> Result<Decided, ResolveError> {
         let mut decided = Decided::default();
         let Some(agent) = self.agent.filter(|_| self.typed.cell.entrypoint.is_none()) else { return Ok(decided) };
         let said = layers.find(Wanted { flag: None, variable: None, key: |s| &s.claude_config })?;
         let said = said.filter(|_| agent.name == CLAUDE);
         let shipped = Origin::Shipped { agent: agent.name.clone() };
+        let base = base(agent, user, home, &mut decided);
         let states =
             agent.spec.state.iter().map(|one| (one, if one.file { StateKind::File } else { StateKind::Folder }));
         let logins = agent.spec.login.iter().map(|one| (one, StateKind::Login));
@@ -51,7 +59,7 @@ impl Inputs<'_> {
                 (Some(said), _) if kind != StateKind::Login => (said.value, said.origin.clone()),
                 _ => (shipped_mode.unwrap_or(default_mode(kind)), shipped.clone()),
             };
-            let target = at_home(&one.path.value, &user.home);
+            let target = at_home(&one.path.value, &base);
             self.check_own(&host, &origin)?;
             let state = State {
                 agent: agent.name.clone(),
@@ -64,7 +72,7 @@ impl Inputs<'_> {
             };
             self.add(&mut decided, state, one, placed, &origin);
         }
-        redirect(&mut decided, &agent.spec.state, user);
+        redirect(&mut decided, &agent.spec.state, &base);
         Ok(decided)
     }
 
@@ -115,11 +123,29 @@ impl Inputs<'_> {
     }
 }
 
+/// Where the agent's files are laid: at home. Where that is a folder of the host's, in which nothing is made, they are at the cell's own home if the
+/// agent's program can be told so; else they are what that folder has.
+fn base(agent: &Agent, user: &User, home: &Home, decided: &mut Decided) -> PathBuf {
+    let Some(own) = &home.own else { return user.home.clone() };
+    let folders: Vec<&StatePath> = agent.spec.state.iter().filter(|one| !one.file).collect();
+    if folders.is_empty() || folders.iter().any(|one| one.home_env.is_none()) {
+        let at = user.home.display();
+        let seen = if home.workspace { ", for git and everybody who reads the project" } else { "" };
+        decided.notes.push(format!("{}: its files, login and history are those in {at}{seen}", agent.title()));
+        return user.home.clone();
+    }
+    for one in folders {
+        let value = at_home(&one.path.value, own).display().to_string();
+        decided.variables.extend(one.home_env.clone().map(|name| (name, value)));
+    }
+    own.clone()
+}
+
 /// A file that may stand in a folder of the same agent's does, where cells may write that: its program is told by a variable.
-fn redirect(decided: &mut Decided, spec: &[StatePath], user: &User) {
+fn redirect(decided: &mut Decided, spec: &[StatePath], home: &Path) {
     for one in spec {
         let (Some(inside), Some(variable)) = (&one.inside, &one.inside_env) else { continue };
-        let (old, new) = (at_home(&one.path.value, &user.home), at_home(inside, &user.home));
+        let (old, new) = (at_home(&one.path.value, home), at_home(inside, home));
         let writable = |state: &State| matches!(state.mode, StateMode::Private | StateMode::Copy);
         let holds =
             |state: &State| state.kind == StateKind::Folder && writable(state) && new.starts_with(&state.target);
@@ -130,7 +156,7 @@ fn redirect(decided: &mut Decided, spec: &[StatePath], user: &User) {
         }
         file.target.clone_from(&new);
         if let Some((name, value)) = variable.split_once('=') {
-            decided.variables.push((name.to_owned(), at_home(value, &user.home).display().to_string()));
+            decided.variables.push((name.to_owned(), at_home(value, home).display().to_string()));
         }
         decided.explained.push(Explained {
             key: format!("state {}", one.path.value),

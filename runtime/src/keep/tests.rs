@@ -77,7 +77,7 @@ impl World {
             work: self.path("data/cells/demo/work"),
             mounts: Vec::new(),
         };
-        let dirs = Dirs { runtime: self.path("run"), data: self.path("data"), state: self.path("state") };
+        let dirs = Dirs { runtime: self.path("run"), data: self.path("data"), state: self.path("state"), logs: None };
         let links = Links { within: vec![self.path("home")], never: Vec::new() };
         Start {
             cell,
