@@ -4,16 +4,12 @@ use std::path::{Path, PathBuf};
 
 use cellblock_bundle::cell::Mount;
 
+use super::asked::Asked;
 use super::error::ResolveError;
-use super::expand::{config_path, typed_path};
-use super::files::{Files, Seen};
-use super::host::HostFacts;
-use super::layers::Layers;
+use super::files::Seen;
 use super::origin::Origin;
 use crate::agents::Found;
-use crate::args::CellFlags;
 use crate::args::values::MountSpec;
-use crate::project::ProjectFacts;
 
 /// A mount with what it is explained by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,27 +38,19 @@ const GENERATED: &[&str] = &[
 /// What programs expect to be writable when the root is not; podman's `--read-only-tmpfs`, and its modes.
 const SCRATCH: &[(&str, u32)] = &[("/run", 0o755), ("/tmp", 0o1777), ("/var/tmp", 0o1777)];
 
-/// Everything that is asked to resolve mounts.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
-    pub(super) flags: &'a CellFlags,
-    pub(super) layers: Layers<'a>,
-    pub(super) project: Option<&'a ProjectFacts>,
-    /// The agent's program, where it lies on the host.
-    pub(super) found: Option<&'a Found>,
-    pub(super) host: &'a HostFacts,
-    pub(super) files: &'a dyn Files,
-}
-
-/// All mounts, those nearer to the root first, so that none hides another.
-pub(super) fn mounts(asked: Asked<'_>, read_only: Option<&Origin>) -> Result<Vec<Placed>, ResolveError> {
+/// All mounts, those nearer to the root first, so that none hides another. `found` is the agent's program, where it lies on the host.
+pub(super) fn mounts(
+    asked: Asked<'_>,
+    found: Option<&Found>,
+    read_only: Option<&Origin>,
+) -> Result<Vec<Placed>, ResolveError> {
     let mut placed = Vec::new();
     if let Some(project) = asked.project {
         let root = project.root.clone();
         let mount = Mount::Bind { source: root.clone(), target: root, writable: true };
         placed.push(Placed { mount, origin: Origin::Found });
     }
-    if let (Some(found), Some(agent)) = (asked.found, asked.layers.agent()) {
+    if let (Some(found), Some(agent)) = (found, asked.layers.agent()) {
         let hidden = |path: &&PathBuf| !placed.iter().any(|other: &Placed| path.starts_with(other.mount.target()));
         let program: Vec<Placed> = (found.mounts.iter().filter(hidden))
             .map(|path| Placed {
@@ -74,11 +62,14 @@ pub(super) fn mounts(asked: Asked<'_>, read_only: Option<&Origin>) -> Result<Vec
     }
     // Each layer may replace what a weaker one said about a target, but not contradict itself.
     for (settings, origin) in asked.layers.sections() {
-        let layer =
-            settings.mounts.iter().map(|m| asked.configured(&m.value, origin(m.at))).collect::<Result<Vec<_>, _>>()?;
+        let layer = settings
+            .mounts
+            .iter()
+            .map(|m| configured_mount(asked, &m.value, origin(m.at)))
+            .collect::<Result<Vec<_>, _>>()?;
         add(&mut placed, layer)?;
     }
-    let typed = asked.flags.volume.iter().map(|spec| asked.typed(spec));
+    let typed = asked.flags.volume.iter().map(|spec| typed_mount(asked, spec));
     let memory = asked.flags.tmpfs.iter().map(|spec| {
         let mount = Mount::Tmpfs { target: spec.target.clone(), size: spec.size, mode: spec.mode };
         Ok(Placed { mount, origin: Origin::Flag("--tmpfs") })
@@ -94,7 +85,7 @@ pub(super) fn mounts(asked: Asked<'_>, read_only: Option<&Origin>) -> Result<Vec
     }
     placed.sort_by_key(|placed| placed.mount.target().components().count());
     for (index, inner) in placed.iter().enumerate() {
-        asked.has_place(inner, &placed[..index])?;
+        has_place(asked, inner, &placed[..index])?;
     }
     Ok(placed)
 }
@@ -130,89 +121,79 @@ fn check_target(target: &Path, origin: &Origin) -> Result<(), ResolveError> {
     Err(ResolveError::Target { origin: origin.clone(), target: target.to_owned(), why })
 }
 
-impl Asked<'_> {
-    /// A mount of the configuration: `~` and variables are expanded, and what is relative is so to the project.
-    fn configured(self, spec: &MountSpec, origin: Origin) -> Result<Placed, ResolveError> {
-        let text = config_path(&spec.source, self.host).map_err(|error| ResolveError::Expand {
-            origin: origin.clone(),
-            text: spec.source.clone(),
-            error,
-        })?;
-        if Path::new(&text).is_absolute() {
-            return self.bind(spec, Path::new(&text), origin);
-        }
-        let Some(project) = self.project else {
-            return Err(ResolveError::NoProject { origin, text });
-        };
-        let placed = self.bind(spec, &project.root.join(&text), origin.clone())?;
-        // What is in a project is the project's to say, not where a link from there leads.
-        match &placed.mount {
-            Mount::Bind { source, .. } if !source.starts_with(&project.root) => {
-                Err(ResolveError::LeadsOut { origin, text, path: source.clone() })
-            }
-            _ => Ok(placed),
-        }
+/// A mount of the configuration: `~` and variables are expanded, and what is relative is so to the project.
+fn configured_mount(asked: Asked<'_>, spec: &MountSpec, origin: Origin) -> Result<Placed, ResolveError> {
+    let path = asked.configured_path(&spec.source, &origin)?;
+    if path.is_absolute() {
+        return bind(asked, spec, &path, origin);
     }
-
-    /// A mount of the command line: relative to the working directory.
-    fn typed(self, spec: &MountSpec) -> Result<Placed, ResolveError> {
-        let origin = Origin::Flag("--volume");
-        let text = typed_path(&spec.source, self.host).map_err(|error| ResolveError::Expand {
-            origin: origin.clone(),
-            text: spec.source.clone(),
-            error,
-        })?;
-        self.bind(spec, &self.host.cwd.join(text), origin)
+    let Some(project) = asked.project else {
+        return Err(ResolveError::NoProject { origin, text: path.display().to_string() });
+    };
+    let placed = bind(asked, spec, &project.root.join(&path), origin.clone())?;
+    // What is in a project is the project's to say, not where a link from there leads.
+    match &placed.mount {
+        Mount::Bind { source, .. } if !source.starts_with(&project.root) => {
+            Err(ResolveError::LeadsOut { origin, text: path.display().to_string(), path: source.clone() })
+        }
+        _ => Ok(placed),
     }
+}
 
-    fn bind(self, spec: &MountSpec, path: &Path, origin: Origin) -> Result<Placed, ResolveError> {
-        let Seen { canonical: source, .. } = self.files.look(path).map_err(|source| ResolveError::Source {
-            origin: origin.clone(),
-            path: path.to_owned(),
-            source,
-        })?;
-        if source.to_str().is_none() {
-            return Err(ResolveError::NotUtf8 { origin, path: source });
-        }
-        let overlaps = |own: &&PathBuf| own.starts_with(&source) || source.starts_with(own);
-        let own = if spec.writable { self.host.own.as_slice() } else { &[] };
-        let runtime = Some(&self.host.runtime).filter(|path| !path.as_os_str().is_empty());
-        // A cell's workspace may lie in a folder with cellblock's data only when forced; the same is not offered for mounts.
-        if let Some(own) = runtime.into_iter().chain(own).find(overlaps) {
-            return Err(ResolveError::OwnFiles { origin, path: source.clone(), own: own.clone() });
-        }
-        let target = match &spec.target {
-            Some(target) => target.clone(),
-            // As it is called, unless that goes up and down.
-            None if path.components().any(|part| part == std::path::Component::ParentDir) => source.clone(),
-            None => path.components().collect(),
-        };
-        Ok(Placed { mount: Mount::Bind { source, target, writable: spec.writable }, origin })
+/// A mount of the command line: relative to the working directory.
+fn typed_mount(asked: Asked<'_>, spec: &MountSpec) -> Result<Placed, ResolveError> {
+    let origin = Origin::Flag("--volume");
+    let path = asked.typed_path(&spec.source, &origin)?;
+    bind(asked, spec, &asked.host.cwd.join(path), origin)
+}
+
+fn bind(asked: Asked<'_>, spec: &MountSpec, path: &Path, origin: Origin) -> Result<Placed, ResolveError> {
+    let Seen { canonical: source, .. } = asked.files.look(path).map_err(|source| ResolveError::Source {
+        origin: origin.clone(),
+        path: path.to_owned(),
+        source,
+    })?;
+    if source.to_str().is_none() {
+        return Err(ResolveError::NotUtf8 { origin, path: source });
     }
+    let overlaps = |own: &&PathBuf| own.starts_with(&source) || source.starts_with(own);
+    let own = if spec.writable { asked.host.own.as_slice() } else { &[] };
+    let runtime = Some(&asked.host.runtime).filter(|path| !path.as_os_str().is_empty());
+    // A cell's workspace may lie in a folder with cellblock's data only when forced; the same is not offered for mounts.
+    if let Some(own) = runtime.into_iter().chain(own).find(overlaps) {
+        return Err(ResolveError::OwnFiles { origin, path: source.clone(), own: own.clone() });
+    }
+    let target = match &spec.target {
+        Some(target) => target.clone(),
+        // As it is called, unless that goes up and down.
+        None if path.components().any(|part| part == std::path::Component::ParentDir) => source.clone(),
+        None => path.components().collect(),
+    };
+    Ok(Placed { mount: Mount::Bind { source, target, writable: spec.writable }, origin })
+}
 
-    /// A mount point inside a mounted folder of the host must be there already: making it would leave something on the host. And it
-    /// must not be reached through a link, which the cell could turn elsewhere between two starts.
-    fn has_place(self, inner: &Placed, outer: &[Placed]) -> Result<(), ResolveError> {
-        let target = inner.mount.target();
-        let nearest = outer.iter().rev().find(|other| target.starts_with(other.mount.target()));
-        let Some(Placed { mount: Mount::Bind { source, target: within, .. }, .. }) = nearest else {
-            return Ok(());
-        };
-        let Ok(rest) = target.strip_prefix(within) else { return Ok(()) };
-        let place = source.join(rest);
-        let is_dir = match &inner.mount {
-            Mount::Bind { source, .. } => self.files.look(source).is_ok_and(|seen| seen.is_dir),
-            Mount::Tmpfs { .. } => true,
-            Mount::Mask { directory, .. } => *directory,
-        };
-        match self.files.look(&place) {
-            Ok(seen) if seen.canonical == place && seen.is_dir == is_dir => Ok(()),
-            _ => Err(ResolveError::NoPlace {
-                origin: inner.origin.clone(),
-                target: target.to_owned(),
-                within: within.as_path().into(),
-                place,
-            }),
-        }
+/// A mount point inside a mounted folder of the host must be there already: making it would leave something on the host. And it
+/// must not be reached through a link, which the cell could turn elsewhere between two starts.
+fn has_place(asked: Asked<'_>, inner: &Placed, outer: &[Placed]) -> Result<(), ResolveError> {
+    let target = inner.mount.target();
+    let nearest = outer.iter().rev().find(|other| target.starts_with(other.mount.target()));
+    let Some(Placed { mount: Mount::Bind { source, target: within, .. }, .. }) = nearest else {
+        return Ok(());
+    };
+    let Ok(rest) = target.strip_prefix(within) else { return Ok(()) };
+    let place = source.join(rest);
+    let is_dir = match &inner.mount {
+        Mount::Bind { source, .. } => asked.files.look(source).is_ok_and(|seen| seen.is_dir),
+        Mount::Tmpfs { .. } => true,
+        Mount::Mask { directory, .. } => *directory,
+    };
+    match asked.files.look(&place) {
+        Ok(seen) if seen.canonical == place && seen.is_dir == is_dir => Ok(()),
+        _ => Err(ResolveError::NoPlace {
+            origin: inner.origin.clone(),
+            target: target.to_owned(),
+            within: within.as_path().into(),
+            place,
+        }),
     }
 }
