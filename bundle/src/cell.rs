@@ -7,10 +7,18 @@
 //! Text is UTF-8 throughout, because the OCI runtime specification is JSON: a path or an argument that is not UTF-8 is
 //! refused where it is typed.
 
+mod brokers;
+mod ids;
+mod state;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use brokers::{BROKERS, Brokers, GitCredentials, GitRemote, SHIMS, SSH_AGENT, SshAgent};
+pub use ids::{Extent, IdScheme, Ids};
+pub use state::{Edit, Seed, State, StateKind, StateMode};
 
 use crate::protect::Protect;
 
@@ -136,93 +144,6 @@ pub struct User {
     pub shell: PathBuf,
 }
 
-/// How the cell's ids are laid over the host's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum IdScheme {
-    /// Only the person's own ids exist inside, as themselves (no `newuidmap` needed).
-    Single,
-    /// Only the person's own ids exist inside, as 0 (no `newuidmap` needed).
-    SingleRoot,
-    /// The person's ids as themselves, all others from the person's subordinate ids (podman's `keep-id`).
-    Range,
-    /// The person's ids as 0, all others from the person's subordinate ids.
-    RangeRoot,
-    /// Started by real root: every id from a range that nobody on the host has.
-    Shifted,
-    /// Started by real root, on explicit request: root inside is root outside, all others from that range.
-    KeepRoot,
-}
-
-/// The cell's id mappings, host side as seen from where cellblock was started.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ids {
-    /// How the extents came about.
-    pub scheme: IdScheme,
-    /// User ids, ordered by `inside`.
-    pub uids: Vec<Extent>,
-    /// Group ids, ordered by `inside`.
-    pub gids: Vec<Extent>,
-}
-
-/// One extent of an id mapping, as a line of `/proc/PID/uid_map` (user_namespaces(7)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Extent {
-    /// First id inside the cell.
-    pub inside: u32,
-    /// First id on the host.
-    pub outside: u32,
-    /// How many ids.
-    pub size: u32,
-}
-
-impl Ids {
-    /// The host's user id for `inside`, if it is mapped.
-    #[must_use]
-    pub fn host_uid(&self, inside: u32) -> Option<u32> {
-        lookup(&self.uids, inside)
-    }
-
-    /// The host's group id for `inside`, if it is mapped.
-    #[must_use]
-    pub fn host_gid(&self, inside: u32) -> Option<u32> {
-        lookup(&self.gids, inside)
-    }
-
-    /// Whether OUTER is a user namespace of its own. Real root works in the initial one.
-    #[must_use]
-    pub fn rootless(&self) -> bool {
-        !matches!(self.scheme, IdScheme::Shifted | IdScheme::KeepRoot)
-    }
-
-    /// Whether ids other than the person's own exist inside.
-    #[must_use]
-    pub fn has_range(&self) -> bool {
-        !matches!(self.scheme, IdScheme::Single | IdScheme::SingleRoot)
-    }
-
-    /// Names the unpacked form of an image: layers unpacked for one key cannot serve another, for the files' owners differ.
-    #[must_use]
-    pub fn layer_key(&self) -> &'static str {
-        match self.scheme {
-            IdScheme::Single | IdScheme::SingleRoot => "single",
-            IdScheme::Range => "range",
-            IdScheme::RangeRoot => "range-root",
-            IdScheme::Shifted => "shifted",
-            IdScheme::KeepRoot => "keep-root",
-        }
-    }
-}
-
-fn lookup(extents: &[Extent], inside: u32) -> Option<u32> {
-    extents
-        .iter()
-        .find(|e| inside.checked_sub(e.inside).is_some_and(|offset| offset < e.size))
-        .map(|e| e.outside + (inside - e.inside))
-}
-
 /// A mount on top of the root file system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
@@ -274,87 +195,6 @@ impl Mount {
     }
 }
 
-/// A file or folder of an agent's in the person's home, and how a cell sees it. It is laid at each start (docs/credentials.md).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct State {
-    /// The agent, by name: its layers are kept under it.
-    pub agent: String,
-    /// Absolute path on the host, as written: links there are followed. It need not exist.
-    pub host: PathBuf,
-    /// Absolute path inside.
-    pub target: PathBuf,
-    /// What it is.
-    pub kind: StateKind,
-    /// How it is seen.
-    pub mode: StateMode,
-    /// Names below it that are not taken from the host; `*` for all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hidden: Vec<String>,
-    /// For a login: folders beside it whose being there means that somebody is renewing it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub locks: Vec<String>,
-}
-
-/// What an agent's state is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StateKind {
-    /// A folder.
-    Folder,
-    /// A file.
-    File,
-    /// A file with a login: never taken over with the folder it is in.
-    Login,
-}
-
-/// How an agent's file or folder of the host is seen by a cell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StateMode {
-    /// The project's own, which begins as the host's and follows it where the project's cells have changed nothing.
-    Private,
-    /// Copied at start; what the cell makes of it dies with it.
-    Copy,
-    /// The host's own, for reading and writing.
-    Share,
-    /// The host's, kept in step while the cell runs and never written back.
-    Sync,
-}
-
-/// Something that cellblock writes into a file of an agent's, in a folder that is private or copied; never into the host's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Seed {
-    /// Absolute path inside, below a folder of [`Cell::state`].
-    pub target: PathBuf,
-    /// What.
-    pub edit: Edit,
-}
-
-/// A change of a file that can be made again and again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Edit {
-    /// Lines before everything else, if they are nowhere in it.
-    Begin {
-        /// The lines.
-        text: String,
-    },
-    /// Lines after everything else.
-    End {
-        /// The lines.
-        text: String,
-        /// Not if this is somewhere in it.
-        unless: String,
-    },
-    /// Keys of a JSON object.
-    Json {
-        /// Merged into what is there: objects key by key, everything else is replaced.
-        merge: serde_json::Value,
-    },
-}
-
 /// What the cell's network namespace is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -397,94 +237,6 @@ pub struct SecretUse {
     pub header: String,
     /// What stands for it inside.
     pub placeholder: String,
-}
-
-/// What answers a cell from outside of it, so that what it is about need not enter. Nothing, unless it was asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Brokers {
-    /// The person's ssh agent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ssh_agent: Option<SshAgent>,
-    /// The person's git credentials, for single repositories.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub git: Option<GitCredentials>,
-    /// Images in the person's clipboard.
-    pub clipboard_image: bool,
-    /// The person's browser.
-    pub open_url: bool,
-    /// The host's workmux, which is told what agents say of their status.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub workmux: Option<PathBuf>,
-}
-
-impl Brokers {
-    /// Whether nothing answers.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// Whether something of it is seen inside, in [`BROKERS`].
-    #[must_use]
-    pub fn is_inside(&self) -> bool {
-        self.ssh_agent.is_some() || self.clipboard_image || self.open_url || self.workmux.is_some()
-    }
-}
-
-/// Where the cell finds the sockets of what answers it.
-pub const BROKERS: &str = "/run/cellblock";
-
-/// The socket of the ssh agent inside.
-pub const SSH_AGENT: &str = "/run/cellblock/ssh-agent.sock";
-
-/// Where the cell finds the programs that stand for those of a desktop.
-pub const SHIMS: &str = "/etc/cellblock/bin";
-
-/// An ssh agent of the person's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SshAgent {
-    /// Its socket on the host.
-    pub socket: PathBuf,
-    /// Which of its keys the cell may use: `SHA256:…`, or the comment. All, if there are none here.
-    pub keys: Vec<String>,
-    /// Whether commits and tags may be signed with them. Without it they are only good for logging in.
-    pub commits: bool,
-}
-
-/// The person's credentials for git over https, for single repositories.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GitCredentials {
-    /// What stands for the password inside.
-    pub placeholder: String,
-    /// For which repositories.
-    pub remotes: Vec<GitRemote>,
-}
-
-/// A repository that is reached over https.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GitRemote {
-    /// The server's name.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// The path, without a slash at either end.
-    pub path: String,
-    /// The user's name, if the address has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub username: Option<String>,
-}
-
-impl std::fmt::Display for GitRemote {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.port {
-            443 => write!(f, "https://{}/{}", self.host, self.path),
-            port => write!(f, "https://{}:{port}/{}", self.host, self.path),
-        }
-    }
 }
 
 /// Where the cell finds what it has to trust when connections are looked into: the host's roots and an authority of its own.
@@ -569,29 +321,4 @@ pub struct Overlay {
     pub upper: PathBuf,
     /// Overlayfs's own directory; same file system as `upper`.
     pub work: PathBuf,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn host_ids_are_looked_up_across_extents() {
-        let ids = Ids {
-            scheme: IdScheme::Range,
-            uids: vec![
-                Extent { inside: 0, outside: 100_000, size: 1000 },
-                Extent { inside: 1000, outside: 1000, size: 1 },
-                Extent { inside: 1001, outside: 101_000, size: 64_535 },
-            ],
-            gids: vec![Extent { inside: 5, outside: 7, size: 1 }],
-        };
-        assert_eq!(ids.host_uid(0), Some(100_000));
-        assert_eq!(ids.host_uid(999), Some(100_999));
-        assert_eq!(ids.host_uid(1000), Some(1000));
-        assert_eq!(ids.host_uid(1001), Some(101_000));
-        assert_eq!(ids.host_uid(65_536), None);
-        assert_eq!(ids.host_gid(5), Some(7));
-        assert_eq!(ids.host_gid(4), None);
-    }
 }

@@ -327,6 +327,10 @@ impl Drop for Egress {
 fn child(settings: Settings, control: &UnixListener, line: &UnixStream, alone: &SingleThreaded) -> ! {
     let _ = rustix::thread::set_name(c"cellblock-net");
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    // Nobody else would hear of a defect, for its standard streams lead nowhere.
+    if let Ok(line) = line.try_clone() {
+        std::panic::set_hook(Box::new(move |defect| tell::<()>(&line, Err(NetworkError::Other(defect.to_string())))));
+    }
     let code = match make(settings, control, line, alone) {
         Ok(ready) => {
             let is = Up { rung: ready.rung(), warning: ready.warning() };

@@ -28,6 +28,8 @@ const READ: &[&str] = &[
     "/var/lib/extrausers",
     "/var/lib/sss",
     "/dev/null",
+    // Where `getrandom` cannot find the C library's function, as in a static program, it waits on the first for the second to be seeded.
+    "/dev/random",
     "/dev/urandom",
 ];
 
@@ -112,6 +114,7 @@ mod tests {
             assert!(std::fs::write("/etc/cellblock-test", "").is_err_and(denied));
             assert!(std::fs::read_dir("/").is_err_and(denied) && std::fs::read_dir("/root").is_err());
             assert!(std::fs::read("/etc/hosts").is_ok() && std::fs::read("/etc/nsswitch.conf").is_ok());
+            assert!(std::fs::File::open("/dev/random").is_ok() && std::fs::File::open("/dev/urandom").is_ok());
             // As the audit does when its file is full.
             for _ in 0..2 {
                 std::fs::write(audits.join("c.jsonl"), "x").expect("written");

@@ -1,6 +1,6 @@
 //! The machines and the ABIs that a cell may have on them. Also compiled into the build script.
 
-/// Where an ABI stands in a row of [`NUMBERS`].
+/// Where an ABI stands in a row of `NUMBERS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Column {
     /// The 64-bit ABI of Intel and AMD machines.

@@ -6,29 +6,15 @@ use std::path::{Path, PathBuf};
 use cellblock_broker::agent::wire;
 use cellblock_bundle::cell::{Brokers, GitCredentials, GitRemote, Network, SshAgent};
 
+use super::asked::Asked;
 use super::error::ResolveError;
-use super::expand::{config_path, typed_path};
 use super::files::Files;
-use super::host::HostFacts;
-use super::layers::{Layers, Wanted};
+use super::layers::Wanted;
 use super::origin::{Explained, Origin, Sourced};
 use crate::args::CellFlags;
 use crate::args::values::{Bridge, word};
 use crate::project::ProjectFacts;
 use crate::project::remotes::{Address, remotes};
-
-/// Everything that is asked.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
-    pub(super) flags: &'a CellFlags,
-    pub(super) layers: Layers<'a>,
-    pub(super) network: Network,
-    pub(super) project: Option<&'a ProjectFacts>,
-    pub(super) host: &'a HostFacts,
-    pub(super) files: &'a dyn Files,
-    /// What of the host the cell can write to: no program is run from there.
-    pub(super) writable: &'a [&'a Path],
-}
 
 /// Why nobody is told a status.
 const NO_WORKMUX: &str = "--bridge workmux-status: this is no pane of tmux, or there is no `workmux` in your PATH; the cell tells nobody its status";
@@ -50,11 +36,11 @@ impl Found {
     }
 }
 
-/// What answers the cell.
-pub(super) fn brokers(asked: Asked<'_>) -> Result<Found, ResolveError> {
+/// What answers the cell. No program is run from the folders that are `writable` to it.
+pub(super) fn brokers(asked: Asked<'_>, network: Network, writable: &[&Path]) -> Result<Found, ResolveError> {
     let mut found = Found::default();
-    asked.ssh_agent(&mut found)?;
-    asked.git(&mut found)?;
+    ssh_agent(asked, &mut found)?;
+    git_credentials(asked, network, &mut found)?;
     let flag = Some((asked.flags.bridge.clone(), "--bridge")).filter(|(bridges, _)| !bridges.is_empty());
     let said = match flag {
         Some((value, flag)) => vec![Sourced { value, origin: Origin::Flag(flag) }],
@@ -74,7 +60,7 @@ pub(super) fn brokers(asked: Asked<'_>) -> Result<Found, ResolveError> {
             match bridge {
                 Bridge::ClipboardImage => found.brokers.clipboard_image = true,
                 Bridge::OpenUrl => found.brokers.open_url = true,
-                Bridge::WorkmuxStatus => match asked.workmux() {
+                Bridge::WorkmuxStatus => match workmux(asked, writable) {
                     Some(program) => found.brokers.workmux = Some(program),
                     None => {
                         // In the configuration it speaks of panes to come, too.
@@ -99,123 +85,115 @@ pub(crate) fn project_remotes(project: Option<&ProjectFacts>, files: &dyn Files)
     config.and_then(|file| files.read(&file).ok()).map_or_else(Vec::new, |text| remotes(&text))
 }
 
-impl Asked<'_> {
-    /// The host's workmux, if this is a pane of tmux.
-    fn workmux(self) -> Option<PathBuf> {
-        let env = |name: &str| self.host.env.get(name).map(String::as_str).filter(|value| !value.is_empty());
-        env("TMUX").and(env("TMUX_PANE"))?;
-        let own = |path: &Path| self.writable.iter().any(|folder| path.starts_with(folder));
-        env("PATH")?.split(':').filter(|folder| folder.starts_with('/')).find_map(|folder| {
-            let place = Path::new(folder).join("workmux");
-            let seen = self.files.look(&place).ok()?;
-            let usable =
-                !seen.is_dir && !own(&place) && !own(&seen.canonical) && self.files.executable(&seen.canonical);
-            usable.then_some(seen.canonical)
-        })
-    }
+/// The host's workmux, if this is a pane of tmux.
+fn workmux(asked: Asked<'_>, writable: &[&Path]) -> Option<PathBuf> {
+    let env = |name: &str| asked.host.env.get(name).map(String::as_str).filter(|value| !value.is_empty());
+    env("TMUX").and(env("TMUX_PANE"))?;
+    let own = |path: &Path| writable.iter().any(|folder| path.starts_with(folder));
+    env("PATH")?.split(':').filter(|folder| folder.starts_with('/')).find_map(|folder| {
+        let place = Path::new(folder).join("workmux");
+        let seen = asked.files.look(&place).ok()?;
+        let usable = !seen.is_dir && !own(&place) && !own(&seen.canonical) && asked.files.executable(&seen.canonical);
+        usable.then_some(seen.canonical)
+    })
+}
 
-    fn ssh_agent(self, found: &mut Found) -> Result<(), ResolveError> {
-        let CellFlags { ssh_agent, no_ssh_agent, ssh_agent_key, .. } = self.flags;
-        let flag = match (*ssh_agent || !ssh_agent_key.is_empty(), *no_ssh_agent) {
-            (_, true) => Some((false, "--no-ssh-agent")),
-            (true, _) => Some((true, "--ssh-agent")),
-            _ => None,
-        };
-        let wanted = self.layers.find(Wanted { flag, variable: None, key: |s| &s.ssh_agent })?;
-        let Some(Sourced { value: true, origin }) = wanted else { return Ok(()) };
-        let socket = self.host.env.get("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from);
-        let Some(socket) = socket.filter(|path| path.is_absolute()) else {
-            if matches!(origin, Origin::Flag(_)) {
-                return Err(ResolveError::NoSshAgent);
-            }
-            found.notes.push(format!(
-                "{origin}: there is no ssh agent here (SSH_AUTH_SOCK is not set), so the cell gets none"
-            ));
-            return Ok(());
-        };
-        let mut keys = Vec::new();
-        if ssh_agent_key.is_empty() {
-            for (settings, origin) in self.layers.sections() {
-                for key in &settings.ssh_agent_keys {
-                    keys.push(self.key(&key.value, &origin(key.at), config_path)?);
-                }
+fn ssh_agent(asked: Asked<'_>, found: &mut Found) -> Result<(), ResolveError> {
+    let CellFlags { ssh_agent, no_ssh_agent, ssh_agent_key, .. } = asked.flags;
+    let flag = match (*ssh_agent || !ssh_agent_key.is_empty(), *no_ssh_agent) {
+        (_, true) => Some((false, "--no-ssh-agent")),
+        (true, _) => Some((true, "--ssh-agent")),
+        _ => None,
+    };
+    let wanted = asked.layers.find(Wanted { flag, variable: None, key: |s| &s.ssh_agent })?;
+    let Some(Sourced { value: true, origin }) = wanted else { return Ok(()) };
+    let socket = asked.host.env.get("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let Some(socket) = socket.filter(|path| path.is_absolute()) else {
+        if matches!(origin, Origin::Flag(_)) {
+            return Err(ResolveError::NoSshAgent);
+        }
+        found
+            .notes
+            .push(format!("{origin}: there is no ssh agent here (SSH_AUTH_SOCK is not set), so the cell gets none"));
+        return Ok(());
+    };
+    let mut keys = Vec::new();
+    if ssh_agent_key.is_empty() {
+        for (settings, origin) in asked.layers.sections() {
+            for key in &settings.ssh_agent_keys {
+                keys.push(agent_key(asked, &key.value, &origin(key.at), Asked::configured_path)?);
             }
         }
-        for key in ssh_agent_key {
-            keys.push(self.key(key, &Origin::Flag("--ssh-agent-key"), typed_path)?);
-        }
-        let commits = self.layers.pick(Wanted { flag: None, variable: None, key: |s| &s.commit_signing }, false)?.value;
-        let which = if keys.is_empty() { "all its keys".to_owned() } else { keys.join(", ") };
-        let what = if commits { "logins, commits and tags" } else { "logins" };
-        found.explain("ssh_agent", format!("{} ({which}; for {what})", socket.display()), &origin);
-        found.brokers.ssh_agent = Some(SshAgent { socket, keys, commits });
-        Ok(())
     }
+    for key in ssh_agent_key {
+        keys.push(agent_key(asked, key, &Origin::Flag("--ssh-agent-key"), Asked::typed_path)?);
+    }
+    let commits = asked.layers.pick(Wanted { flag: None, variable: None, key: |s| &s.commit_signing }, false)?.value;
+    let which = if keys.is_empty() { "all its keys".to_owned() } else { keys.join(", ") };
+    let what = if commits { "logins, commits and tags" } else { "logins" };
+    found.explain("ssh_agent", format!("{} ({which}; for {what})", socket.display()), &origin);
+    found.brokers.ssh_agent = Some(SshAgent { socket, keys, commits });
+    Ok(())
+}
 
-    /// One key: its fingerprint, its comment, or the file of its public half, which stands for its fingerprint.
-    fn key(
-        self,
-        text: &str,
-        origin: &Origin,
-        expand: fn(&str, &HostFacts) -> Result<String, super::expand::ExpandError>,
-    ) -> Result<String, ResolveError> {
-        if text.starts_with("SHA256:") || !(text.starts_with(['/', '~', '$']) || text.ends_with(".pub")) {
-            return Ok(text.to_owned());
-        }
-        let path = expand(text, self.host).map_err(|error| ResolveError::Expand {
-            origin: origin.clone(),
-            text: text.to_owned(),
-            error,
-        })?;
-        let path = PathBuf::from(path);
-        let failed = |why: String| ResolveError::AgentKey { origin: origin.clone(), path: path.clone(), why };
-        // From inside the project the cell itself could say which key it gets.
-        if path.is_relative() || self.project.is_some_and(|project| path.starts_with(&project.root)) {
-            return Err(failed("the path must be absolute, and lead out of the project".to_owned()));
-        }
-        let text = self.files.read(Path::new(&path)).map_err(|error| failed(error.to_string()))?;
-        let key = text.lines().find_map(wire::public_key);
-        key.map(|key| wire::fingerprint(&key)).ok_or_else(|| failed("there is no public key in it".to_owned()))
+/// One key: its fingerprint, its comment, or the file of its public half, which stands for its fingerprint.
+fn agent_key<'a>(
+    asked: Asked<'a>,
+    text: &str,
+    origin: &Origin,
+    expand: fn(Asked<'a>, &str, &Origin) -> Result<PathBuf, ResolveError>,
+) -> Result<String, ResolveError> {
+    if text.starts_with("SHA256:") || !(text.starts_with(['/', '~', '$']) || text.ends_with(".pub")) {
+        return Ok(text.to_owned());
     }
+    let path = expand(asked, text, origin)?;
+    let failed = |why: String| ResolveError::AgentKey { origin: origin.clone(), path: path.clone(), why };
+    // From inside the project the cell itself could say which key it gets.
+    if path.is_relative() || asked.project.is_some_and(|project| path.starts_with(&project.root)) {
+        return Err(failed("the path must be absolute, and lead out of the project".to_owned()));
+    }
+    let text = asked.files.read(&path).map_err(|error| failed(error.to_string()))?;
+    let key = text.lines().find_map(wire::public_key);
+    key.map(|key| wire::fingerprint(&key)).ok_or_else(|| failed("there is no public key in it".to_owned()))
+}
 
-    fn git(self, found: &mut Found) -> Result<(), ResolveError> {
-        let flag = match (self.flags.git_credentials, self.flags.no_git_credentials) {
-            (_, true) => Some((false, "--no-git-credentials")),
-            (true, _) => Some((true, "--git-credentials")),
-            _ => None,
-        };
-        let wanted = self.layers.find(Wanted { flag, variable: None, key: |s| &s.git_credentials })?;
-        let Some(Sourced { value: true, origin }) = wanted else { return Ok(()) };
-        if self.network != Network::Names {
-            let mode = word(self.network);
-            if matches!(origin, Origin::Flag(_)) {
-                return Err(ResolveError::NeedsNames { flag: "--git-credentials", mode });
-            }
-            found.notes.push(format!(
-                "{origin}: git gets no credentials with the network `{mode}`: they are put in by `names`"
-            ));
-            return Ok(());
+fn git_credentials(asked: Asked<'_>, network: Network, found: &mut Found) -> Result<(), ResolveError> {
+    let flag = match (asked.flags.git_credentials, asked.flags.no_git_credentials) {
+        (_, true) => Some((false, "--no-git-credentials")),
+        (true, _) => Some((true, "--git-credentials")),
+        _ => None,
+    };
+    let wanted = asked.layers.find(Wanted { flag, variable: None, key: |s| &s.git_credentials })?;
+    let Some(Sourced { value: true, origin }) = wanted else { return Ok(()) };
+    if network != Network::Names {
+        let mode = word(network);
+        if matches!(origin, Origin::Flag(_)) {
+            return Err(ResolveError::NeedsNames { flag: "--git-credentials", mode });
         }
-        let mut repositories = Vec::new();
-        for address in project_remotes(self.project, self.files) {
-            let Address::Https { host, port, path, username, password } = address else { continue };
-            let remote = GitRemote { host: host.to_string(), port, path, username };
-            if password {
-                found.notes.push(format!(
-                    "the address of the remote {remote} holds a password, which the cell can read: take it out with `git remote set-url`"
-                ));
-            }
-            found.explain("git_credentials", remote.to_string(), &origin);
-            repositories.push(remote);
-        }
-        if repositories.is_empty() {
-            found.notes.push(format!(
-                "{origin}: this project has no remote with an https address, so git needs no credentials"
-            ));
-            return Ok(());
-        }
-        let placeholder = super::reach::placeholder().map_err(ResolveError::Random)?;
-        found.brokers.git = Some(GitCredentials { placeholder, remotes: repositories });
-        Ok(())
+        found
+            .notes
+            .push(format!("{origin}: git gets no credentials with the network `{mode}`: they are put in by `names`"));
+        return Ok(());
     }
+    let mut repositories = Vec::new();
+    for address in project_remotes(asked.project, asked.files) {
+        let Address::Https { host, port, path, username, password } = address else { continue };
+        let remote = GitRemote { host: host.to_string(), port, path, username };
+        if password {
+            found.notes.push(format!(
+                "the address of the remote {remote} holds a password, which the cell can read: take it out with `git remote set-url`"
+            ));
+        }
+        found.explain("git_credentials", remote.to_string(), &origin);
+        repositories.push(remote);
+    }
+    if repositories.is_empty() {
+        found
+            .notes
+            .push(format!("{origin}: this project has no remote with an https address, so git needs no credentials"));
+        return Ok(());
+    }
+    let placeholder = super::reach::placeholder().map_err(ResolveError::Random)?;
+    found.brokers.git = Some(GitCredentials { placeholder, remotes: repositories });
+    Ok(())
 }

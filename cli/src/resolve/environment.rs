@@ -7,14 +7,11 @@ use std::path::Path;
 
 use cellblock_bundle::cell::User;
 
+use super::asked::Asked;
 use super::error::ResolveError;
-use super::files::Files;
-use super::host::HostFacts;
 use super::image::ImageFacts;
-use super::layers::Layers;
 use super::origin::{Explained, Origin};
 use crate::agents::Found;
-use crate::args::CellFlags;
 use crate::args::values::{EnvEntry, Given, Source, ValueError};
 
 /// When a variable of the host passes by itself.
@@ -89,24 +86,21 @@ impl std::fmt::Debug for VariableWanted {
     }
 }
 
-/// Everything that is asked to make an environment.
+/// What is inside, as far as the environment tells it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
-    pub(super) flags: &'a CellFlags,
-    pub(super) layers: Layers<'a>,
-    pub(super) host: &'a HostFacts,
-    pub(super) files: &'a dyn Files,
+pub(super) struct Inside<'a> {
     pub(super) image: &'a ImageFacts,
     /// The agent's program, where it lies on the host.
     pub(super) found: Option<&'a Found>,
     pub(super) user: &'a User,
+    /// The cell's name.
     pub(super) name: &'a str,
 }
 
 /// The command's environment. Each step may replace what the one before said, and none may contradict itself.
-pub(super) fn environment(asked: Asked<'_>) -> Result<Environment, ResolveError> {
+pub(super) fn environment(asked: Asked<'_>, inside: Inside<'_>) -> Result<Environment, ResolveError> {
     let host = &asked.host.env;
-    let visible = |path: &Path| asked.image.shows(path, asked.files);
+    let visible = |path: &Path| inside.image.shows(path, asked.files);
     let mut made = Maker { host, made: BTreeMap::new(), notes: Vec::new() };
     for (name, value) in host.iter().filter(|(name, value)| listed(name, value, &visible)) {
         made.set(name, value, Origin::Host);
@@ -118,23 +112,23 @@ pub(super) fn environment(asked: Asked<'_>) -> Result<Environment, ResolveError>
             }
         }
     }
-    let path = match &asked.image.visible {
+    let path = match &inside.image.visible {
         Some(_) => path_inside(host.get("PATH").map_or("", String::as_str), &visible),
         None => USUAL_PATH.to_owned(),
     };
-    let more = asked.found.iter().flat_map(|found| &found.path).map(|folder| folder.to_string_lossy().into_owned());
+    let more = inside.found.iter().flat_map(|found| &found.path).map(|folder| folder.to_string_lossy().into_owned());
     let path = more.chain(Some(path)).collect::<Vec<_>>().join(":");
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let told: [(&str, &str); 8] = [
         // systemd's and podman's way of saying that this is a container (systemd, CONTAINER_INTERFACE.md).
         ("container", "cellblock"),
         ("CELLBLOCK", "1"),
-        ("CELLBLOCK_NAME", asked.name),
-        ("HOME", &text(&asked.user.home)),
-        ("LOGNAME", &asked.user.name),
+        ("CELLBLOCK_NAME", inside.name),
+        ("HOME", &text(&inside.user.home)),
+        ("LOGNAME", &inside.user.name),
         ("PATH", &path),
-        ("SHELL", &text(&asked.user.shell)),
-        ("USER", &asked.user.name),
+        ("SHELL", &text(&inside.user.shell)),
+        ("USER", &inside.user.name),
     ];
     for (name, value) in told {
         made.set(name, value, Origin::Default);

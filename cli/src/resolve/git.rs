@@ -16,15 +16,14 @@ use std::path::{Path, PathBuf};
 use cellblock_bundle::cell::Mount;
 use cellblock_bundle::protect::Protect;
 
+use super::asked::Asked;
 use super::error::ResolveError;
 use super::files::{Files, Kind};
 use super::git_config::{self, Read};
-use super::host::HostFacts;
-use super::layers::{Layers, Wanted};
+use super::layers::Wanted;
 use super::mounts::Placed;
 use super::origin::{Origin, Sourced};
 use super::protect::{Covers, List, Tree};
-use crate::args::CellFlags;
 use crate::args::values::Protection;
 use crate::project::{Git, ProjectFacts, refuse};
 
@@ -33,16 +32,6 @@ const MOST_MODULES: usize = 512;
 
 /// Most words of git's configuration that are looked for in the project.
 const MOST_WORDS: usize = 64;
-
-/// Everything that is asked.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
-    pub(super) flags: &'a CellFlags,
-    pub(super) layers: Layers<'a>,
-    pub(super) project: Option<&'a ProjectFacts>,
-    pub(super) host: &'a HostFacts,
-    pub(super) files: &'a dyn Files,
-}
 
 /// What there is to mount in addition, and what else is known then.
 #[derive(Debug, Default)]
@@ -78,7 +67,7 @@ pub(super) fn fence(asked: Asked<'_>, placed: &[Placed]) -> Result<Fenced, Resol
     let mut fence = Fence {
         asked,
         list: List::read(),
-        covers: Covers::new(asked.files, trees, taken, asked.open()),
+        covers: Covers::new(asked.files, trees, taken, opened(asked)),
         git_dirs: BTreeMap::new(),
         notes: Vec::new(),
         closed: said.value == Protection::On,
@@ -114,23 +103,20 @@ fn trees(placed: &[Placed], files: &dyn Files) -> Vec<Tree> {
     trees.into_iter().map(|(_, tree)| tree).collect()
 }
 
-impl Asked<'_> {
-    /// What the configuration and the flags open, as paths inside. `.git` is wherever the repository is.
-    fn open(self) -> BTreeSet<PathBuf> {
-        let Some(project) = self.project else { return BTreeSet::new() };
-        let configured =
-            self.layers.sections().flat_map(|(settings, _)| settings.protect_except.iter().map(|o| &o.value));
-        let mut open = BTreeSet::new();
-        for opened in configured.chain(&self.flags.unprotect) {
-            open.insert(project.at().join(&opened.0));
-            if let (Ok(rest), Some(git)) = (opened.0.strip_prefix(".git"), &project.git)
-                && rest.as_os_str() != ""
-            {
-                open.extend([&git.common_dir, &git.git_dir].map(|dir| project.inside(&dir.join(rest))));
-            }
+/// What the configuration and the flags open, as paths inside. `.git` is wherever the repository is.
+fn opened(asked: Asked<'_>) -> BTreeSet<PathBuf> {
+    let Some(project) = asked.project else { return BTreeSet::new() };
+    let configured = asked.layers.sections().flat_map(|(settings, _)| settings.protect_except.iter().map(|o| &o.value));
+    let mut open = BTreeSet::new();
+    for opened in configured.chain(&asked.flags.unprotect) {
+        open.insert(project.at().join(&opened.0));
+        if let (Ok(rest), Some(git)) = (opened.0.strip_prefix(".git"), &project.git)
+            && rest.as_os_str() != ""
+        {
+            open.extend([&git.common_dir, &git.git_dir].map(|dir| project.inside(&dir.join(rest))));
         }
-        open
     }
+    open
 }
 
 /// A fence in the making.

@@ -4,6 +4,7 @@
 //! steps, because `auto` needs the image store and the ids need to know the image: [`image()`], then [`resolve`].
 
 mod agent;
+mod asked;
 mod brokers;
 mod environment;
 mod error;
@@ -52,6 +53,8 @@ use crate::args::values::{Choice, LimitMode, Tty, Userns, word};
 use crate::args::{StartFlags, Typed, Words};
 use crate::config::Config;
 use crate::project::{ProjectFacts, Refusal, refuse};
+use asked::Asked;
+use environment::Inside;
 use layers::{Layers, Wanted};
 
 /// Everything that decides.
@@ -166,17 +169,9 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         false,
     )?;
     explain.add("read_only", &read_only.value.to_string(), &read_only.origin);
-    let asked = mounts::Asked {
-        flags,
-        layers,
-        project: inputs.project,
-        found: found.as_ref(),
-        host: inputs.host,
-        files: inputs.files,
-    };
-    let (mut placed, missing) =
-        mounts::mounts(asked, home.mount.clone(), read_only.value.then_some(&read_only.origin))?;
-    let asked = git::Asked { flags, layers, project: inputs.project, host: inputs.host, files: inputs.files };
+    let asked = Asked { flags, layers, project: inputs.project, host: inputs.host, files: inputs.files };
+    let wanted = mounts::Wanted { found: found.as_ref(), home: home.mount.clone() };
+    let (mut placed, missing) = mounts::mounts(asked, wanted, read_only.value.then_some(&read_only.origin))?;
     let fenced = git::fence(asked, &placed)?;
     placed.extend(fenced.mounts);
     // Stable: what stands at the same place as another comes after it.
@@ -189,7 +184,6 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         explain.add("protect", word(said.value), &said.origin);
     }
     // After everything that mounts.
-    let asked = secret_paths::Asked { flags, layers, project: inputs.project, host: inputs.host, files: inputs.files };
     let told = secret_paths::cover(asked, &mut placed)?;
     let log_dir = inputs.log_dir(layers, &placed, &mut explain)?;
     for mount in &placed {
@@ -197,33 +191,13 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     }
     let state = inputs.state(layers, &user.1, &home, &placed)?;
     explain.0.extend(state.explained);
-    let asked = environment::Asked {
-        flags,
-        layers,
-        host: inputs.host,
-        files: inputs.files,
-        image,
-        found: found.as_ref(),
-        user: &user.1,
-        name: &name,
-    };
-    let environment = environment::environment(asked)?;
+    let inside = Inside { image, found: found.as_ref(), user: &user.1, name: &name };
+    let environment = environment::environment(asked, inside)?;
     explain.0.extend(environment.explained);
     let network = inputs.network(layers, &mut explain)?;
-    let asked =
-        reach::Asked { flags, layers, network, project: inputs.project, host: inputs.host, files: inputs.files };
-    let (reach, secrets) = reach::reach(asked)?;
+    let (reach, secrets) = reach::reach(asked, network)?;
     let writable: Vec<_> = placed.iter().filter_map(|placed| placed.mount.writable_source()).collect();
-    let asked = brokers::Asked {
-        flags,
-        layers,
-        network,
-        project: inputs.project,
-        host: inputs.host,
-        files: inputs.files,
-        writable: &writable,
-    };
-    let answering = brokers::brokers(asked)?;
+    let answering = brokers::brokers(asked, network, &writable)?;
     let mut variables = environment.variables;
     for (name, value) in state.variables {
         variables.entry(name).or_insert(value);

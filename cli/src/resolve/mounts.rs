@@ -5,17 +5,13 @@ use std::path::{Path, PathBuf};
 
 use cellblock_bundle::cell::Mount;
 
+use super::asked::Asked;
 use super::error::ResolveError;
-use super::expand::{config_path, typed_path};
 use super::files::{Files, Seen};
-use super::host::HostFacts;
-use super::layers::Layers;
 use super::origin::Origin;
 use super::state::at_home;
 use crate::agents::Found;
-use crate::args::CellFlags;
 use crate::args::values::MountSpec;
-use crate::project::ProjectFacts;
 
 /// A mount with what it is explained by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,22 +40,19 @@ const GENERATED: &[&str] = &[
 /// What programs expect to be writable when the root is not; podman's `--read-only-tmpfs`, and its modes.
 const SCRATCH: &[(&str, u32)] = &[("/run", 0o755), ("/tmp", 0o1777), ("/var/tmp", 0o1777)];
 
-/// Everything that is asked to resolve mounts.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
-    pub(super) flags: &'a CellFlags,
-    pub(super) layers: Layers<'a>,
-    pub(super) project: Option<&'a ProjectFacts>,
+/// What is mounted beside what is said to be.
+#[derive(Debug)]
+pub(super) struct Wanted<'a> {
     /// The agent's program, where it lies on the host.
     pub(super) found: Option<&'a Found>,
-    pub(super) host: &'a HostFacts,
-    pub(super) files: &'a dyn Files,
+    /// The home, if that is a folder of the host.
+    pub(super) home: Option<Placed>,
 }
 
 /// All mounts, those nearer to the root first, so that none hides another, and what the person should be told.
 pub(super) fn mounts(
     asked: Asked<'_>,
-    home: Option<Placed>,
+    wanted: Wanted<'_>,
     read_only: Option<&Origin>,
 ) -> Result<(Vec<Placed>, Vec<String>), ResolveError> {
     let (mut placed, mut notes) = (Vec::new(), Vec::new());
@@ -67,8 +60,8 @@ pub(super) fn mounts(
         let mount = Mount::Bind { source: project.root.clone(), target: project.at().to_owned(), writable: true };
         placed.push(Placed { mount, origin: Origin::Found });
     }
-    add(&mut placed, home.into_iter().collect())?;
-    if let (Some(found), Some(agent)) = (asked.found, asked.layers.agent()) {
+    add(&mut placed, wanted.home.into_iter().collect())?;
+    if let (Some(found), Some(agent)) = (wanted.found, asked.layers.agent()) {
         let hidden = |path: &&PathBuf| !placed.iter().any(|other: &Placed| path.starts_with(other.mount.target()));
         let program: Vec<Placed> = (found.mounts.iter().filter(hidden))
             .map(|path| Placed {
@@ -80,21 +73,22 @@ pub(super) fn mounts(
     }
     // Each layer may replace what a weaker one said about a target, but not contradict itself.
     for (settings, origin) in asked.layers.sections() {
-        let mounted = settings.mounts.iter().map(|m| asked.configured(&m.value, origin(m.at)));
+        let mounted = settings.mounts.iter().map(|m| configured_mount(asked, &m.value, origin(m.at)));
         let mut layer = mounted.collect::<Result<Vec<_>, _>>()?;
         for one in &settings.share {
-            layer.extend(asked.shared(&one.value, |spec| asked.configured(spec, origin(one.at)), &mut notes)?);
+            let spec = shared_spec(&one.value);
+            layer.extend(shared(asked, configured_mount(asked, &spec, origin(one.at)), &mut notes)?);
         }
         add(&mut placed, layer)?;
     }
-    let typed = asked.flags.volume.iter().map(|spec| asked.typed(spec, "--volume"));
+    let typed = asked.flags.volume.iter().map(|spec| typed_mount(asked, spec, "--volume"));
     let memory = asked.flags.tmpfs.iter().map(|spec| {
         let mount = Mount::Tmpfs { target: spec.target.clone(), size: spec.size, mode: spec.mode };
         Ok(Placed { mount, origin: Origin::Flag("--tmpfs") })
     });
     let mut layer = typed.chain(memory).collect::<Result<Vec<_>, _>>()?;
     for one in &asked.flags.share {
-        layer.extend(asked.shared(one, |spec| asked.typed(spec, "--share"), &mut notes)?);
+        layer.extend(shared(asked, typed_mount(asked, &shared_spec(one), "--share"), &mut notes)?);
     }
     add(&mut placed, layer)?;
     if let Some(origin) = read_only {
@@ -146,94 +140,87 @@ pub(super) fn check_target(target: &Path, origin: &Origin) -> Result<(), Resolve
     Err(ResolveError::Target { origin: origin.clone(), target: target.to_owned(), why })
 }
 
-impl Asked<'_> {
-    /// A mount of the configuration: `~` and variables are expanded, and what is relative is so to the project.
-    fn configured(self, spec: &MountSpec, origin: Origin) -> Result<Placed, ResolveError> {
-        let text = config_path(&spec.source, self.host).map_err(|error| ResolveError::Expand {
-            origin: origin.clone(),
-            text: spec.source.clone(),
-            error,
-        })?;
-        if Path::new(&text).is_absolute() {
-            return self.bind(spec, Path::new(&text), origin);
+/// A mount of the configuration: `~` and variables are expanded, and what is relative is so to the project.
+fn configured_mount(asked: Asked<'_>, spec: &MountSpec, origin: Origin) -> Result<Placed, ResolveError> {
+    let path = asked.configured_path(&spec.source, &origin)?;
+    if path.is_absolute() {
+        return bind(asked, spec, &path, origin);
+    }
+    let Some(project) = asked.project else {
+        return Err(ResolveError::NoProject { origin, text: path.display().to_string() });
+    };
+    let placed = bind(asked, spec, &project.root.join(&path), origin.clone())?;
+    // What is in a project is the project's to say, not where a link from there leads.
+    match &placed.mount {
+        Mount::Bind { source, .. } if !source.starts_with(&project.root) => {
+            Err(ResolveError::LeadsOut { origin, text: path.display().to_string(), path: source.clone() })
         }
-        let Some(project) = self.project else {
-            return Err(ResolveError::NoProject { origin, text });
-        };
-        let placed = self.bind(spec, &project.root.join(&text), origin.clone())?;
-        // What is in a project is the project's to say, not where a link from there leads.
-        match &placed.mount {
-            Mount::Bind { source, .. } if !source.starts_with(&project.root) => {
-                Err(ResolveError::LeadsOut { origin, text, path: source.clone() })
+        _ => Ok(placed),
+    }
+}
+
+fn shared_spec(text: &str) -> MountSpec {
+    MountSpec { source: text.to_owned(), target: None, writable: true }
+}
+
+/// Something of the host that the cell shares at its own path. Nothing, with a note, if it is not there; and nothing if it is the agent's own folder,
+/// which is laid with the login in it.
+fn shared(
+    asked: Asked<'_>,
+    found: Result<Placed, ResolveError>,
+    notes: &mut Vec<String>,
+) -> Result<Option<Placed>, ResolveError> {
+    match found {
+        Ok(placed) if is_agents(asked, placed.mount.target()) => Ok(None),
+        Ok(placed) => Ok(Some(placed)),
+        Err(ResolveError::Source { origin, path, source }) if source.kind() == io::ErrorKind::NotFound => {
+            if !is_agents(asked, &path) {
+                let path = path.display();
+                notes.push(format!("{origin}: {path} is to be shared and is not there: the cell does without"));
             }
-            _ => Ok(placed),
+            Ok(None)
         }
+        Err(error) => Err(error),
     }
+}
 
-    /// Something of the host that the cell shares at its own path. Nothing, with a note, if it is not there; and nothing if it is the agent's own
-    /// folder, which is laid with the login in it.
-    fn shared(
-        self,
-        text: &str,
-        place: impl Fn(&MountSpec) -> Result<Placed, ResolveError>,
-        notes: &mut Vec<String>,
-    ) -> Result<Option<Placed>, ResolveError> {
-        match place(&MountSpec { source: text.to_owned(), target: None, writable: true }) {
-            Ok(placed) if self.is_agents(placed.mount.target()) => Ok(None),
-            Ok(placed) => Ok(Some(placed)),
-            Err(ResolveError::Source { origin, path, source }) if source.kind() == io::ErrorKind::NotFound => {
-                if !self.is_agents(&path) {
-                    let path = path.display();
-                    notes.push(format!("{origin}: {path} is to be shared and is not there: the cell does without"));
-                }
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
+/// Whether the host's `path` is a folder of the agent whose cell it is.
+fn is_agents(asked: Asked<'_>, path: &Path) -> bool {
+    let agent = asked.layers.agent().filter(|_| asked.flags.entrypoint.is_none());
+    let mut folders = agent.iter().flat_map(|agent| &agent.spec.state).filter(|one| !one.file);
+    folders.any(|one| at_home(&one.path.value, &asked.host.home) == path)
+}
 
-    /// Whether the host's `path` is a folder of the agent whose cell it is.
-    fn is_agents(self, path: &Path) -> bool {
-        let agent = self.layers.agent().filter(|_| self.flags.entrypoint.is_none());
-        let mut folders = agent.iter().flat_map(|agent| &agent.spec.state).filter(|one| !one.file);
-        folders.any(|one| at_home(&one.path.value, &self.host.home) == path)
-    }
+/// A mount of the command line: relative to the working directory.
+fn typed_mount(asked: Asked<'_>, spec: &MountSpec, flag: &'static str) -> Result<Placed, ResolveError> {
+    let origin = Origin::Flag(flag);
+    let path = asked.typed_path(&spec.source, &origin)?;
+    bind(asked, spec, &asked.host.cwd.join(path), origin)
+}
 
-    /// A mount of the command line: relative to the working directory.
-    fn typed(self, spec: &MountSpec, flag: &'static str) -> Result<Placed, ResolveError> {
-        let origin = Origin::Flag(flag);
-        let text = typed_path(&spec.source, self.host).map_err(|error| ResolveError::Expand {
-            origin: origin.clone(),
-            text: spec.source.clone(),
-            error,
-        })?;
-        self.bind(spec, &self.host.cwd.join(text), origin)
+fn bind(asked: Asked<'_>, spec: &MountSpec, path: &Path, origin: Origin) -> Result<Placed, ResolveError> {
+    let Seen { canonical: source, .. } = asked.files.look(path).map_err(|source| ResolveError::Source {
+        origin: origin.clone(),
+        path: path.to_owned(),
+        source,
+    })?;
+    if source.to_str().is_none() {
+        return Err(ResolveError::NotUtf8 { origin, path: source });
     }
-
-    fn bind(self, spec: &MountSpec, path: &Path, origin: Origin) -> Result<Placed, ResolveError> {
-        let Seen { canonical: source, .. } = self.files.look(path).map_err(|source| ResolveError::Source {
-            origin: origin.clone(),
-            path: path.to_owned(),
-            source,
-        })?;
-        if source.to_str().is_none() {
-            return Err(ResolveError::NotUtf8 { origin, path: source });
-        }
-        let overlaps = |own: &&PathBuf| own.starts_with(&source) || source.starts_with(own);
-        let own = if spec.writable { self.host.own.as_slice() } else { &[] };
-        let runtime = Some(&self.host.runtime).filter(|path| !path.as_os_str().is_empty());
-        // A cell's workspace may lie in a folder with cellblock's data only when forced; the same is not offered for mounts.
-        if let Some(own) = runtime.into_iter().chain(own).find(overlaps) {
-            return Err(ResolveError::OwnFiles { origin, path: source.clone(), own: own.clone() });
-        }
-        let target = match &spec.target {
-            Some(target) => target.clone(),
-            // As it is called, unless that goes up and down.
-            None if path.components().any(|part| part == std::path::Component::ParentDir) => source.clone(),
-            None => path.components().collect(),
-        };
-        Ok(Placed { mount: Mount::Bind { source, target, writable: spec.writable }, origin })
+    let overlaps = |own: &&PathBuf| own.starts_with(&source) || source.starts_with(own);
+    let own = if spec.writable { asked.host.own.as_slice() } else { &[] };
+    let runtime = Some(&asked.host.runtime).filter(|path| !path.as_os_str().is_empty());
+    // A cell's workspace may lie in a folder with cellblock's data only when forced; the same is not offered for mounts.
+    if let Some(own) = runtime.into_iter().chain(own).find(overlaps) {
+        return Err(ResolveError::OwnFiles { origin, path: source.clone(), own: own.clone() });
     }
+    let target = match &spec.target {
+        Some(target) => target.clone(),
+        // As it is called, unless that goes up and down.
+        None if path.components().any(|part| part == std::path::Component::ParentDir) => source.clone(),
+        None => path.components().collect(),
+    };
+    Ok(Placed { mount: Mount::Bind { source, target, writable: spec.writable }, origin })
 }
 
 /// The place must not be reached through a link, which the cell could turn elsewhere between two starts.

@@ -5,10 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::asked::Asked;
 use super::error::ResolveError;
 use super::files::Item;
 use super::origin::Origin;
-use super::secret_paths::Asked;
+use super::secret_paths::end_of;
 use crate::args::values::MaskPattern;
 
 /// Most entries of folders that are looked at. A walk takes about a second for a million, and is done at each start.
@@ -40,7 +41,7 @@ pub(super) fn found(asked: Asked<'_>) -> Result<Vec<(PathBuf, bool, Origin)>, Re
     }
     let mut found = Vec::new();
     for (path, origin) in all {
-        if let Some((canonical, directory)) = asked.find(&path)? {
+        if let Some((canonical, directory)) = end_of(asked, &path)? {
             found.push((canonical, directory, origin));
         }
     }

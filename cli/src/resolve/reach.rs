@@ -8,33 +8,17 @@ use std::path::{Path, PathBuf};
 use cellblock_bundle::cell::{Network, Reach, Said, SecretUse};
 use cellblock_egress::policy::{Entry, Rule, Target, filter};
 
+use super::asked::Asked;
 use super::error::ResolveError;
-use super::expand::{config_path, typed_path};
-use super::files::Files;
-use super::host::HostFacts;
-use super::layers::Layers;
 use super::origin::Origin;
-use crate::args::CellFlags;
 use crate::args::values::{RuleSpec, SecretSpec};
-use crate::project::ProjectFacts;
 
 /// What a cell reaches if nobody said anything: what most work on code needs.
 const DEFAULT: &str = "@dev";
 
-/// Everything that is asked.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
-    pub(super) flags: &'a CellFlags,
-    pub(super) layers: Layers<'a>,
-    pub(super) network: Network,
-    pub(super) project: Option<&'a ProjectFacts>,
-    pub(super) host: &'a HostFacts,
-    pub(super) files: &'a dyn Files,
-}
-
 /// The rules and published ports. None in modes that have no use for them, where typing one is a mistake.
-pub(super) fn reach(asked: Asked<'_>) -> Result<(Reach, Vec<SecretWanted>), ResolveError> {
-    let Asked { flags, network, .. } = asked;
+pub(super) fn reach(asked: Asked<'_>, network: Network) -> Result<(Reach, Vec<SecretWanted>), ResolveError> {
+    let flags = asked.flags;
     if !matches!(network, Network::Names | Network::Bridge) {
         let typed = [
             ("--allow", !flags.allow.is_empty()),
@@ -48,7 +32,7 @@ pub(super) fn reach(asked: Asked<'_>) -> Result<(Reach, Vec<SecretWanted>), Reso
             None => Ok((Reach::default(), Vec::new())),
         };
     }
-    let mut reach = Reach { allow: asked.base()?, ..Reach::default() };
+    let mut reach = Reach { allow: base(asked)?, ..Reach::default() };
     if network == Network::Bridge
         && let Some(rule) = flags.allow.iter().map(ToString::to_string).find(|rule| about_names(rule))
     {
@@ -56,13 +40,8 @@ pub(super) fn reach(asked: Asked<'_>) -> Result<(Reach, Vec<SecretWanted>), Reso
     }
     reach.allow.extend(flags.allow.iter().map(|rule| said(rule, "--allow")));
     for file in &flags.allow_file {
-        let text = typed_path(&file.to_string_lossy(), asked.host);
-        let text = text.map_err(|error| ResolveError::Expand {
-            origin: Origin::Flag("--allow-file"),
-            text: file.display().to_string(),
-            error,
-        })?;
-        reach.allow.extend(asked.file(&asked.host.cwd.join(text), &Origin::Flag("--allow-file"))?);
+        let path = asked.typed_path(&file.to_string_lossy(), &Origin::Flag("--allow-file"))?;
+        reach.allow.extend(filter_file(asked, &asked.host.cwd.join(path), &Origin::Flag("--allow-file"))?);
     }
     for (settings, origin) in asked.layers.sections() {
         reach.deny.extend(settings.deny.iter().map(|rule| said(&rule.value, &origin(rule.at).to_string())));
@@ -79,7 +58,7 @@ pub(super) fn reach(asked: Asked<'_>) -> Result<(Reach, Vec<SecretWanted>), Reso
             Err(ResolveError::NeedsNames { flag: "--secret", mode: crate::args::values::word(network) })
         };
     }
-    let secrets = asked.secrets();
+    let secrets = wanted_secrets(asked);
     for wanted in &secrets {
         let SecretSpec { variable, host, header, .. } = &wanted.spec;
         let placeholder = placeholder().map_err(ResolveError::Random)?;
@@ -126,89 +105,80 @@ fn said(rule: &RuleSpec, origin: &str) -> Said {
     Said { rule: rule.to_string(), origin: origin.to_owned() }
 }
 
-impl Asked<'_> {
-    /// The strongest list of the configuration, or the built-in one; with what is shipped for the agent, unless that list is empty or
-    /// the agent's own in the configuration.
-    fn base(self) -> Result<Vec<Said>, ResolveError> {
-        if self.flags.no_default_allow {
-            return Ok(Vec::new());
-        }
-        let mut list =
-            self.written()?.unwrap_or_else(|| vec![Said { rule: DEFAULT.to_owned(), origin: "default".to_owned() }]);
-        let agent = self.layers.agent().filter(|agent| {
-            let own = agent.own.as_ref().is_some_and(|own| own.allow.is_some() || own.allow_file.is_some());
-            !own && !list.is_empty()
-        });
-        if let Some((agent, shipped)) = agent.and_then(|agent| Some((agent, agent.shipped.as_ref()?))) {
-            let origin = Origin::Shipped { agent: agent.name.clone() }.to_string();
-            list.extend(shipped.allow.iter().flatten().map(|rule| said(&rule.value, &origin)));
-        }
-        Ok(list)
+/// The strongest list of the configuration, or the built-in one; with what is shipped for the agent, unless that list is empty or
+/// the agent's own in the configuration.
+fn base(asked: Asked<'_>) -> Result<Vec<Said>, ResolveError> {
+    if asked.flags.no_default_allow {
+        return Ok(Vec::new());
     }
+    let mut list =
+        written(asked)?.unwrap_or_else(|| vec![Said { rule: DEFAULT.to_owned(), origin: "default".to_owned() }]);
+    let agent = asked.layers.agent().filter(|agent| {
+        let own = agent.own.as_ref().is_some_and(|own| own.allow.is_some() || own.allow_file.is_some());
+        !own && !list.is_empty()
+    });
+    if let Some((agent, shipped)) = agent.and_then(|agent| Some((agent, agent.shipped.as_ref()?))) {
+        let origin = Origin::Shipped { agent: agent.name.clone() }.to_string();
+        list.extend(shipped.allow.iter().flatten().map(|rule| said(&rule.value, &origin)));
+    }
+    Ok(list)
+}
 
-    /// The strongest list that a person wrote.
-    fn written(self) -> Result<Option<Vec<Said>>, ResolveError> {
-        let mut found = None;
-        for (settings, origin) in self.layers.written() {
-            if settings.allow.is_none() && settings.allow_file.is_none() {
-                continue;
-            }
-            let mut list = Vec::new();
-            for rule in settings.allow.iter().flatten() {
-                list.push(said(&rule.value, &origin(rule.at).to_string()));
-            }
-            if let Some(file) = &settings.allow_file {
-                let origin = origin(file.at);
-                list.extend(self.file(&self.configured(&file.value, &origin)?, &origin)?);
-            }
-            found = Some(list);
+/// The strongest list that a person wrote.
+fn written(asked: Asked<'_>) -> Result<Option<Vec<Said>>, ResolveError> {
+    let mut found = None;
+    for (settings, origin) in asked.layers.written() {
+        if settings.allow.is_none() && settings.allow_file.is_none() {
+            continue;
         }
-        Ok(found)
+        let mut list = Vec::new();
+        for rule in settings.allow.iter().flatten() {
+            list.push(said(&rule.value, &origin(rule.at).to_string()));
+        }
+        if let Some(file) = &settings.allow_file {
+            let origin = origin(file.at);
+            list.extend(filter_file(asked, &configured(asked, &file.value, &origin)?, &origin)?);
+        }
+        found = Some(list);
     }
+    Ok(found)
+}
 
-    /// The secrets, those of the flags last; of one variable the strongest word counts.
-    fn secrets(self) -> Vec<SecretWanted> {
-        let mut all: Vec<SecretWanted> = Vec::new();
-        let mut add = |wanted: SecretWanted| {
-            all.retain(|known| known.spec.variable != wanted.spec.variable);
-            all.push(wanted);
-        };
-        for (settings, origin) in self.layers.sections() {
-            for secret in &settings.secrets {
-                add(SecretWanted { spec: secret.value.clone(), origin: origin(secret.at) });
-            }
+/// The secrets, those of the flags last; of one variable the strongest word counts.
+fn wanted_secrets(asked: Asked<'_>) -> Vec<SecretWanted> {
+    let mut all: Vec<SecretWanted> = Vec::new();
+    let mut add = |wanted: SecretWanted| {
+        all.retain(|known| known.spec.variable != wanted.spec.variable);
+        all.push(wanted);
+    };
+    for (settings, origin) in asked.layers.sections() {
+        for secret in &settings.secrets {
+            add(SecretWanted { spec: secret.value.clone(), origin: origin(secret.at) });
         }
-        for spec in &self.flags.secret {
-            add(SecretWanted { spec: spec.clone(), origin: Origin::Flag("--secret") });
-        }
-        all
     }
+    for spec in &asked.flags.secret {
+        add(SecretWanted { spec: spec.clone(), origin: Origin::Flag("--secret") });
+    }
+    all
+}
 
-    /// A path of the configuration; a relative one is the project's.
-    fn configured(self, text: &str, origin: &Origin) -> Result<PathBuf, ResolveError> {
-        let expanded = config_path(text, self.host).map_err(|error| ResolveError::Expand {
-            origin: origin.clone(),
-            text: text.to_owned(),
-            error,
-        })?;
-        let path = PathBuf::from(expanded);
-        match self.project {
-            // From inside the project the cell itself could write what it may reach.
-            _ if path.is_relative() => {
-                Err(ResolveError::RelativeFilter { origin: origin.clone(), text: text.to_owned() })
-            }
-            Some(project) if path.starts_with(&project.root) => {
-                Err(ResolveError::FilterInProject { origin: origin.clone(), path })
-            }
-            _ => Ok(path),
+/// A path of the configuration; a relative one is the project's.
+fn configured(asked: Asked<'_>, text: &str, origin: &Origin) -> Result<PathBuf, ResolveError> {
+    let path = asked.configured_path(text, origin)?;
+    match asked.project {
+        // From inside the project the cell itself could write what it may reach.
+        _ if path.is_relative() => Err(ResolveError::RelativeFilter { origin: origin.clone(), text: text.to_owned() }),
+        Some(project) if path.starts_with(&project.root) => {
+            Err(ResolveError::FilterInProject { origin: origin.clone(), path })
         }
+        _ => Ok(path),
     }
+}
 
-    fn file(self, path: &Path, origin: &Origin) -> Result<Vec<Said>, ResolveError> {
-        let failed = |source| ResolveError::FilterFile { origin: origin.clone(), path: path.to_owned(), source };
-        let text = self.files.read(path).map_err(failed)?;
-        let written = filter::parse(text.as_bytes(), &path.to_string_lossy())
-            .map_err(|error| ResolveError::Filter { path: path.to_owned(), error })?;
-        Ok(written.into_iter().map(|w| Said { rule: w.entry.to_string(), origin: w.origin }).collect())
-    }
+fn filter_file(asked: Asked<'_>, path: &Path, origin: &Origin) -> Result<Vec<Said>, ResolveError> {
+    let failed = |source| ResolveError::FilterFile { origin: origin.clone(), path: path.to_owned(), source };
+    let text = asked.files.read(path).map_err(failed)?;
+    let written = filter::parse(text.as_bytes(), &path.to_string_lossy())
+        .map_err(|error| ResolveError::Filter { path: path.to_owned(), error })?;
+    Ok(written.into_iter().map(|w| Said { rule: w.entry.to_string(), origin: w.origin }).collect())
 }

@@ -10,18 +10,13 @@ use std::path::{Path, PathBuf};
 
 use cellblock_bundle::cell::Mount;
 
+use super::asked::Asked;
 use super::error::ResolveError;
-use super::expand::{config_path, typed_path};
-use super::files::Files;
-use super::host::HostFacts;
-use super::layers::Layers;
 use super::mounts::Placed;
 use super::origin::Origin;
 use super::patterns;
 use super::presence::Presence;
-use crate::args::CellFlags;
 use crate::config::{Row, rows};
-use crate::project::ProjectFacts;
 
 /// The list.
 const LIST: &str = include_str!("../../data/secret-paths.yaml");
@@ -29,16 +24,6 @@ const LIST: &str = include_str!("../../data/secret-paths.yaml");
 /// Folders that XDG's variables move.
 const XDG: &[(&str, &str)] =
     &[(".config", "XDG_CONFIG_HOME"), (".local/share", "XDG_DATA_HOME"), (".local/state", "XDG_STATE_HOME")];
-
-/// Everything that is asked.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
-    pub(super) flags: &'a CellFlags,
-    pub(super) layers: Layers<'a>,
-    pub(super) project: Option<&'a ProjectFacts>,
-    pub(super) host: &'a HostFacts,
-    pub(super) files: &'a dyn Files,
-}
 
 /// The list's paths in `home`.
 pub(super) fn in_home(home: &Path) -> Vec<PathBuf> {
@@ -58,20 +43,20 @@ pub(super) fn cover(asked: Asked<'_>, placed: &mut Vec<Placed>) -> Result<Vec<St
     if !placed.iter().any(|placed| matches!(placed.mount, Mount::Bind { .. })) {
         return Ok(notes);
     }
-    let excepted = asked.exceptions()?;
+    let excepted = exceptions(asked)?;
     let mut masks: Vec<Placed> = Vec::new();
-    let listed = asked.listed()?;
+    let listed = listed(asked)?;
     let mut there = Presence::of(asked.files, listed.iter().map(|secret| secret.path.as_path()));
     for secret in &listed {
         if !there.has(&secret.path) {
             continue;
         }
-        let Some((canonical, directory)) = asked.find(&secret.path)? else { continue };
+        let Some((canonical, directory)) = end_of(asked, &secret.path)? else { continue };
         if excepted.contains(&secret.path) || excepted.contains(&canonical) {
             continue;
         }
         for bind in placed.iter() {
-            asked.check(bind, &canonical, secret, &mut notes)?;
+            check(asked, bind, &canonical, secret, &mut notes)?;
         }
         let origin = Origin::Written(format!("secret: {}", secret.why));
         masks.extend(over(placed, &canonical, directory, &origin)?);
@@ -130,127 +115,126 @@ fn is_fence(placed: &Placed) -> bool {
     matches!(placed.origin, Origin::Written(_)) && matches!(placed.mount, Mount::Bind { .. })
 }
 
-impl Asked<'_> {
-    /// Where `path` ends when its links are followed, and whether that is a folder; `None` if there is nothing that a cell could see.
-    pub(super) fn find(self, path: &Path) -> Result<Option<(PathBuf, bool)>, ResolveError> {
-        if !self.files.is_there(path) {
-            return Ok(None);
-        }
-        match self.files.look(path) {
-            Ok(seen) => Ok(Some((seen.canonical, seen.is_dir))),
-            Err(error) => match error.kind() {
-                // Links that lead nowhere; folders that are closed to the person are so to the cell.
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied => Ok(None),
-                _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => Ok(None),
-                _ => Err(ResolveError::Source {
-                    origin: Origin::Written("the list of secret paths".to_owned()),
-                    path: path.to_owned(),
-                    source: error,
-                }),
-            },
-        }
+/// Where `path` ends when its links are followed, and whether that is a folder; `None` if there is nothing that a cell could see.
+pub(super) fn end_of(asked: Asked<'_>, path: &Path) -> Result<Option<(PathBuf, bool)>, ResolveError> {
+    if !asked.files.is_there(path) {
+        return Ok(None);
     }
-
-    /// A mount of a secret path itself: a project must be insisted on, anything else was asked for by name.
-    fn check(self, bind: &Placed, path: &Path, secret: &Secret, notes: &mut Vec<String>) -> Result<(), ResolveError> {
-        let Mount::Bind { source, .. } = &bind.mount else { return Ok(()) };
-        if !source.starts_with(path) {
-            return Ok(());
-        }
-        let listed = secret.path.display();
-        match &bind.origin {
-            Origin::Found if !self.flags.force_project => Err(ResolveError::SecretProject {
-                project: source.clone(),
-                path: secret.path.clone(),
-                why: secret.why.to_owned(),
+    match asked.files.look(path) {
+        Ok(seen) => Ok(Some((seen.canonical, seen.is_dir))),
+        Err(error) => match error.kind() {
+            // Links that lead nowhere; folders that are closed to the person are so to the cell.
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied => Ok(None),
+            _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => Ok(None),
+            _ => Err(ResolveError::Source {
+                origin: Origin::Written("the list of secret paths".to_owned()),
+                path: path.to_owned(),
+                source: error,
             }),
-            Origin::Found | Origin::Config { .. } | Origin::Section { .. } | Origin::Flag(_) => {
-                notes.push(format!(
-                    "{}: {} is mounted as asked, though {listed} is secret ({})",
-                    bind.origin,
-                    source.display(),
-                    secret.why
-                ));
-                Ok(())
-            }
-            // The agent's own, which has words of its own.
-            _ => Ok(()),
-        }
-    }
-
-    /// Everything that is on the list here: built in, cellblock's own folders, and what people add.
-    fn listed(self) -> Result<Vec<Secret>, ResolveError> {
-        let mut all = Vec::new();
-        let mut add = |path: PathBuf, why: &'static str| all.push(Secret { path, why });
-        let homes: BTreeSet<&Path> = self.host.homes.iter().chain([&self.host.home]).map(PathBuf::as_path).collect();
-        for Row { section, key, why } in rows(LIST) {
-            match section {
-                "home" => {
-                    homes.iter().for_each(|home| add(home.join(key), why));
-                    if let Some(moved) = self.moved(key) {
-                        add(moved, why);
-                    }
-                }
-                "absolute" => add(key.into(), why),
-                _ => {
-                    let value = self.host.env.get(key).map_or("", String::as_str);
-                    // Kerberos has a word before its path.
-                    let parts = value.split(':').filter(|part| part.starts_with('/') && part.len() > 1);
-                    // A folder of everything is not meant, whatever the variable says.
-                    let narrow = |path: &PathBuf| !homes.iter().any(|home| home.starts_with(path));
-                    parts.map(PathBuf::from).filter(narrow).for_each(|path| add(path, why));
-                }
-            }
-        }
-        self.host.own.iter().for_each(|path| add(path.clone(), "cellblock's own files"));
-        for (settings, origin) in self.layers.sections() {
-            for said in &settings.secret_paths {
-                add(self.expanded(&said.value, &origin(said.at))?, "on your own list");
-            }
-        }
-        Ok(all)
-    }
-
-    /// Where an entry below the home directory is if XDG's variables say so.
-    fn moved(self, entry: &str) -> Option<PathBuf> {
-        XDG.iter().find_map(|(folder, variable)| {
-            let rest = entry.strip_prefix(folder)?.strip_prefix('/')?;
-            let base = self.host.env.get(*variable).map(Path::new).filter(|path| path.is_absolute())?;
-            (base != self.host.home.join(folder)).then(|| base.join(rest))
-        })
-    }
-
-    /// What is to stay visible, as written and where that ends.
-    fn exceptions(self) -> Result<BTreeSet<PathBuf>, ResolveError> {
-        let mut all = BTreeSet::new();
-        for (settings, origin) in self.layers.sections() {
-            for said in &settings.secret_paths_except {
-                all.insert(self.expanded(&said.value, &origin(said.at))?);
-            }
-        }
-        for text in &self.flags.secret_path_except {
-            let origin = Origin::Flag("--secret-path-except");
-            let path = typed_path(text, self.host).map_err(|error| expand(&origin, text, error))?;
-            all.insert(self.host.cwd.join(path));
-        }
-        let ends: Vec<_> = all.iter().filter_map(|path| Some(self.files.look(path).ok()?.canonical)).collect();
-        all.extend(ends);
-        Ok(all)
-    }
-
-    /// A path of the configuration, which does not depend on where one stands.
-    fn expanded(self, text: &str, origin: &Origin) -> Result<PathBuf, ResolveError> {
-        let path = PathBuf::from(config_path(text, self.host).map_err(|error| expand(origin, text, error))?);
-        if path.is_absolute() {
-            Ok(path)
-        } else {
-            Err(ResolveError::RelativeFilter { origin: origin.clone(), text: text.to_owned() })
-        }
+        },
     }
 }
 
-fn expand(origin: &Origin, text: &str, error: super::expand::ExpandError) -> ResolveError {
-    ResolveError::Expand { origin: origin.clone(), text: text.to_owned(), error }
+/// A mount of a secret path itself: a project must be insisted on, anything else was asked for by name.
+fn check(
+    asked: Asked<'_>,
+    bind: &Placed,
+    path: &Path,
+    secret: &Secret,
+    notes: &mut Vec<String>,
+) -> Result<(), ResolveError> {
+    let Mount::Bind { source, .. } = &bind.mount else { return Ok(()) };
+    if !source.starts_with(path) {
+        return Ok(());
+    }
+    let listed = secret.path.display();
+    match &bind.origin {
+        Origin::Found if !asked.flags.force_project => Err(ResolveError::SecretProject {
+            project: source.clone(),
+            path: secret.path.clone(),
+            why: secret.why.to_owned(),
+        }),
+        Origin::Found | Origin::Config { .. } | Origin::Section { .. } | Origin::Flag(_) => {
+            notes.push(format!(
+                "{}: {} is mounted as asked, though {listed} is secret ({})",
+                bind.origin,
+                source.display(),
+                secret.why
+            ));
+            Ok(())
+        }
+        // The agent's own, which has words of its own.
+        _ => Ok(()),
+    }
+}
+
+/// Everything that is on the list here: built in, cellblock's own folders, and what people add.
+fn listed(asked: Asked<'_>) -> Result<Vec<Secret>, ResolveError> {
+    let mut all = Vec::new();
+    let mut add = |path: PathBuf, why: &'static str| all.push(Secret { path, why });
+    let homes: BTreeSet<&Path> = asked.host.homes.iter().chain([&asked.host.home]).map(PathBuf::as_path).collect();
+    for Row { section, key, why } in rows(LIST) {
+        match section {
+            "home" => {
+                homes.iter().for_each(|home| add(home.join(key), why));
+                if let Some(moved) = moved(asked, key) {
+                    add(moved, why);
+                }
+            }
+            "absolute" => add(key.into(), why),
+            _ => {
+                let value = asked.host.env.get(key).map_or("", String::as_str);
+                // Kerberos has a word before its path.
+                let parts = value.split(':').filter(|part| part.starts_with('/') && part.len() > 1);
+                // A folder of everything is not meant, whatever the variable says.
+                let narrow = |path: &PathBuf| !homes.iter().any(|home| home.starts_with(path));
+                parts.map(PathBuf::from).filter(narrow).for_each(|path| add(path, why));
+            }
+        }
+    }
+    asked.host.own.iter().for_each(|path| add(path.clone(), "cellblock's own files"));
+    for (settings, origin) in asked.layers.sections() {
+        for said in &settings.secret_paths {
+            add(expanded(asked, &said.value, &origin(said.at))?, "on your own list");
+        }
+    }
+    Ok(all)
+}
+
+/// Where an entry below the home directory is if XDG's variables say so.
+fn moved(asked: Asked<'_>, entry: &str) -> Option<PathBuf> {
+    XDG.iter().find_map(|(folder, variable)| {
+        let rest = entry.strip_prefix(folder)?.strip_prefix('/')?;
+        let base = asked.host.env.get(*variable).map(Path::new).filter(|path| path.is_absolute())?;
+        (base != asked.host.home.join(folder)).then(|| base.join(rest))
+    })
+}
+
+/// What is to stay visible, as written and where that ends.
+fn exceptions(asked: Asked<'_>) -> Result<BTreeSet<PathBuf>, ResolveError> {
+    let mut all = BTreeSet::new();
+    for (settings, origin) in asked.layers.sections() {
+        for said in &settings.secret_paths_except {
+            all.insert(expanded(asked, &said.value, &origin(said.at))?);
+        }
+    }
+    for text in &asked.flags.secret_path_except {
+        let origin = Origin::Flag("--secret-path-except");
+        all.insert(asked.host.cwd.join(asked.typed_path(text, &origin)?));
+    }
+    let ends: Vec<_> = all.iter().filter_map(|path| Some(asked.files.look(path).ok()?.canonical)).collect();
+    all.extend(ends);
+    Ok(all)
+}
+
+/// A path of the configuration, which does not depend on where one stands.
+fn expanded(asked: Asked<'_>, text: &str, origin: &Origin) -> Result<PathBuf, ResolveError> {
+    let path = asked.configured_path(text, origin)?;
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(ResolveError::RelativeFilter { origin: origin.clone(), text: text.to_owned() })
+    }
 }
 
 #[cfg(test)]

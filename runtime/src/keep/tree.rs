@@ -224,32 +224,40 @@ impl Visit<'_> {
         Ok(())
     }
 
+    /// Whether `path`, which is `host` there and `own` here, is to be taken.
+    fn wants(&self, path: &Path, host: &Stat, own: Option<&Stat>) -> bool {
+        let old = self.old.get(path);
+        let untouched = match (own, old) {
+            (None, None) => true,
+            (Some(own), Some(old)) => Stamp::of(own) == old.own,
+            _ => false,
+        };
+        let changed = old.is_none_or(|old| old.host != Stamp::of(host));
+        match self.taking.follow {
+            Follow::Untouched => untouched && changed,
+            Follow::Always => !untouched || changed,
+        }
+    }
+
+    /// What is remembered of something that is not taken. What was there before us stays as never taken, so that it is never touched.
+    fn left(&self, path: &Path, host: &Stat) -> Mark {
+        Mark { host: Stamp::of(host), own: self.old.get(path).map(|old| old.own).unwrap_or_default() }
+    }
+
     fn file(
         &mut self,
         (host, from, stat): (BorrowedFd<'_>, &Path, &Stat),
         (own, name): (BorrowedFd<'_>, &Path),
         path: &Path,
     ) -> io::Result<()> {
-        let now = Stamp::of(stat);
-        let old = self.old.get(path);
         let is = place::look(own, name)?;
-        let untouched = match (&is, old) {
-            (None, None) => true,
-            (Some(is), Some(old)) => Stamp::of(is) == old.own,
-            _ => false,
-        };
-        let wanted = match self.taking.follow {
-            Follow::Untouched => untouched && old.is_none_or(|old| old.host != now),
-            Follow::Always => !untouched || old.is_none_or(|old| old.host != now),
-        };
-        let mark = if wanted {
+        let mark = if self.wants(path, stat, is.as_ref()) {
             if is.as_ref().is_some_and(|is| place::kind(is).is_dir()) {
                 cellblock_sys::tree::remove(own, name.as_os_str())?;
             }
             self.copy((host, from), (own, name))?
         } else {
-            // Also when it was there before us: then as never taken, so that it is never touched.
-            Mark { host: now, own: old.map(|old| old.own).unwrap_or_default() }
+            self.left(path, stat)
         };
         self.taken.seen.0.insert(path.to_owned(), mark);
         Ok(())
@@ -314,18 +322,8 @@ impl Visit<'_> {
         path: &Path,
     ) -> io::Result<()> {
         let target = rustix::fs::readlinkat(host, name, Vec::new())?;
-        let now = Stamp::of(stat);
-        let old = self.old.get(path);
-        let is = place::look(own, name)?;
-        let untouched = match (&is, old) {
-            (None, None) => true,
-            (Some(is), Some(old)) => Stamp::of(is) == old.own,
-            _ => false,
-        };
-        let changed = old.is_none_or(|old| old.host != now);
-        let wanted = if self.taking.follow == Follow::Always { !untouched || changed } else { untouched && changed };
-        let mut mark = Mark { host: now, own: old.map(|old| old.own).unwrap_or_default() };
-        if wanted {
+        let mut mark = self.left(path, stat);
+        if self.wants(path, stat, place::look(own, name)?.as_ref()) {
             cellblock_sys::tree::remove(own, name.as_os_str())?;
             rustix::fs::symlinkat(&target, own, name)?;
             if let Owner(Some((uid, gid))) = self.taking.owner {
