@@ -243,6 +243,7 @@ fn run(
         bundle: stage.clone(),
         state: stage.clone(),
         id: CONTAINER,
+        name: &cell.name,
         ids: &cell.ids,
         program: seccomp::program(cell.profile.into()),
         network: cell.network != Network::Host,

@@ -203,3 +203,22 @@ fn logs_can_go_to_a_folder_that_the_cell_cannot_write() {
     world.cellblock("run --log-dir ../nowhere -- true").fails(125).says("mkdir -p");
     assert!(!world.path("home/nowhere").exists());
 }
+
+#[test]
+fn process_ids_of_two_cells_are_seldom_the_same() {
+    if std::fs::OpenOptions::new().write(true).open("/proc/sys/kernel/ns_last_pid").is_err() {
+        return; // A kernel without checkpoints: they begin at 2, as ever.
+    }
+    let world = World::new();
+    let first = |name: &str, flags: &str| -> u32 {
+        let out = world.cellblock(&format!("run --rm --name {name} {flags} -- sh -c 'echo $$; sh -c :; exit 0'")).ok();
+        out.trim().parse().expect("a number")
+    };
+    let (one, two) = (first("one", ""), first("two", ""));
+    assert!(one > 500 && two > 500 && one.abs_diff(two) > 100, "{one} {two}");
+    assert_eq!(first("one", "--profile strict -u root"), one, "a name has its number");
+    // Nobody inside moves it, root inside neither.
+    let write = "run -u root -- sh -c 'echo 7 > /proc/sys/kernel/ns_last_pid'";
+    assert_ne!(world.cellblock(write).run().code(), Some(0));
+    assert_eq!(first("one", "--no-init"), 1, "process 1 is what it is");
+}
