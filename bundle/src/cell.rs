@@ -59,6 +59,9 @@ pub struct Cell {
     /// Whether a process of our own sees to `protect` by name; without it only mounts do, and only for what exists.
     #[serde(default)]
     pub guard: bool,
+    /// A folder of the host whose files lie over those of the root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<PathBuf>,
     /// Small files that are made in the command's home directory, by their path from there, as far as no mount stands over them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub home_files: BTreeMap<PathBuf, String>,
@@ -166,6 +169,13 @@ pub enum Mount {
         /// Permission bits of its root, such as `0o1777`.
         mode: u32,
     },
+    /// Folders of the host over each other, read-only, always `nosuid,nodev`.
+    Layers {
+        /// Absolute paths on the host, the topmost first; at least two.
+        lowers: Vec<PathBuf>,
+        /// Absolute path inside.
+        target: PathBuf,
+    },
     /// Nothing, over something of the host's that a bind has brought along and that the cell is not to see: an empty folder or an empty file,
     /// read-only.
     Mask {
@@ -181,7 +191,10 @@ impl Mount {
     #[must_use]
     pub fn target(&self) -> &std::path::Path {
         match self {
-            Self::Bind { target, .. } | Self::Tmpfs { target, .. } | Self::Mask { target, .. } => target,
+            Self::Bind { target, .. }
+            | Self::Tmpfs { target, .. }
+            | Self::Layers { target, .. }
+            | Self::Mask { target, .. } => target,
         }
     }
 

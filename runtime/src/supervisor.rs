@@ -444,7 +444,12 @@ fn write_bundle(start: &Start, stage: &Path, builder: Pid, laid: &mut Laid) -> R
                 *source = views.of(source)?;
             }
         }
-        for lower in root.lowers.iter_mut().filter(|l| start.root.shared.contains(l)) {
+        let layered = root.mounts.iter_mut().filter_map(|mount| match mount {
+            Mount::Layers { lowers, .. } => Some(lowers.iter_mut()),
+            _ => None,
+        });
+        let shared = |lower: &&mut PathBuf| start.root.shared.iter().any(|shared| lower.starts_with(shared));
+        for lower in root.lowers.iter_mut().chain(layered.flatten()).filter(shared) {
             *lower = views.of(lower)?;
         }
     }

@@ -222,3 +222,107 @@ fn process_ids_of_two_cells_are_seldom_the_same() {
     assert_ne!(world.cellblock(write).run().code(), Some(0));
     assert_eq!(first("one", "--no-init"), 1, "process 1 is what it is");
 }
+
+#[test]
+fn an_overlay_lies_over_the_root_and_below_what_is_made_for_the_cell() {
+    let world = World::new();
+    world.load_alpine();
+    let program = |inside: &str| {
+        world.write(inside, "#!/bin/sh\necho from the overlay\n");
+        std::fs::set_permissions(world.path(inside), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("chmod");
+    };
+    program("home/over/usr/bin/whoami");
+    program("home/over/usr/local/bin/new-tool");
+    world.write("home/over/etc/motd", "hello\n");
+    for made in ["hosts", "passwd", "resolv.conf"] {
+        world.write(&format!("home/over/etc/{made}"), "evil\n");
+    }
+    world.write("home/over/tmp/seed", "a seed\n");
+    world.write("home/outside/secret", "private");
+    std::os::unix::fs::symlink(world.path("home/outside"), world.path("home/over/opt-out")).expect("symlink");
+    std::os::unix::fs::symlink("../../../../../../..", world.path("home/over/up")).expect("symlink");
+    let before = tree(&world.path("home/over"));
+    for image in ["host", "alpine"] {
+        let run = |flags: &str, command: &str| {
+            world.cellblock(&format!("run --image {image} {flags} -- sh -c '{command}'")).run()
+        };
+        let with = |command: &str| {
+            let done = run("--overlay ../over", command);
+            assert_eq!(done.code(), Some(0), "{image}: {command}: {done}");
+            done.stdout()
+        };
+        assert_eq!(
+            with("whoami; new-tool; cat /etc/motd /tmp/seed"),
+            "from the overlay\nfrom the overlay\nhello\na seed\n"
+        );
+        assert!(
+            !run("", "whoami").stdout().contains("overlay") && run("", "new-tool").code() == Some(127),
+            "the probe"
+        );
+        assert_eq!(with("ls /usr/bin/env; touch /tmp/mine"), "/usr/bin/env\n", "the rest of the image is there");
+        assert_eq!(with("cat /etc/hosts /etc/passwd /etc/resolv.conf | grep -c evil || :"), "0\n", "what is made wins");
+        // Links lead nowhere but inside.
+        assert!(!run("--overlay ../over", "cat /opt-out/secret").stdout().contains("private"), "{image}");
+        assert_eq!(with("cd /up && pwd -P"), "/\n");
+        assert!(
+            run("-v ../outside --overlay ../over", "cat /opt-out/secret").stdout() == "private",
+            "as it leads there: {image}"
+        );
+        // What is changed is the cell's, and the host's folder is as it was.
+        let _ = run("--overlay ../over", "echo changed > /etc/motd; rm -f /tmp/seed /usr/bin/whoami; cat /etc/motd");
+        assert_eq!(tree(&world.path("home/over")), before, "{image}");
+    }
+    assert!(world.leftovers().is_empty());
+}
+
+/// What is below a folder: links not followed.
+fn tree(folder: &Path) -> std::collections::BTreeMap<std::path::PathBuf, String> {
+    let mut all = std::collections::BTreeMap::new();
+    let mut left = vec![folder.to_owned()];
+    while let Some(folder) = left.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+            let metadata = entry.metadata().expect("metadata");
+            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            if metadata.is_dir() {
+                left.push(entry.path());
+            }
+            let kept = (metadata.permissions(), metadata.modified().ok());
+            all.insert(entry.path(), format!("{kept:?} {text}"));
+        }
+    }
+    all
+}
+
+#[test]
+fn an_overlay_shows_no_secret_and_nothing_that_the_cell_can_write() {
+    let world = World::new();
+    world.load_alpine();
+    world.write("home/over/etc/motd", "hello\n");
+    world.write("home/over/keys/deploy", "private");
+    let run = |flags: &str, command: &str| world.cellblock(&format!("run --image alpine {flags} -- sh -c '{command}'"));
+    assert_eq!(run("--overlay ../over", "cat /keys/deploy").ok(), "private", "the probe works");
+    world.configure("defaults: {secret_paths: [~/over/keys], overlay: ~/over}\n");
+    assert_eq!(run("", "cat /etc/motd; ls /keys").ok(), "hello\n");
+    world.configure("");
+    run("--overlay ../../home", "true").fails(125).says("your whole home directory");
+    run("--overlay /usr", "true").fails(125).says("folder of the system");
+    run("--overlay .", "true").fails(125).says("must not change while it is mounted");
+    run("--overlay ../none", "true").fails(125).says("mkdir -p");
+    std::os::unix::fs::symlink("/tmp", world.path("home/over/run")).expect("symlink");
+    run("--overlay ../over", "true").fails(125).says("would hide the root's");
+    std::fs::remove_file(world.path("home/over/run")).expect("unlink");
+    // A device in it is none inside, and a whiteout hides what is below and no more.
+    let over = world.path("home/over").display().to_string();
+    let mknod = |line: &str| world.call(Path::new("/usr/bin/mknod"), &line.split(' ').collect::<Vec<_>>()).run().code();
+    if mknod(&format!("{over}/etc/issue c 0 0")) == Some(0) {
+        let _ = run("--overlay ../over", "cat /etc/issue").fails(1);
+        run("", "cat /etc/issue").ok();
+        assert_eq!(run("--overlay ../over", "cat /etc/motd").ok(), "hello\n");
+    }
+    if mknod(&format!("-m 666 {over}/null c 1 3")) == Some(0) {
+        let done = run("--overlay ../over", "echo x > /null").run();
+        assert_ne!(done.code(), Some(0), "{done}");
+        run("", "echo x > /dev/null").ok();
+    }
+}

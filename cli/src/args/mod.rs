@@ -106,6 +106,9 @@ pub(crate) struct CellFlags {
     /// Let this be the command's home: private for one of the cell's own (the default), workspace for the project's folder, or a folder of the host
     #[arg(long, value_name = "private|workspace|PATH", help_heading = "Files")]
     pub(crate) home: Option<HomeSpec>,
+    /// Lay the files of this folder over those of the root: its etc/motd is /etc/motd inside; nothing in it is changed
+    #[arg(long, value_name = "DIR", help_heading = "Files")]
+    pub(crate) overlay: Option<String>,
     /// Write the cell's logs into this folder: its output in the background, and the audits of its network and its guard
     #[arg(long, value_name = "DIR", help_heading = "Files")]
     pub(crate) log_dir: Option<String>,

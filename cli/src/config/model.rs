@@ -148,6 +148,10 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) home: Option<Located<HomeSpec>>,
+    /// A folder whose files lie over those of the root: its etc/motd is /etc/motd inside. `~` and `$VARIABLE` are expanded.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) overlay: Option<Located<String>>,
     /// The folder for the cell's logs: its output in the background, and the audits of its network and its guard. `~` and `$VARIABLE` are expanded.
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]

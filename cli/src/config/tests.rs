@@ -55,6 +55,7 @@ defaults:
   home: ~/cells/home
   project_path: /work
   log_dir: ~/logs
+  overlay: ~/overlay
 projects:
   web:
     path: ~/work/web
@@ -122,7 +123,7 @@ fn every_key_is_read() {
     assert_eq!(d.alpine_mirror.as_ref().unwrap().value, "https://mirror.example/alpine");
     let web = &config.projects["web"];
     assert_eq!(web.path.value, "~/work/web");
-    assert_eq!(web.at.line, 42);
+    assert_eq!(web.at.line, 43);
     assert_eq!(d.claude_config.as_ref().unwrap().value, crate::args::values::StateMode::Sync);
     assert!(!d.guard.as_ref().unwrap().value);
     assert_eq!(web.settings.network.as_ref().unwrap().value, Network::None);

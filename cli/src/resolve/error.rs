@@ -156,19 +156,31 @@ pub(crate) enum ResolveError {
         /// Cellblock's folder.
         own: PathBuf,
     },
-    /// A folder for logs that the cell could write.
-    #[error("{origin}: {path} lies in {within}, which the cell may write: it could change what its logs say", path = .path.display(), within = .within.display())]
-    LogDir {
+    /// A folder that the cell must not write, and could.
+    #[error("{origin}: {path} lies in {within}, which the cell may write: {why}", path = .path.display(), within = .within.display())]
+    Within {
         /// Where it stands.
         origin: Origin,
         /// The folder.
         path: PathBuf,
         /// What the cell may write.
         within: PathBuf,
+        /// What would be bad about it.
+        why: &'static str,
     },
-    /// A home that must not be one.
-    #[error("{origin}: what is no project is no home either: {refusal}")]
-    RefusedHome {
+    /// An overlay that would take the place of folders which are the cell's own.
+    #[error("{origin}: {path} is no folder, and would hide the root's", path = .path.display())]
+    OverlayFolder {
+        /// Where it stands.
+        origin: Origin,
+        /// What is there.
+        path: PathBuf,
+    },
+    /// A home or an overlay that must not be one.
+    #[error("{origin}: what is no project is no {what} either: {refusal}")]
+    RefusedFolder {
+        /// What it was to be.
+        what: &'static str,
         /// Where it stands.
         origin: Origin,
         /// Why.
@@ -326,10 +338,10 @@ impl ResolveError {
                 "`profiles:` in the configuration has yours; `default` and `strict` are cellblock's".to_owned()
             }
             Self::NoAgent(missing) => missing.hints.first()?.clone(),
-            Self::RefusedHome { refusal, .. } if refusal.can_be_forced() => {
+            Self::RefusedFolder { refusal, .. } if refusal.can_be_forced() => {
                 "make a folder for it (mkdir ~/cell-home), or insist with --force-project".to_owned()
             }
-            Self::RefusedHome { .. } => "make a folder for it (mkdir ~/cell-home)".to_owned(),
+            Self::RefusedFolder { .. } => "make a folder for it (mkdir ~/cell-home)".to_owned(),
             Self::ProjectPath { .. } => "leave out the project's path inside; --no-project with -v mounts it without git".to_owned(),
             Self::Refused(refusal) => refusal.hint().to_owned(),
             Self::Ids(error) => error.hint()?.to_owned(),

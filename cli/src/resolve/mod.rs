@@ -185,6 +185,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     }
     // After everything that mounts.
     let told = secret_paths::cover(asked, &mut placed)?;
+    let overlay = inputs.overlay(asked, &mut placed, &mut explain)?;
     let log_dir = inputs.log_dir(layers, &placed, &mut explain)?;
     for mount in &placed {
         explain.add(&format!("mount {}", mount.mount.target().display()), &mount_words(&mount.mount), &mount.origin);
@@ -247,6 +248,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         home_files: BTreeMap::from([(".gitconfig".into(), fenced.person)]),
         state: state.state,
         own_home: home.own,
+        overlay,
         seeds: Vec::new(),
         network,
         reach,
@@ -311,6 +313,10 @@ fn mount_words(mount: &Mount) -> String {
         }
         Mount::Tmpfs { size: Some(size), .. } => format!("in memory, at most {size} bytes"),
         Mount::Tmpfs { size: None, .. } => "in memory".to_owned(),
+        Mount::Layers { lowers, .. } => {
+            let lowers: Vec<_> = lowers.iter().map(|lower| lower.display().to_string()).collect();
+            format!("{} (ro)", lowers.join(" over "))
+        }
         Mount::Mask { directory: true, .. } => "covered by an empty folder".to_owned(),
         Mount::Mask { directory: false, .. } => "covered by an empty file".to_owned(),
     }

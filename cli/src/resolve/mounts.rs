@@ -234,7 +234,7 @@ fn has_place(files: &dyn Files, inner: &Placed, outer: &[Placed]) -> Result<(), 
     let place = source.join(rest);
     let is_dir = match &inner.mount {
         Mount::Bind { source, .. } => files.look(source).is_ok_and(|seen| seen.is_dir),
-        Mount::Tmpfs { .. } => true,
+        Mount::Tmpfs { .. } | Mount::Layers { .. } => true,
         Mount::Mask { directory, .. } => *directory,
     };
     match files.look(&place) {

@@ -149,7 +149,7 @@ impl Inputs<'_> {
             return Err(ResolveError::NotUtf8 { origin: origin.clone(), path: seen.canonical });
         }
         if let Some(refusal) = self.refused(&seen.canonical) {
-            return Err(ResolveError::RefusedHome { origin: origin.clone(), refusal });
+            return Err(ResolveError::RefusedFolder { what: "home", origin: origin.clone(), refusal });
         }
         let plain = path.components().all(|part| part != std::path::Component::ParentDir);
         Ok((if plain { path.components().collect() } else { seen.canonical.clone() }, seen.canonical))
@@ -165,24 +165,72 @@ impl Inputs<'_> {
         let flag = self.typed.cell.log_dir.clone().map(|dir| (dir, "--log-dir"));
         let Some(said) = layers.find(Wanted { flag, variable: None, key: |s| &s.log_dir })? else { return Ok(None) };
         let Sourced { value: text, origin } = said;
+        let path = self.folder(&text, &origin)?;
+        apart(&path, placed, &origin, "it could change what its logs say")?;
+        explain.add("log_dir", &path.to_string_lossy(), &origin);
+        Ok(Some(path))
+    }
+
+    /// The folder whose files lie over those of the root, if there is one; and covers for what of it is secret.
+    pub(super) fn overlay(
+        self,
+        asked: Asked<'_>,
+        placed: &mut Vec<Placed>,
+        explain: &mut Explain,
+    ) -> Result<Option<PathBuf>, ResolveError> {
+        let flag = self.typed.cell.overlay.clone().map(|dir| (dir, "--overlay"));
+        let said = asked.layers.find(Wanted { flag, variable: None, key: |s| &s.overlay })?;
+        let Some(Sourced { value: text, origin }) = said else { return Ok(None) };
+        let path = self.folder(&text, &origin)?;
+        if let Some(refusal) = self.refused(&path) {
+            return Err(ResolveError::RefusedFolder { what: "overlay", origin, refusal });
+        }
+        apart(&path, placed, &origin, "what lies below a root must not change while it is mounted")?;
+        for name in OWN {
+            let inside = path.join(name);
+            if matches!(self.files.kind(&inside), Some(Kind::File | Kind::Link)) {
+                return Err(ResolveError::OverlayFolder { origin, path: inside });
+            }
+        }
+        explain.add("overlay", &path.to_string_lossy(), &origin);
+        // As if it were mounted at `/`: what is mounted hides it there, as it hides what is mounted.
+        let mount = Mount::Bind { source: path.clone(), target: "/".into(), writable: false };
+        let stand_in = Placed { mount, origin };
+        placed.insert(0, stand_in.clone());
+        let notes = secret_paths::cover(asked, placed);
+        placed.retain(|one| *one != stand_in);
+        notes.map(|_| Some(path))
+    }
+
+    /// A folder that must be there, with the links to it followed. In the configuration it does not depend on where one stands.
+    fn folder(self, text: &str, origin: &Origin) -> Result<PathBuf, ResolveError> {
         let typed = matches!(origin, Origin::Flag(_));
-        let expanded = if typed { typed_path(&text, self.host) } else { config_path(&text, self.host) };
+        let expanded = if typed { typed_path(text, self.host) } else { config_path(text, self.host) };
         let path =
-            expanded.map_err(|error| ResolveError::Expand { origin: origin.clone(), text: text.clone(), error })?;
+            expanded.map_err(|error| ResolveError::Expand { origin: origin.clone(), text: text.to_owned(), error })?;
         if !typed && Path::new(&path).is_relative() {
-            return Err(ResolveError::RelativeFilter { origin, text });
+            return Err(ResolveError::RelativeFilter { origin: origin.clone(), text: text.to_owned() });
         }
         let path = self.host.cwd.join(path);
         let failed = |source| ResolveError::Source { origin: origin.clone(), path: path.clone(), source };
         let seen = self.files.look(&path).map_err(failed)?;
-        if !seen.is_dir {
-            return Err(failed(std::io::ErrorKind::NotADirectory.into()));
+        if seen.canonical.to_str().is_none() {
+            return Err(ResolveError::NotUtf8 { origin: origin.clone(), path: seen.canonical });
         }
-        let writable = placed.iter().filter_map(|placed| placed.mount.writable_source());
-        if let Some(within) = writable.into_iter().find(|source| seen.canonical.starts_with(source)) {
-            return Err(ResolveError::LogDir { origin, path: seen.canonical, within: within.to_owned() });
+        if seen.is_dir { Ok(seen.canonical) } else { Err(failed(std::io::ErrorKind::NotADirectory.into())) }
+    }
+}
+
+/// Folders at the top in which cellblock makes what a cell needs: they are folders, whatever lies below.
+const OWN: &[&str] = &["dev", "etc", "home", "proc", "run", "sys", "tmp", "usr", "var"];
+
+/// Whether `path` is out of the cell's reach.
+fn apart(path: &Path, placed: &[Placed], origin: &Origin, why: &'static str) -> Result<(), ResolveError> {
+    let mut writable = placed.iter().filter_map(|placed| placed.mount.writable_source());
+    match writable.find(|source| path.starts_with(source)) {
+        Some(within) => {
+            Err(ResolveError::Within { origin: origin.clone(), path: path.to_owned(), within: within.to_owned(), why })
         }
-        explain.add("log_dir", &seen.canonical.to_string_lossy(), &origin);
-        Ok(Some(seen.canonical))
+        None => Ok(()),
     }
 }
