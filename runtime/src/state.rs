@@ -117,7 +117,11 @@ impl Dirs {
             match std::fs::symlink_metadata(from) {
                 Ok(found) if found.is_symlink() => std::fs::remove_file(from)?,
                 // What earlier cells of the name left there.
-                Ok(_) => std::fs::rename(from, from.with_added_extension("old"))?,
+                Ok(_) => {
+                    let mut old = from.clone().into_os_string();
+                    old.push(".old");
+                    std::fs::rename(from, old)?;
+                }
                 Err(_) => {}
             }
             std::os::unix::fs::symlink(to, from)?;

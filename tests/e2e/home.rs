@@ -121,7 +121,7 @@ fn git(world: &World, dir: &Path, line: &str) -> Done {
 
 /// A repository with a commit, and a linked worktree beside it.
 fn repository(world: &World) -> std::path::PathBuf {
-    std::fs::remove_dir_all(world.project().join(".git")).expect("a stand-in");
+    std::fs::rename(world.project().join(".git"), world.path("stand-in")).expect("the world's own");
     world.write("home/.gitconfig", "[user]\n\tname = Ada\n\temail = ada@example.com\n[init]\n\tdefaultBranch = main\n");
     let work = world.path("home/wt");
     for line in ["init -q", "add file", "commit -qm first", &format!("worktree add -q {} -b wt", work.display())] {

@@ -162,9 +162,9 @@ pub(crate) enum ResolveError {
         /// Where it stands.
         origin: Origin,
         /// The folder.
-        path: PathBuf,
+        path: Box<Path>,
         /// What the cell may write.
-        within: PathBuf,
+        within: Box<Path>,
         /// What would be bad about it.
         why: &'static str,
     },
@@ -184,7 +184,7 @@ pub(crate) enum ResolveError {
         /// Where it stands.
         origin: Origin,
         /// Why.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// A project at another path inside, where git would not find its way.
     #[error("{origin}: {root} can only stand at its own path inside: {why}", root = .root.display())]

@@ -149,7 +149,11 @@ impl Inputs<'_> {
             return Err(ResolveError::NotUtf8 { origin: origin.clone(), path: seen.canonical });
         }
         if let Some(refusal) = self.refused(&seen.canonical) {
-            return Err(ResolveError::RefusedFolder { what: "home", origin: origin.clone(), refusal });
+            return Err(ResolveError::RefusedFolder {
+                what: "home",
+                origin: origin.clone(),
+                refusal: Box::new(refusal),
+            });
         }
         let plain = path.components().all(|part| part != std::path::Component::ParentDir);
         Ok((if plain { path.components().collect() } else { seen.canonical.clone() }, seen.canonical))
@@ -183,7 +187,7 @@ impl Inputs<'_> {
         let Some(Sourced { value: text, origin }) = said else { return Ok(None) };
         let path = self.folder(&text, &origin)?;
         if let Some(refusal) = self.refused(&path) {
-            return Err(ResolveError::RefusedFolder { what: "overlay", origin, refusal });
+            return Err(ResolveError::RefusedFolder { what: "overlay", origin, refusal: Box::new(refusal) });
         }
         apart(&path, placed, &origin, "what lies below a root must not change while it is mounted")?;
         for name in OWN {
@@ -229,7 +233,7 @@ fn apart(path: &Path, placed: &[Placed], origin: &Origin, why: &'static str) -> 
     let mut writable = placed.iter().filter_map(|placed| placed.mount.writable_source());
     match writable.find(|source| path.starts_with(source)) {
         Some(within) => {
-            Err(ResolveError::Within { origin: origin.clone(), path: path.to_owned(), within: within.to_owned(), why })
+            Err(ResolveError::Within { origin: origin.clone(), path: path.into(), within: within.into(), why })
         }
         None => Ok(()),
     }

@@ -58,6 +58,8 @@ impl World {
             mounts: Vec::new(),
             protect: Default::default(),
             guard: false,
+            own_home: None,
+            overlay: None,
             home_files: BTreeMap::new(),
             state,
             brokers: Default::default(),

@@ -76,6 +76,35 @@ fn another_home_and_another_place() {
 }
 
 #[test]
+fn an_overlay_is_apart_from_what_can_be_written_and_its_secrets_are_covered() {
+    let mut world = World::new().config("defaults: {overlay: ~/over, secret_paths: [~/over/keys]}\n");
+    world.files.dir("/home/ada/over");
+    world.files.dir("/home/ada/over/keys");
+    world.files.dir("/home/ada/over/home/ada/web/x");
+    let got = world.run("-- sh");
+    assert_eq!(got.cell.overlay.as_deref(), Some(Path::new("/home/ada/over")));
+    assert_eq!(got.why("overlay"), "/home/ada/over (/c.yaml:1)");
+    let mask = Mount::Mask { target: "/keys".into(), directory: true };
+    assert!(got.cell.mounts.contains(&mask), "{:?}", got.cell.mounts);
+    assert!(got.cell.mounts.iter().all(|mount| mount.target() != Path::new("/")), "the stand-in is gone");
+    world.files.file("/home/ada/over/etc");
+    assert!(world.told("-- sh").contains("would hide the root's"));
+    let mut world = World::new();
+    world.files.dir("/home/ada");
+    world.files.dir("/usr");
+    for (dir, want) in [
+        ("/home/ada/web/src", "must not change while it is mounted"),
+        ("~", "whole home directory"),
+        ("/usr", "folder of the system"),
+        ("/home/ada/.npmrc", "cannot be used"),
+        ("/gone", "cannot be used"),
+    ] {
+        let told = world.told(&format!("--overlay {dir} -- sh"));
+        assert!(told.contains(want), "{dir}: {told}");
+    }
+}
+
+#[test]
 fn what_may_be_reached_is_the_nearest_list_and_what_the_flags_add() {
     let rules = |world: &World, line: &str| {
         let cell = world.run(line).cell;

@@ -68,6 +68,7 @@ fn list(line: &str, world: &World) -> Vec<String> {
             format!("{} {}{to}", if *writable { "rw" } else { "ro" }, source.display()).replace("/home/ada/", "")
         }
         Mount::Tmpfs { target, .. } => format!("tmpfs {}", target.display()),
+        Mount::Layers { target, .. } => format!("layers {}", target.display()),
         Mount::Mask { target, .. } => format!("mask {}", target.display()),
     };
     world.run(line).cell.mounts.iter().map(words).collect()

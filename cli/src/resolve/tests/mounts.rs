@@ -7,6 +7,7 @@ fn binds(resolved: &Resolved) -> Vec<(String, String, &'static str)> {
     let words = |mount: &Mount| match mount {
         Mount::Bind { source, target, writable } => (text(source), text(target), if *writable { "rw" } else { "ro" }),
         Mount::Tmpfs { target, .. } => ("-".to_owned(), text(target), "tmpfs"),
+        Mount::Layers { target, .. } => ("-".to_owned(), text(target), "layers"),
         Mount::Mask { target, .. } => ("-".to_owned(), text(target), "mask"),
     };
     resolved.cell.mounts.iter().map(words).collect()
