@@ -14,6 +14,7 @@ mod export;
 mod images;
 mod invoked;
 mod job;
+mod login_shell;
 mod output;
 mod place;
 mod project;

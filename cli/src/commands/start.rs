@@ -27,7 +27,7 @@ use crate::report::CliError;
 use crate::resolve::{
     self, AgentMissing, Explained, HostFacts, HostFiles, Inputs, ResolveError, Resolved, VariableWanted, numbered,
 };
-use crate::{agents, audit, brokers, config, place, project, rungs, sandbox_md, secrets};
+use crate::{agents, audit, brokers, config, login_shell, place, project, rungs, sandbox_md, secrets};
 
 /// Everything known before a cell is started.
 #[derive(Debug)]
@@ -189,6 +189,7 @@ impl Ready {
         let keep = self.keep();
         root.volatile = !keep;
         skeleton.push(sandbox_md::entry(&self.resolved.cell, keep));
+        skeleton.extend(login_shell::entry(&self.resolved.cell));
         let cell = self.resolved.cell;
         let roots = secrets::roots(&self.host);
         // A list is read for it, which others do without.
