@@ -101,6 +101,8 @@ pub(crate) struct Resolved {
     pub(crate) secrets: Vec<SecretWanted>,
     /// Its hidden variables, likewise.
     pub(crate) hidden: Vec<VariableWanted>,
+    /// Whether its commits are to be signed, and who said so.
+    pub(crate) signing: Option<Origin>,
 }
 
 impl Resolved {
@@ -245,6 +247,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         start: inputs.typed.start.clone(),
         secrets,
         hidden,
+        signing: answering.signing,
         explain: explain.0,
         notes: [told, environment.notes, fenced.notes, state.notes, answering.notes].concat(),
     })
