@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use brokers::{BROKERS, Brokers, GitCredentials, GitRemote, SHIMS, SSH_AGENT, SshAgent};
+pub use brokers::{BROKERS, Brokers, GitCredentials, GitRemote, SHIMS, SSH_AGENT, Signer, SshAgent};
 pub use ids::{Extent, IdScheme, Ids};
 pub use state::{Edit, Seed, State, StateKind, StateMode};
 

@@ -14,6 +14,7 @@ mod export;
 mod images;
 mod invoked;
 mod job;
+mod login_shell;
 mod output;
 mod place;
 mod project;
@@ -22,6 +23,7 @@ mod resolve;
 mod rungs;
 mod sandbox_md;
 mod secrets;
+mod signing;
 
 #[expect(clippy::disallowed_methods, reason = "the one place where the process ends")]
 fn main() {

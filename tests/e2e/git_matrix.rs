@@ -382,6 +382,31 @@ fn large_files_are_not_taken_into_commits_without_their_filter() {
     assert!(done.stdout().contains("/git-lfs\n") || done.stderr().contains("lfs"), "{done}");
 }
 
+/// With the real git-lfs: what is committed inside is a pointer, and the file is where the host's git looks for it.
+#[test]
+fn large_files_work_inside_and_outside() {
+    let repository = Repository::new("plain");
+    repository
+        .world
+        .call(
+            Path::new("sh"),
+            &["-c", "git lfs install >/dev/null && git lfs track '*.bin' && git add . && git commit -qm lfs"],
+        )
+        .dir(&repository.root)
+        .ok();
+    let script = "
+head -c 3000 /dev/zero > big.bin && git add big.bin && git commit -qm big || exit 1
+git cat-file -p HEAD:big.bin | sed -n 1p
+rm big.bin && git checkout -q big.bin && wc -c < big.bin && git lfs fsck && git status --short
+";
+    let done = repository.inside("", script);
+    assert_eq!(done.stdout(), "version https://git-lfs.github.com/spec/v1\n3000\nGit LFS fsck OK\n", "{done}");
+    let host = "git lfs fsck && git status --short && rm big.bin && git checkout -q big.bin && wc -c < big.bin";
+    let done = repository.world.call(Path::new("sh"), &["-c", host]).dir(&repository.root).run();
+    assert_eq!(done.stdout(), "Git LFS fsck OK\n3000\n", "{done}");
+    assert!(!repository.host_works());
+}
+
 #[test]
 fn nothing_is_widened_by_what_is_wrong() {
     let repository = Repository::new("plain");

@@ -195,3 +195,20 @@ fn an_agent_is_told_where_it_is() {
     let _ = world.cellblock("run --image host -- sh -c 'echo x > /etc/cellblock/SANDBOX.md'").run();
     assert!(world.cellblock("run --image host -- cat /etc/cellblock/SANDBOX.md").ok().starts_with("# You are"));
 }
+
+/// `/etc/profile` of an image sets a `PATH` of its own; the cell's is what was said.
+#[test]
+fn login_shells_have_the_cells_path() {
+    let world = World::new();
+    world.load_alpine();
+    for image in ["host", "alpine"] {
+        let said =
+            world.cellblock(&format!("run --image {image} -e PATH=/x/$(y):/usr/bin:/bin -- sh -lc 'echo $PATH'")).ok();
+        assert_eq!(said, "/x/$(y):/usr/bin:/bin\n", "{image}");
+    }
+    // The twin: without the file a login shell has Alpine's.
+    let root = if is_root() || has_range() { "-u root" } else { "-u root --userns single" };
+    let without = "rm /etc/profile.d/zz-cellblock.sh; sh -lc \"printenv PATH\"";
+    let said = world.cellblock(&format!("run --image alpine {root} -e PATH=/x:/bin -- sh -c '{without}'")).ok();
+    assert!(!said.contains("/x"), "{said}");
+}

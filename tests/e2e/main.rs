@@ -31,6 +31,7 @@ mod network_walls;
 mod programs;
 mod secrets;
 mod security;
+mod signing;
 mod ssh;
 mod state;
 mod state_login;

@@ -171,6 +171,12 @@ pub(crate) struct CellFlags {
     /// Let it use only this key of the agent's: a fingerprint, a comment, or the file of its public half
     #[arg(long, value_name = "KEY", value_parser = values::agent_key, help_heading = "Your accounts and desktop")]
     pub(crate) ssh_agent_key: Vec<String>,
+    /// Have git's commits and tags signed as you sign them: by your gpg, or with a key of the ssh agent; no key enters the cell
+    #[arg(long, overrides_with = "no_commit_signing", help_heading = "Your accounts and desktop")]
+    pub(crate) commit_signing: bool,
+    /// Sign nothing (the default)
+    #[arg(long, overrides_with = "commit_signing", help_heading = "Your accounts and desktop")]
+    pub(crate) no_commit_signing: bool,
     /// Let git inside fetch from and push to this project's https remotes as you; no password or token enters the cell
     #[arg(long, overrides_with = "no_git_credentials", help_heading = "Your accounts and desktop")]
     pub(crate) git_credentials: bool,

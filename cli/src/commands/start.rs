@@ -27,7 +27,7 @@ use crate::report::CliError;
 use crate::resolve::{
     self, AgentMissing, Explained, HostFacts, HostFiles, Inputs, ResolveError, Resolved, VariableWanted, numbered,
 };
-use crate::{agents, audit, brokers, config, place, project, rungs, sandbox_md, secrets};
+use crate::{agents, audit, brokers, config, login_shell, place, project, rungs, sandbox_md, secrets, signing};
 
 /// Everything known before a cell is started.
 #[derive(Debug)]
@@ -55,12 +55,7 @@ pub(crate) fn run(typed: &Typed) -> Result<i32, CliError> {
         return check::run(&ready);
     }
     brokers::tell(&ready.resolved.cell.brokers, &mut ready.resolved.cell.env);
-    if ready.resolved.cell.brokers.ssh_agent.as_ref().is_some_and(|agent| agent.commits) {
-        match brokers::signing(&ready.host) {
-            Ok(settings) => brokers::tell_signing(&settings, &mut ready.resolved.cell.env),
-            Err(why) => say(&format!("cellblock: commit_signing: {why}; commits are not signed")),
-        }
-    }
+    signing::arrange(&mut ready.resolved, &ready.host)?;
     if ready.show(&typed.start)? {
         return Ok(0);
     }
@@ -191,6 +186,7 @@ impl Ready {
         let keep = self.keep();
         root.volatile = !keep;
         skeleton.push(sandbox_md::entry(&self.resolved.cell, keep));
+        skeleton.extend(login_shell::entry(&self.resolved.cell));
         let cell = self.resolved.cell;
         let roots = secrets::roots(&self.host);
         // A list is read for it, which others do without.

@@ -117,7 +117,7 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<Vec<String>>")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) ssh_agent_keys: Vec<Located<String>>,
-    /// Let it sign commits and tags with these keys too, not only log in.
+    /// Have git's commits and tags signed as you sign them: by your gpg, or with a key of the ssh agent; no key enters the cell.
     #[schemars(with = "Option<bool>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) commit_signing: Option<Located<bool>>,

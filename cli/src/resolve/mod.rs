@@ -102,6 +102,8 @@ pub(crate) struct Resolved {
     pub(crate) log_dir: Option<PathBuf>,
     /// Its hidden variables, likewise.
     pub(crate) hidden: Vec<VariableWanted>,
+    /// Whether its commits are to be signed, and who said so.
+    pub(crate) signing: Option<Origin>,
 }
 
 impl Resolved {
@@ -267,6 +269,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         start: inputs.typed.start.clone(),
         secrets,
         hidden,
+        signing: answering.signing,
         explain: explain.0,
         notes: [
             moved.map_or_else(Vec::new, |(.., notes)| notes),
