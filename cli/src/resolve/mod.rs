@@ -166,7 +166,8 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     explain.add("read_only", &read_only.value.to_string(), &read_only.origin);
     let asked = Asked { flags, layers, project: inputs.project, host: inputs.host, files: inputs.files };
     let mut placed = mounts::mounts(asked, found.as_ref(), read_only.value.then_some(&read_only.origin))?;
-    let fenced = git::fence(asked, &placed)?;
+    let guard = inputs.guard(layers)?;
+    let fenced = git::fence(asked, &placed, guard.value)?;
     placed.extend(fenced.mounts);
     // Stable: what stands at the same place as another comes after it.
     placed.sort_by_key(|placed| placed.mount.target().components().count());
@@ -227,7 +228,10 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         workdir,
         mounts: placed.into_iter().map(|placed| placed.mount).collect(),
         protect: fenced.protect,
-        guard: inputs.guard(layers, &mut explain)?,
+        guard: {
+            explain.add("guard", &guard.value.to_string(), &guard.origin);
+            guard.value
+        },
         home_files: BTreeMap::from([(".gitconfig".into(), fenced.person)]),
         state: state.state,
         seeds: Vec::new(),
