@@ -110,6 +110,11 @@ fn nothing_else_of_the_configuration_is_changed() {
     }
     let _ = std::fs::remove_file(repository.common.join("x"));
     assert!(!repository.host_works(), "{done}");
+    // A remote of the cell's own, and a name.
+    let own = "git config --global remote.up.url $REMOTE; git config --global remote.up.fetch '+refs/heads/*:refs/remotes/up/*'; git fetch -q up; \
+               git switch -q --no-track -c up up/feature && git config --global user.name Eve && git log -1 --format=%s up/feature; git -c user.name=E config user.name";
+    let done = repository.inside("", own);
+    assert_eq!(done.stdout(), "feature\nE\n", "{done}");
     // Opened by the person, all of it can.
     let done = repository
         .inside("--unprotect .git/config", "git config user.name Eve && git remote add evil https://evil.example/x");
