@@ -59,6 +59,13 @@ fn without_a_guard_nothing_is_remembered_and_branches_can_be_switched_to() {
         .inside("--no-guard", "git switch -q feature; git push -q -u origin HEAD; git config branch.feature.rebase true || git branch --show-current");
     assert_eq!(done.stdout(), "feature\n", "{done}");
     assert_eq!(std::fs::read(repository.common.join("config")).expect("config"), before);
+    // Nor has a bundle one.
+    let words = ["bundle", "--image", "host", "-o", "../bundle", "--", "true"];
+    let done = repository.world.call(&cellblock_tests::cellblock(), &words).dir(&repository.root).run();
+    assert_eq!(done.code(), Some(0), "{done}");
+    let text = std::fs::read_to_string(repository.world.path("home/bundle/config.json")).expect("a bundle");
+    let config = format!("\"destination\": \"{}\"", repository.common.join("config").display());
+    assert!(text.contains("branch.autoSetupMerge") && text.contains(&config), "{text}");
 }
 
 /// Commands that each would have the host's git run a program, or push somewhere else; all fail.

@@ -2,8 +2,8 @@
 //!
 //! git writes a new file, `config.lock`, and renames it. Whoever has the file open could write to it after it was looked at, so the cell never has
 //! one that becomes the configuration: what it gets for `config.lock` is memory, and nothing has that name. The rename is where it is
-//! read, once, and held against what is there; then this process writes the same into a `config.lock` of its own, which nobody else may open or
-//! replace, and renames that. git on the host and this process keep out of each other's way as two gits do, by that name.
+//! read, once; then this process makes a `config.lock` of its own, which no cell may open or replace, holds what was read against what is there, writes
+//! it and renames that. git on the host and this process keep out of each other's way as two gits do, by that name.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
@@ -128,19 +128,30 @@ impl Work<'_> {
         let mut new = vec![0; MOST + 1];
         let length = fill(&draft.text, &mut new)?;
         new.truncate(length);
-        let Some((old, mode)) = read(to)? else { return Ok(()) };
-        let denied = |why: branches::Refused| Outcome::Denied { path: to.path(), why: why.to_string() };
-        branches::permits(&old, &new).map_err(|why| Stop::Outcome(denied(why)))?;
-        // Somebody was faster, and what they changed would be lost.
-        if old != draft.old {
-            return Err(Errno::BUSY.into());
-        }
-        write(from, &new, mode)?;
-        let renamed = rustix::fs::renameat(&from.folder, LOCK, &to.folder, CONFIG);
-        if renamed.is_err() {
+        // From here on git on the host waits, and so does another cell's guard. Where one of them is at it, the file is there already.
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let lock = rustix::fs::openat(&from.folder, LOCK, flags, Mode::RUSR | Mode::WUSR)?;
+        let replaced = draft.replaces(&new, File::from(lock), to);
+        if replaced.is_err() {
             let _ = rustix::fs::unlinkat(&from.folder, LOCK, AtFlags::empty());
         }
-        Err(renamed.map_or_else(Stop::Errno, |()| DONE))
+        replaced.and(Err(DONE))
+    }
+}
+
+impl Draft {
+    /// Puts `new`, by way of `lock`, in the place of the configuration `to`, if nothing differs but what may.
+    fn replaces(&self, new: &[u8], mut lock: File, to: &Place) -> Step<()> {
+        let (old, mode) = read(to)?.ok_or(Errno::NOENT)?;
+        let denied = |why: branches::Refused| Outcome::Denied { path: to.path(), why: why.to_string() };
+        branches::permits(&old, new).map_err(|why| Stop::Outcome(denied(why)))?;
+        // Somebody was faster, and what they changed would be lost.
+        if old != self.old {
+            return Err(Errno::BUSY.into());
+        }
+        lock.write_all(new)?;
+        rustix::fs::fchmod(&lock, mode)?;
+        Ok(rustix::fs::renameat(&to.folder, LOCK, &to.folder, CONFIG)?)
     }
 }
 
@@ -171,15 +182,4 @@ fn fill(file: &File, buffer: &mut [u8]) -> std::io::Result<usize> {
         }
     }
     Ok(length)
-}
-
-/// Makes the file that takes the configuration's place. Where git on the host is at it, it is there already.
-fn write(place: &Place, text: &[u8], mode: Mode) -> Step<()> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::openat(&place.folder, LOCK, flags, Mode::RUSR | Mode::WUSR)?);
-    let written = file.write_all(text).and_then(|()| Ok(rustix::fs::fchmod(&file, mode)?));
-    if written.is_err() {
-        let _ = rustix::fs::unlinkat(&place.folder, LOCK, AtFlags::empty());
-    }
-    Ok(written?)
 }
