@@ -435,6 +435,10 @@ fn write_record(start: &Start, claim: &Claim, cgroups: Vec<PathBuf>) -> Result<(
 /// host's files are shown inside through id-mapped mounts, which need it.
 fn write_bundle(start: &Start, stage: &Path, builder: Pid, laid: &mut Laid) -> Result<Plan, RuntimeError> {
     let mut cell = start.cell.clone();
+    if crate::guard::is_wanted(&cell) {
+        let protect = &cell.protect;
+        cell.mounts.retain(|mount| !crate::guard::looks_after(protect, mount));
+    }
     laid.add_to(&mut cell.mounts);
     let mut root = start.root.clone();
     if cell.ids.scheme == cellblock_bundle::IdScheme::Shifted {

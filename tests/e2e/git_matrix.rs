@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use cellblock_tests::{Done, World};
 
 /// A repository in one layout, in a world of its own.
-struct Repository {
-    world: World,
+pub(crate) struct Repository {
+    pub(crate) world: World,
     /// The work tree that the cell is started in.
-    root: PathBuf,
+    pub(crate) root: PathBuf,
     /// The folder with `config` and `hooks`.
-    common: PathBuf,
+    pub(crate) common: PathBuf,
 }
 
 /// What an agent does. `$REMOTE` is a bare repository that the cell may write.
@@ -42,7 +42,7 @@ git log --format='%an <%ae>' -1
 "#;
 
 impl Repository {
-    fn new(layout: &str) -> Self {
+    pub(crate) fn new(layout: &str) -> Self {
         let world = World::new();
         std::fs::rename(world.project(), world.path("unused")).expect("the world's own project");
         world.write("home/.gitconfig", "[user]\n\tname = Ada L\n\temail = ada@example.com\n[init]\n\tdefaultBranch = main\n[protocol \"file\"]\n\tallow = always\n");
@@ -119,7 +119,7 @@ impl Repository {
     }
 
     /// A shell in a cell on this repository.
-    fn inside(&self, flags: &str, script: &str) -> Done {
+    pub(crate) fn inside(&self, flags: &str, script: &str) -> Done {
         let remote = self.world.path("home/remote.git").display().to_string();
         let line = format!("run --net none --image host {flags} -v {remote} -e REMOTE={remote} -- sh -c");
         let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
@@ -127,12 +127,12 @@ impl Repository {
         self.world.call(&cellblock_tests::cellblock(), &words).dir(&self.root).run()
     }
 
-    fn git(&self, line: &str) -> Done {
+    pub(crate) fn git(&self, line: &str) -> Done {
         git(&self.world, &self.root, line).run()
     }
 
     /// What the host does when the agent has finished; whether something planted ran.
-    fn host_works(&self) -> bool {
+    pub(crate) fn host_works(&self) -> bool {
         let canary = self.world.path("home/canary");
         let _ = std::fs::remove_file(&canary);
         for line in ["status", "log --oneline -1", "diff", "commit -q --allow-empty -m host", "checkout -q -- ."] {
@@ -166,7 +166,7 @@ impl Repository {
     }
 }
 
-fn git(world: &World, dir: &Path, line: &str) -> cellblock_tests::Call {
+pub(crate) fn git(world: &World, dir: &Path, line: &str) -> cellblock_tests::Call {
     let words: Vec<&str> = line.split_whitespace().collect();
     world.call(Path::new("git"), &words).dir(dir)
 }

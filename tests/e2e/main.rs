@@ -10,6 +10,7 @@ mod command_line;
 mod compat;
 mod faults;
 mod files;
+mod git_config;
 mod git_credentials;
 mod git_matrix;
 mod guard;

@@ -174,7 +174,8 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     let asked = Asked { flags, layers, project: inputs.project, host: inputs.host, files: inputs.files };
     let wanted = mounts::Wanted { found: found.as_ref(), home: home.mount.clone() };
     let (mut placed, missing) = mounts::mounts(asked, wanted, read_only.value.then_some(&read_only.origin))?;
-    let fenced = git::fence(asked, &placed)?;
+    let guard = inputs.guard(layers)?;
+    let fenced = git::fence(asked, &placed, guard.value)?;
     placed.extend(fenced.mounts);
     // Stable: what stands at the same place as another comes after it.
     placed.sort_by_key(|placed| placed.mount.target().components().count());
@@ -246,7 +247,10 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         workdir,
         mounts: placed.into_iter().map(|placed| placed.mount).collect(),
         protect: fenced.protect,
-        guard: inputs.guard(layers, &mut explain)?,
+        guard: {
+            explain.add("guard", &guard.value.to_string(), &guard.origin);
+            guard.value
+        },
         home_files: BTreeMap::from([(".gitconfig".into(), fenced.person)]),
         state: state.state,
         own_home: home.own,

@@ -133,11 +133,9 @@ impl<'a> Inputs<'a> {
         Ok(profile)
     }
 
-    pub(super) fn guard(self, layers: Layers<'a>, explain: &mut Explain) -> Result<bool, ResolveError> {
+    pub(super) fn guard(self, layers: Layers<'a>) -> Result<Sourced<bool>, ResolveError> {
         let flag = self.typed.cell.no_guard.then_some((false, "--no-guard"));
-        let said = layers.pick(Wanted { flag, variable: None, key: |s| &s.guard }, true)?;
-        explain.add("guard", &said.value.to_string(), &said.origin);
-        Ok(said.value)
+        layers.pick(Wanted { flag, variable: None, key: |s| &s.guard }, true)
     }
 
     pub(super) fn network(self, layers: Layers<'a>, explain: &mut Explain) -> Result<Network, ResolveError> {

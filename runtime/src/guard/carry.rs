@@ -8,6 +8,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::caller::{self, Disguise, Identity, Statuses};
+use super::config::Configs;
 use super::place::{self, Place, Roots, Thread, magic, open_file};
 use super::policy::{Act, Policy};
 use super::request::{Address, At, Change, Clock, Request, Target};
@@ -31,7 +32,7 @@ pub(crate) enum Outcome {
 }
 
 /// Ends the call early.
-enum Stop {
+pub(super) enum Stop {
     Outcome(Outcome),
     Errno(Errno),
 }
@@ -48,7 +49,7 @@ impl From<std::io::Error> for Stop {
     }
 }
 
-type Step<T> = Result<T, Stop>;
+pub(super) type Step<T> = Result<T, Stop>;
 
 /// `__O_TMPFILE`, without the `O_DIRECTORY` that comes with it.
 const UNNAMED: OFlags = OFlags::TMPFILE.difference(OFlags::DIRECTORY);
@@ -76,6 +77,7 @@ pub(crate) struct Worker {
     pub(crate) policy: Policy,
     pub(crate) statuses: Statuses,
     pub(crate) disguise: Disguise,
+    pub(crate) configs: Configs,
 }
 
 /// Who calls.
@@ -106,11 +108,11 @@ impl Worker {
 }
 
 /// One request.
-struct Work<'a> {
-    worker: &'a mut Worker,
-    thread: i32,
+pub(super) struct Work<'a> {
+    pub(super) worker: &'a mut Worker,
+    pub(super) thread: i32,
     who: Thread,
-    waits: &'a dyn Fn() -> bool,
+    pub(super) waits: &'a dyn Fn() -> bool,
 }
 
 impl Work<'_> {
@@ -126,6 +128,7 @@ impl Work<'_> {
             Request::MakeNode { at, mode, device } => self.node(at, mode, device),
             Request::Remove { at, folder } => {
                 let place = self.named(at)?;
+                self.drop_config(&place)?;
                 match place.kind() {
                     None => return Err(Errno::NOENT.into()),
                     Some(FileType::Directory) => {}
@@ -215,6 +218,7 @@ impl Work<'_> {
         if place.dots || place.slash {
             return Err(GO_ON);
         }
+        self.begin_config(&place, flags)?;
         match place.kind() {
             None if !flags.contains(OFlags::CREATE) => return Err(Errno::NOENT.into()),
             Some(_) if fresh => return Err(Errno::EXIST.into()),
@@ -282,6 +286,7 @@ impl Work<'_> {
     fn rename(&mut self, from: At, to: At, flags: RenameFlags) -> Step<()> {
         // One of them elsewhere, or both: the kernel says what it is.
         let (from, to) = (self.named(from)?, self.named(to)?);
+        self.replace_config(&from, &to, flags)?;
         if from.found.is_none() {
             return Err(Errno::NOENT.into());
         }
@@ -378,6 +383,7 @@ impl Work<'_> {
                 }
             }
         };
+        self.pass_config(&place, how)?;
         if place.found.is_none() {
             return Err(Errno::NOENT.into());
         }

@@ -11,11 +11,12 @@
 //! - The process is a child of the supervisor, in the cell's user and mount namespaces: it can do no more than root inside can. If it ends, so
 //!   does the cell.
 //!
-//! `policy` says what is refused, `request` reads registers, `caller` says who asks, `carry` does it.
+//! `policy` says what is refused, `request` reads registers, `caller` says who asks, `carry` does it, `config` what is done to git's configuration.
 
 mod audit;
 mod caller;
 mod carry;
+mod config;
 mod place;
 mod policy;
 mod request;
@@ -48,6 +49,8 @@ use audit::Audit;
 pub use audit::Denial;
 use caller::{Disguise, Identity, Statuses};
 use carry::{Caller, Outcome, Worker};
+use config::Configs;
+pub(crate) use config::looks_after;
 use place::{Root, Roots};
 use policy::Policy;
 
@@ -239,7 +242,16 @@ fn settle(setup: &Setup, line: BorrowedFd<'_>) -> Result<(Worker, Audit), GuardE
     rustix::process::fchdir(&processes).map_err(os("cannot enter /proc"))?;
     Disguise::limit().map_err(failed("cannot give up its powers"))?;
     let policy = Policy::new(&setup.protect);
-    Ok((Worker { roots, policy, statuses: Statuses::default(), disguise: Disguise::default() }, audit))
+    Ok((
+        Worker {
+            roots,
+            policy,
+            statuses: Statuses::default(),
+            disguise: Disguise::default(),
+            configs: Configs::new(&setup.protect),
+        },
+        audit,
+    ))
 }
 
 /// Covers every folder that is protected and that the cell may write, the outermost only: a copy has what is mounted below.
