@@ -58,6 +58,13 @@ pub(super) fn make_folder(above: BorrowedFd<'_>, name: &Path, mode: u32, owner: 
     }
 }
 
+/// The folder `path` below `top`, which must be one.
+pub(super) fn path(top: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    Ok(rustix::fs::openat2(top, path, FOLDER, Mode::empty(), resolve)?)
+}
+
 /// The folder `path` below `top`, with what is missing of it made.
 pub(super) fn make_path(top: BorrowedFd<'_>, path: &Path, owner: Owner) -> io::Result<OwnedFd> {
     let mut here = rustix::io::fcntl_dupfd_cloexec(top, 0)?;
