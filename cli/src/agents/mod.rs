@@ -148,6 +148,8 @@ fn over(spec: AgentSpec, own: &AgentSpec) -> AgentSpec {
         state: by_path(spec.state, own.state),
         login: by_path(spec.login, own.login),
         instructions: own.instructions.or(spec.instructions),
+        imports: own.imports.or(spec.imports),
+        seeds: own.seeds.or(spec.seeds),
         install,
     }
 }
