@@ -146,8 +146,19 @@ pub(crate) struct StatePath {
 }
 
 /// Keys of an agent beside those of every section.
-pub(super) const AGENT_KEYS: &[&str] =
-    &["title", "programs", "install", "unattended", "asks", "pass_env", "state", "login", "instructions", "imports", "seeds"];
+pub(super) const AGENT_KEYS: &[&str] = &[
+    "title",
+    "programs",
+    "install",
+    "unattended",
+    "asks",
+    "pass_env",
+    "state",
+    "login",
+    "instructions",
+    "imports",
+    "seeds",
+];
 
 /// Keys of a seed.
 const SEED_KEYS: &[&str] = &["path", "form", "keys", "over_false", "unattended", "variable"];
