@@ -44,7 +44,7 @@ impl<'a> Inputs<'a> {
                 Err(why) => return explain.add(&key, &format!("left as it is: {why}"), origin),
             }
             match seeds.iter_mut().find(|seed| seed.target == target) {
-                Some(seed) => seed.edits.push(edit),
+                Some(seed) => join(&mut seed.edits, edit),
                 None => seeds.push(Seed { target, edits: vec![edit] }),
             }
         };
@@ -108,6 +108,27 @@ fn edit(seed: &SeedSpec, workdir: &Path) -> Edit {
     }
 }
 
+/// Adds an edit, to the last one if that is of its kind: a file is read once for each.
+fn join(edits: &mut Vec<Edit>, edit: Edit) {
+    match (edits.last_mut(), &edit) {
+        (Some(Edit::Json(last)), Edit::Json(new)) | (Some(Edit::Toml(last)), Edit::Toml(new))
+            if last.over_false == new.over_false =>
+        {
+            both(&mut last.keys, &new.keys);
+        }
+        _ => edits.push(edit),
+    }
+}
+
+/// The keys of both; of two values the first.
+fn both(into: &mut Value, from: &Value) {
+    if let (Value::Object(into), Value::Object(from)) = (into, from) {
+        for (key, value) in from {
+            both(into.entry(key).or_insert_with(|| value.clone()), value);
+        }
+    }
+}
+
 /// With the folder in the place of its word, where that is a key.
 fn placed(value: &Value, workdir: &str) -> Value {
     match value {
@@ -133,7 +154,7 @@ fn words(keys: &Value) -> String {
     }
     let mut found = Vec::new();
     leaves(keys, "", &mut found);
-    format!("unless it says otherwise: {}", found.join(", "))
+    format!("{}, unless something is said", found.join(", "))
 }
 
 #[cfg(test)]
@@ -167,9 +188,24 @@ mod tests {
     }
 
     #[test]
+    fn edits_of_a_kind_are_one() {
+        let json = |keys, over_false| Edit::Json(Added { keys, over_false });
+        let mut edits = Vec::new();
+        for (keys, over_false) in [
+            (serde_json::json!({"a": 1, "b": {"c": 1}}), true),
+            (serde_json::json!({"a": 2, "b": {"d": 2}}), true),
+            (serde_json::json!({"e": 1}), false),
+        ] {
+            join(&mut edits, json(keys, over_false));
+        }
+        let one = json(serde_json::json!({"a": 1, "b": {"c": 1, "d": 2}}), true);
+        assert_eq!(edits, [one, json(serde_json::json!({"e": 1}), false)]);
+    }
+
+    #[test]
     fn the_folder_stands_for_its_word() {
         let keys = serde_json::json!({"projects": {"{workdir}": {"t": "{workdir}"}}});
         assert_eq!(placed(&keys, "/p q"), serde_json::json!({"projects": {"/p q": {"t": "{workdir}"}}}));
-        assert_eq!(words(&keys), "unless it says otherwise: projects.{workdir}.t={workdir}");
+        assert_eq!(words(&keys), "projects.{workdir}.t={workdir}, unless something is said");
     }
 }

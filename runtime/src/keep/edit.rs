@@ -2,6 +2,8 @@
 //!
 //! The files are what a cell has made of them: their parsers limit how deep they go, and whoever reads them how long they may be.
 
+mod says;
+
 use cellblock_bundle::{Added, Edit};
 use serde_json::Value;
 use toml_edit::{DocumentMut, Item, TableLike};
@@ -57,6 +59,9 @@ fn part(now: &[u8], text: &str) -> Option<Vec<u8>> {
 }
 
 fn json(now: &[u8], added: &Added) -> Result<Option<Vec<u8>>, &'static str> {
+    if says::says(now, &added.keys, added.over_false) {
+        return Ok(None);
+    }
     let mut value = if now.iter().all(u8::is_ascii_whitespace) {
         Value::Object(serde_json::Map::new())
     } else {
@@ -172,6 +177,31 @@ mod tests {
         assert_eq!(after(&format!("a\n{END}\nb\n"), part("")), "a\nb\n");
     }
 
+    /// Every order of up to six lines, marks among them.
+    #[test]
+    fn whatever_marks_there_are_the_second_time_there_is_nothing_to_do() {
+        let lines = ["", "a", BEGIN, END];
+        for number in 0..4_usize.pow(6) {
+            let all: Vec<&str> = (0..6).map(|at| lines[number / 4_usize.pow(at) % 4]).collect();
+            let old = all.join("\n");
+            for text in ["new", ""] {
+                let edits = [Edit::Part { text: text.into() }];
+                let new = edited(old.as_bytes(), &edits).expect("a text").unwrap_or_else(|| old.clone().into_bytes());
+                assert_eq!(edited(&new, &edits), Ok(None), "{old:?}");
+                let new = String::from_utf8(new).expect("text");
+                assert_eq!(new.matches(BEGIN).count(), text.len().min(1), "{old:?}");
+                // What is in no part of ours is there as before.
+                let count = |text: &str| text.lines().filter(|line| *line == "a").count();
+                let outside = all.iter().enumerate().filter(|(at, line)| {
+                    let open = all[..*at].iter().rposition(|line| *line == BEGIN || *line == END);
+                    let shut = all[*at..].iter().find(|line| **line == BEGIN || **line == END);
+                    **line == "a" && !(open.is_some_and(|open| all[open] == BEGIN) && shut == Some(&END))
+                });
+                assert_eq!(count(&new), outside.count(), "{old:?}");
+            }
+        }
+    }
+
     #[test]
     fn keys_are_added_and_what_was_said_stays() {
         let keys = serde_json::json!({"done": true, "theme": "dark", "projects": {"/p": {"trust": true}}});
@@ -188,7 +218,28 @@ mod tests {
         assert!(after(" \n", edit()).contains("done"));
         // No object where one is expected: the person's word.
         assert!(!after(r#"{"projects": 1}"#, edit()).contains("trust"));
-        for bad in ["[1]", "{\"half", "text", &"[".repeat(100_000)] {
+        // What is read past says the same as what is taken apart.
+        for text in [
+            r#"{"a":{"b":1}}"#,
+            r#"{"a":{"b":false}}"#,
+            r#"{"a":[{"b":0}]}"#,
+            r#"{"a":null}"#,
+            r#"{"a":{}}"#,
+            r#"{"b":{"b":1}}"#,
+            r#"{"a":false}"#,
+        ] {
+            for (keys, over_false) in
+                [(serde_json::json!({"a": {"b": true}}), true), (serde_json::json!({"a": true}), false)]
+            {
+                let mut value: Value = serde_json::from_str(text).expect("JSON");
+                assert_eq!(
+                    says::says(text.as_bytes(), &keys, over_false),
+                    !add(&mut value, &keys, over_false),
+                    "{text} {keys}"
+                );
+            }
+        }
+        for bad in ["[1]", "{\"done\":true,\"theme\":1,\"projects\":1} x", "{\"half", "text", &"[".repeat(100_000)] {
             assert!(edited(bad.as_bytes(), &[edit()]).is_err(), "{bad:.20}");
         }
     }

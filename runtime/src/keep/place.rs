@@ -94,7 +94,9 @@ pub(super) fn open(folder: BorrowedFd<'_>, name: &Path) -> io::Result<(std::fs::
 /// The content of the regular file `name`, of at most `most` bytes.
 pub(super) fn read(folder: BorrowedFd<'_>, name: &Path, most: u64) -> io::Result<(Vec<u8>, Stat)> {
     let (file, stat) = open(folder, name)?;
-    let mut bytes = Vec::new();
+    // All of it in one read, and one more that finds the end.
+    let size = u64::try_from(stat.st_size).unwrap_or(0).min(most);
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
     file.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large"));
