@@ -11,11 +11,14 @@
 //! - The process is a child of the supervisor, in the cell's user and mount namespaces: it can do no more than root inside can. If it ends, so
 //!   does the cell.
 //!
-//! `policy` says what is refused, `request` reads registers, `caller` says who asks, `carry` does it.
+//! `policy` says what is refused, `request` reads registers, `caller` says who asks, `place` where it is, `known` what was found before, `carry`
+//! and `change` do it.
 
 mod audit;
 mod caller;
 mod carry;
+mod change;
+mod known;
 mod place;
 mod policy;
 mod request;
@@ -27,6 +30,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use cellblock_bundle::seccomp::GUARDED;
 use cellblock_bundle::{Cell, IdScheme, Mount, Protect, policy as powers};
@@ -46,8 +50,9 @@ use serde::{Deserialize, Serialize};
 
 use audit::Audit;
 pub use audit::Denial;
-use caller::{Disguise, Identity, Statuses};
+use caller::{Disguise, Identity, Threads};
 use carry::{Caller, Outcome, Worker};
+use known::Known;
 use place::{Root, Roots};
 use policy::Policy;
 
@@ -235,11 +240,12 @@ fn settle(setup: &Setup, line: BorrowedFd<'_>) -> Result<(Worker, Audit), GuardE
     die().map_err(os("cannot be bound to the supervisor"))?;
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(os("cannot protect its process"))?;
-    let roots = Roots(cover_all(setup)?);
+    let roots = Roots { all: cover_all(setup)?, known: Known::default() };
     rustix::process::fchdir(&processes).map_err(os("cannot enter /proc"))?;
     Disguise::limit().map_err(failed("cannot give up its powers"))?;
     let policy = Policy::new(&setup.protect);
-    Ok((Worker { roots, policy, statuses: Statuses::default(), disguise: Disguise::default() }, audit))
+    let (threads, disguise) = (Threads::default(), Disguise::default());
+    Ok((Worker { roots, policy, threads, disguise, umask: None }, audit))
 }
 
 /// Covers every folder that is protected and that the cell may write, the outermost only: a copy has what is mounted below.
@@ -260,7 +266,7 @@ fn cover_all(setup: &Setup) -> Result<Vec<Root>, GuardError> {
     }
     let covered = |root: &PathBuf| {
         let folder = cover(root).map_err(|e| failed(&format!("cannot cover {}", root.display()))(e.into()))?;
-        Ok(Root { path: root.as_os_str().as_bytes().to_vec(), folder })
+        Ok(Root { path: root.as_os_str().as_bytes().to_vec(), folder: Rc::new(folder) })
     };
     outermost.into_iter().map(covered).collect()
 }
@@ -366,7 +372,7 @@ impl Serving {
             return;
         };
         if behind.one == Some(None) {
-            behind.one = self.worker.statuses.of(call.thread).ok().map(|status| Some(status.identity));
+            behind.one = self.worker.threads.status(call.thread).ok().map(|status| Some(status.identity));
         }
         let caller = Caller { thread: call.thread, always: behind.one.as_ref().and_then(Option::as_ref) };
         let listener = &behind.listener;
