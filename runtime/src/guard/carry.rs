@@ -278,8 +278,12 @@ impl Work<'_> {
             Some(_) if fresh => return Err(Errno::EXIST.into()),
             Some(FileType::Symlink) => return Err(Errno::LOOP.into()),
             Some(FileType::Directory) => return Err(Errno::ISDIR.into()),
-            // Reading what is there works on the read-only mount.
-            Some(FileType::RegularFile) if !writes => return Err(GO_ON),
+            // Reading what is there works on the read-only mount, but not if another thread removes it meanwhile: the kernel would have to make it.
+            Some(FileType::RegularFile) if !writes => match self.allowed(&place, Act::Write) {
+                // Not to be removed inside.
+                Err(Stop::Outcome(Outcome::Denied { .. })) => return Err(GO_ON),
+                other => other?,
+            },
             Some(FileType::RegularFile) => self.allowed(&place, Act::Write)?,
             // Pipes, sockets, devices: the mount does not matter to them, and opening may wait.
             Some(_) => return Err(GO_ON),
@@ -397,8 +401,11 @@ impl Work<'_> {
             return Err(GO_ON);
         }
         let place = self.find_text(at, &path, !flags.contains(AtFlags::SYMLINK_NOFOLLOW), None)?;
-        if place.found.is_none() || place.slash && place.kind() != Some(FileType::Directory) {
-            return Err(GO_ON);
+        match place.kind() {
+            None => return Err(Errno::NOENT.into()),
+            Some(FileType::Directory) => {}
+            Some(_) if place.slash => return Err(Errno::NOTDIR.into()),
+            Some(_) => {}
         }
         if !place.name.is_empty() && self.worker.policy.decide(&place.path(), Act::Write, &self.worker.roots).is_err() {
             return Err(Errno::ACCESS.into());
@@ -432,8 +439,11 @@ impl Work<'_> {
         let end = path.iter().position(|byte| *byte == 0).unwrap_or(path.len());
         let path = path.get(..end).unwrap_or_default();
         let place = self.find_text(At { folder: super::request::CWD, path: 0 }, path, false, None)?;
-        if place.dots || place.slash || place.found.is_some() {
+        if place.dots || place.slash {
             return Err(GO_ON);
+        }
+        if place.found.is_some() {
+            return Err(Errno::ADDRINUSE.into());
         }
         let leader = self.worker.threads.status(self.thread)?.group_leader;
         let leader = rustix::process::Pid::from_raw(leader).ok_or(Errno::SRCH)?;

@@ -181,7 +181,7 @@ impl Roots {
             let hint = match base.walk(thread, at, step.folder) {
                 Ok(hint) => hint,
                 // Not for the kernel to say: if another thread makes the folder meanwhile, it would find it read-only.
-                Err(Errno::NOENT) if self.ends_inside(&base, thread, at, step.folder) => return Err(Errno::NOENT),
+                Err(error @ (Errno::NOENT | Errno::NOTDIR | Errno::ACCESS)) if self.ends_inside(&base, thread, at, step.folder) => return Err(error),
                 Err(_) => return Ok(None),
             };
             let Ok(folder_path) = path_of(&hint) else { return Ok(None) };
@@ -240,7 +240,7 @@ impl Roots {
             folder = folder.get(..=slash).unwrap_or_default();
             match base.walk(thread, at, folder) {
                 Ok(hint) => return path_of(&hint).is_ok_and(|path| self.root_of(&path).is_some()),
-                Err(Errno::NOENT) if slash > 0 => {}
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) if slash > 0 => {}
                 Err(_) => return false,
             }
         }
