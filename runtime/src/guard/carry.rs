@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::caller::{self, Disguise, Identity, Threads};
-use super::place::{self, Place, Recalled, Roots, Thread, magic, open_file};
+use super::place::{self, Place, Roots, Thread, Unknown, magic, open_file};
 use super::policy::{Act, Policy};
 use super::request::{Address, At, Request};
 
@@ -187,9 +187,8 @@ impl Work<'_> {
     pub(super) fn find_text(&mut self, at: At, path: &[u8], follow: bool, near: Option<&Place>) -> Step<Place> {
         self.is_sure = false;
         match self.worker.roots.recall(&self.who, at, path, follow, near) {
-            Recalled::Place(place) => Ok(place),
-            Recalled::Elsewhere => Err(GO_ON),
-            Recalled::Unknown => {
+            Ok(place) => place.ok_or(GO_ON),
+            Err(Unknown) => {
                 self.renew()?;
                 self.worker.roots.find(&self.who, at, path, follow)?.ok_or(GO_ON)
             }

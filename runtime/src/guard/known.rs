@@ -38,13 +38,18 @@ impl Key {
     fn told(seen: &Statx) -> Option<Self> {
         let told = StatxFlags::from_bits_retain(seen.stx_mask);
         let device = (seen.stx_dev_major, seen.stx_dev_minor);
-        told.intersects(StatxFlags::MNT_ID | UNIQUE).then_some(Self { mount: seen.stx_mnt_id, device, inode: seen.stx_ino })
+        told.intersects(StatxFlags::MNT_ID | UNIQUE).then_some(Self {
+            mount: seen.stx_mnt_id,
+            device,
+            inode: seen.stx_ino,
+        })
     }
 
     /// Whether `stat`, perhaps by another mount, is of the same folder.
     pub(crate) fn is(&self, stat: &Stat) -> bool {
         let device = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
-        (self.device, self.inode) == (device, stat.st_ino) && FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+        (self.device, self.inode) == (device, stat.st_ino)
+            && FileType::from_raw_mode(stat.st_mode) == FileType::Directory
     }
 }
 

@@ -204,8 +204,8 @@ fn child(setup: Setup, mut line: &UnixStream, door: &UnixListener, gate: OwnedFd
     let _ = SignalSet::all().block();
     let settled = settle(&setup, line.as_fd());
     let answer = settled.as_ref().map(drop).map_err(Clone::clone);
-    let text = serde_json::to_string(&answer).unwrap_or_default();
-    let told = writeln!(line, "{text}");
+    let text = serde_json::to_string(&answer).unwrap_or_default() + "\n";
+    let told = line.write_all(text.as_bytes());
     let code = match (settled, told) {
         (Ok((worker, audit)), Ok(())) => {
             let calls = GUARDED.iter().map(|(arch, number, name)| ((*arch, *number), *name)).collect();

@@ -91,16 +91,9 @@ enum Base {
     Folder(OwnedFd),
 }
 
-/// What [`Roots::recall`] says.
-#[derive(Debug)]
-pub(crate) enum Recalled {
-    /// What the path means.
-    Place(Place),
-    /// It leads elsewhere.
-    Elsewhere,
-    /// Nothing that is sure.
-    Unknown,
-}
+/// Nothing is known of a path, or nothing that is still so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unknown;
 
 const WALK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC).union(OFlags::DIRECTORY);
 
@@ -124,48 +117,52 @@ impl Thread {
 
 impl Roots {
     /// As [`Roots::find`], if the folder is known. `near` is a place that the same call is about, and was found just now.
-    pub(crate) fn recall(&self, thread: &Thread, at: At, path: &[u8], follow: bool, near: Option<&Place>) -> Recalled {
-        self.recall_step(thread, at, path, follow, near).unwrap_or(Recalled::Unknown)
-    }
-
-    fn recall_step(&self, thread: &Thread, at: At, path: &[u8], follow: bool, near: Option<&Place>) -> Option<Recalled> {
-        let step = Step::of(path).filter(|step| !step.dots)?;
-        let (base, start) = thread.view(at, path)?;
+    pub(crate) fn recall(
+        &self,
+        thread: &Thread,
+        at: At,
+        path: &[u8],
+        follow: bool,
+        near: Option<&Place>,
+    ) -> Result<Option<Place>, Unknown> {
+        let step = Step::of(path).filter(|step| !step.dots).ok_or(Unknown)?;
+        let (base, start) = thread.view(at, path).ok_or(Unknown)?;
         let view = [start.as_bytes(), step.folder, step.name].concat();
-        let key = Key::of(base, view.get(..start.len() + step.folder.len())?)?;
-        let folder_path = match self.known.get(&key)? {
+        let seen = view.get(..start.len() + step.folder.len()).unwrap_or_default();
+        let key = Key::of(base, seen).ok_or(Unknown)?;
+        let folder_path = match self.known.get(&key).ok_or(Unknown)? {
             Was::Inside(path) => path,
             // A link may lead back.
-            Was::Elsewhere if follow && rustix::fs::readlinkat(base, view, Vec::new()).is_ok() => return None,
-            Was::Elsewhere => return Some(Recalled::Elsewhere),
+            Was::Elsewhere if follow && rustix::fs::readlinkat(base, view, Vec::new()).is_ok() => return Err(Unknown),
+            Was::Elsewhere => return Ok(None),
         };
         let folder = match near {
             Some(near) if near.key == Some(key) && near.folder_path == folder_path => Rc::clone(&near.folder),
             _ => {
                 let folder = self.root_of(&folder_path).and_then(|root| go(root, &folder_path).ok());
-                let Some(folder) = folder.filter(|folder| rustix::fs::fstat(folder).is_ok_and(|stat| key.is(&stat))) else {
+                let is_it = |folder: &Rc<OwnedFd>| rustix::fs::fstat(folder).is_ok_and(|stat| key.is(&stat));
+                folder.filter(is_it).ok_or_else(|| {
                     self.known.forget(&key);
-                    return None;
-                };
-                folder
+                    Unknown
+                })?
             }
         };
-        let found = look(&folder, step.name).ok()?;
+        let found = look(&folder, step.name).map_err(|_| Unknown)?;
         let is_link = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
         match &found {
-            Some(stat) if follow && is_link(stat) => return None,
+            Some(stat) if follow && is_link(stat) => return Err(Unknown),
             // Nothing can be mounted over a name that is not there.
-            None if step.name.ends_with(REMOVED) => return None,
+            None if step.name.ends_with(REMOVED) => return Err(Unknown),
             None => {}
             Some(stat) => {
                 let seen = rustix::fs::statat(base, view, AtFlags::SYMLINK_NOFOLLOW).ok();
                 if !same(seen.as_ref(), Some(stat)) {
-                    return None;
+                    return Err(Unknown);
                 }
             }
         }
         let (name, slash) = (step.name.to_vec(), step.slash);
-        Some(Recalled::Place(Place { folder_path, folder, key: Some(key), name, found, slash, dots: false }))
+        Ok(Some(Place { folder_path, folder, key: Some(key), name, found, slash, dots: false }))
     }
 
     /// The guarded place that `path`, given by `thread`, means; the link at its end counts as what it leads to if `follow`. None if it leads
@@ -181,7 +178,11 @@ impl Roots {
             let hint = match base.walk(thread, at, step.folder) {
                 Ok(hint) => hint,
                 // Not for the kernel to say: if another thread makes the folder meanwhile, it would find it read-only.
-                Err(error @ (Errno::NOENT | Errno::NOTDIR | Errno::ACCESS)) if self.ends_inside(&base, thread, at, step.folder) => return Err(error),
+                Err(error @ (Errno::NOENT | Errno::NOTDIR | Errno::ACCESS))
+                    if self.ends_inside(&base, thread, at, step.folder) =>
+                {
+                    return Err(error);
+                }
                 Err(_) => return Ok(None),
             };
             let Ok(folder_path) = path_of(&hint) else { return Ok(None) };
