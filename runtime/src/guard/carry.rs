@@ -2,11 +2,11 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::caller::{self, Disguise, Identity, Threads};
-use super::place::{self, Place, Roots, Thread, Unknown, magic, open_file};
+use super::place::{self, Place, Roots, Thread, magic, open_file};
 use super::policy::{Act, Policy};
 use super::request::{Address, At, Request};
 
@@ -47,23 +47,6 @@ impl From<std::io::Error> for Stop {
 }
 
 pub(super) type Step<T> = Result<T, Stop>;
-
-/// `__O_TMPFILE`, without the `O_DIRECTORY` that comes with it.
-const UNNAMED: OFlags = OFlags::TMPFILE.difference(OFlags::DIRECTORY);
-/// What `open(2)` knows; it passes over the rest, which `openat2(2)` does not.
-const KNOWN: OFlags = OFlags::ACCMODE
-    .union(OFlags::APPEND)
-    .union(OFlags::CREATE)
-    .union(OFlags::DIRECT)
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::DSYNC)
-    .union(OFlags::EXCL)
-    .union(OFlags::NOATIME)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::SYNC)
-    .union(OFlags::TMPFILE)
-    .union(OFlags::TRUNC);
 
 pub(super) const GO_ON: Stop = Stop::Outcome(Outcome::GoOn);
 
@@ -185,11 +168,17 @@ impl Work<'_> {
 
     /// The place that `path` means; `near` is another one of the same request.
     pub(super) fn find_text(&mut self, at: At, path: &[u8], follow: bool, near: Option<&Place>) -> Step<Place> {
+        self.find_as(at, path, follow, near, true)
+    }
+
+    fn find_as(&mut self, at: At, path: &[u8], follow: bool, near: Option<&Place>, contents: bool) -> Step<Place> {
         self.is_sure = false;
-        match self.worker.roots.recall(&self.who, at, path, follow, near) {
+        match self.worker.roots.recall(&self.who, at, path, follow, near, contents) {
             Ok(place) => place.ok_or(GO_ON),
-            Err(Unknown) => {
-                self.renew()?;
+            Err(unknown) => {
+                if !unknown.is_its {
+                    self.renew()?;
+                }
                 self.worker.roots.find(&self.who, at, path, follow)?.ok_or(GO_ON)
             }
         }
@@ -217,7 +206,7 @@ impl Work<'_> {
     /// A place that is to be removed or renamed: one with a name of its own that exists.
     fn named(&mut self, at: At, near: Option<&Place>) -> Step<Place> {
         let path = self.text(at.path)?;
-        let place = self.find_text(at, &path, false, near)?;
+        let place = self.find_as(at, &path, false, near, false)?;
         if place.dots { Err(GO_ON) } else { Ok(place) }
     }
 
@@ -242,7 +231,7 @@ impl Work<'_> {
     }
 
     /// Takes the caller's umask.
-    fn take_umask(&mut self) -> Step<()> {
+    pub(super) fn take_umask(&mut self) -> Step<()> {
         let umask = match self.umask {
             Some(umask) => umask,
             None => {
@@ -255,59 +244,6 @@ impl Work<'_> {
             self.worker.umask = Some(umask);
         }
         Ok(())
-    }
-
-    fn open(&mut self, at: At, flags: OFlags, mode: u32) -> Step<()> {
-        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC);
-        if flags.intersects(UNNAMED) {
-            return self.open_unnamed(at, flags, mode);
-        }
-        let fresh = flags.contains(OFlags::CREATE | OFlags::EXCL);
-        let path = self.text(at.path)?;
-        if matches!(path.as_slice(), b"/dev/null" | b"/dev/tty") {
-            // By far the most frequent ones that are not guarded. If a chroot has others there, it finds them read-only.
-            return Err(GO_ON);
-        }
-        let place = self.find_text(at, &path, !fresh && !flags.contains(OFlags::NOFOLLOW), None)?;
-        if place.dots || place.slash {
-            return Err(GO_ON);
-        }
-        match place.kind() {
-            None if !flags.contains(OFlags::CREATE) => return Err(Errno::NOENT.into()),
-            Some(_) if fresh => return Err(Errno::EXIST.into()),
-            Some(FileType::Symlink) => return Err(Errno::LOOP.into()),
-            Some(FileType::Directory) => return Err(Errno::ISDIR.into()),
-            // Reading what is there works on the read-only mount, but not if another thread removes it meanwhile: the kernel would have to make it.
-            Some(FileType::RegularFile) if !writes => match self.allowed(&place, Act::Write) {
-                // Not to be removed inside.
-                Err(Stop::Outcome(Outcome::Denied { .. })) => return Err(GO_ON),
-                other => other?,
-            },
-            Some(FileType::RegularFile) => self.allowed(&place, Act::Write)?,
-            // Pipes, sockets, devices: the mount does not matter to them, and opening may wait.
-            Some(_) => return Err(GO_ON),
-            None => {
-                self.take_umask()?;
-                self.allowed(&place, Act::Make)?;
-                // Of a file that nobody else can have made there is nothing to be found out. Not if somebody outside has made it meanwhile.
-                let fresh = open_regular(&place.folder, &place.name, flags | OFlags::EXCL, mode);
-                if let Some(made) = fresh.map(Some).or_else(|e| if e == Errno::EXIST { Ok(None) } else { Err(e) })? {
-                    return Err(Stop::Outcome(Outcome::Opened(made)));
-                }
-            }
-        }
-        opened(&place.folder, &place.name, flags, mode)
-    }
-
-    /// A file without a name, in a folder.
-    fn open_unnamed(&mut self, at: At, flags: OFlags, mode: u32) -> Step<()> {
-        let mut path = self.text(at.path)?;
-        path.extend_from_slice(b"/.");
-        let place = self.find_text(at, &path, true, None)?;
-        let folder = place.grip()?;
-        self.take_umask()?;
-        self.allowed(&place, Act::MakeDir)?;
-        opened(&folder, b".", flags, mode)
     }
 
     fn node(&mut self, at: At, mode: u32, device: u64) -> Step<()> {
@@ -454,30 +390,6 @@ impl Work<'_> {
         place::bind_in(&socket, &place)?;
         Ok(())
     }
-}
-
-/// Opens a regular file that this makes or that is there, by this call and not `O_NOFOLLOW`: a file remembers how it was opened, and somebody
-/// may look.
-fn open_regular(folder: &OwnedFd, name: &[u8], flags: OFlags, mode: u32) -> rustix::io::Result<OwnedFd> {
-    let makes = flags.intersects(OFlags::CREATE | UNNAMED);
-    let mode = if makes { Mode::from_raw_mode(mode & 0o7777) } else { Mode::empty() };
-    let ours = OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::LARGEFILE;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(folder, name, (flags & KNOWN) | ours, mode, resolve)
-}
-
-/// Opens and hands over. Only ever a regular file: from a folder on the writable mount its owner could go on without us.
-fn opened(folder: &OwnedFd, name: &[u8], flags: OFlags, mode: u32) -> Step<()> {
-    // Not waiting, should somebody outside have put a pipe there meanwhile.
-    let file = open_regular(folder, name, flags | OFlags::NONBLOCK, mode)?;
-    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
-        return Err(Errno::ISDIR.into());
-    }
-    if !flags.contains(OFlags::NONBLOCK) {
-        let kept = OFlags::APPEND | OFlags::DIRECT | OFlags::NOATIME;
-        rustix::fs::fcntl_setfl(&file, flags & kept)?;
-    }
-    Err(Stop::Outcome(Outcome::Opened(file)))
 }
 
 /// What it is for another name to get what is here.

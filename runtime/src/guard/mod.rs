@@ -11,14 +11,15 @@
 //! - The process is a child of the supervisor, in the cell's user and mount namespaces: it can do no more than root inside can. If it ends, so
 //!   does the cell.
 //!
-//! `policy` says what is refused, `request` reads registers, `caller` says who asks, `place` where it is, `known` what was found before, `carry`
-//! and `change` do it.
+//! `policy` says what is refused, `request` reads registers, `caller` says who asks, `place` where it is, `known` what was found before, `carry`,
+//! `open` and `change` do it.
 
 mod audit;
 mod caller;
 mod carry;
 mod change;
 mod known;
+mod open;
 mod place;
 mod policy;
 mod request;

@@ -93,7 +93,10 @@ enum Base {
 
 /// Nothing is known of a path, or nothing that is still so.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Unknown;
+pub(crate) struct Unknown {
+    /// Whether the thread's folder in `/proc` led somewhere: then it is no other one's.
+    pub(crate) is_its: bool,
+}
 
 const WALK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC).union(OFlags::DIRECTORY);
 
@@ -116,7 +119,8 @@ impl Thread {
 }
 
 impl Roots {
-    /// As [`Roots::find`], if the folder is known. `near` is a place that the same call is about, and was found just now.
+    /// As [`Roots::find`], if the folder is known. `near` is a place that the same call is about, and was found just now. Unless `contents` matter,
+    /// something may be mounted over the place for the caller: the kernel neither removes nor moves what it is mounted on (EBUSY).
     pub(crate) fn recall(
         &self,
         thread: &Thread,
@@ -124,16 +128,18 @@ impl Roots {
         path: &[u8],
         follow: bool,
         near: Option<&Place>,
+        contents: bool,
     ) -> Result<Option<Place>, Unknown> {
-        let step = Step::of(path).filter(|step| !step.dots).ok_or(Unknown)?;
-        let (base, start) = thread.view(at, path).ok_or(Unknown)?;
+        let nothing = Unknown { is_its: false };
+        let step = Step::of(path).filter(|step| !step.dots).ok_or(nothing)?;
+        let (base, start) = thread.view(at, path).ok_or(nothing)?;
         let view = [start.as_bytes(), step.folder, step.name].concat();
-        let seen = view.get(..start.len() + step.folder.len()).unwrap_or_default();
-        let key = Key::of(base, seen).ok_or(Unknown)?;
-        let folder_path = match self.known.get(&key).ok_or(Unknown)? {
+        let key = Key::of(base, view.get(..start.len() + step.folder.len()).unwrap_or_default()).ok_or(nothing)?;
+        let unknown = Unknown { is_its: !start.is_empty() };
+        let folder_path = match self.known.get(&key).ok_or(unknown)? {
             Was::Inside(path) => path,
             // A link may lead back.
-            Was::Elsewhere if follow && rustix::fs::readlinkat(base, view, Vec::new()).is_ok() => return Err(Unknown),
+            Was::Elsewhere if follow && rustix::fs::readlinkat(base, view, Vec::new()).is_ok() => return Err(unknown),
             Was::Elsewhere => return Ok(None),
         };
         let folder = match near {
@@ -143,21 +149,22 @@ impl Roots {
                 let is_it = |folder: &Rc<OwnedFd>| rustix::fs::fstat(folder).is_ok_and(|stat| key.is(&stat));
                 folder.filter(is_it).ok_or_else(|| {
                     self.known.forget(&key);
-                    Unknown
+                    unknown
                 })?
             }
         };
-        let found = look(&folder, step.name).map_err(|_| Unknown)?;
+        let found = look(&folder, step.name).map_err(|_| unknown)?;
         let is_link = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
         match &found {
-            Some(stat) if follow && is_link(stat) => return Err(Unknown),
+            Some(stat) if follow && is_link(stat) => return Err(unknown),
             // Nothing can be mounted over a name that is not there.
-            None if step.name.ends_with(REMOVED) => return Err(Unknown),
+            None if step.name.ends_with(REMOVED) => return Err(unknown),
             None => {}
+            Some(_) if !contents => {}
             Some(stat) => {
                 let seen = rustix::fs::statat(base, view, AtFlags::SYMLINK_NOFOLLOW).ok();
                 if !same(seen.as_ref(), Some(stat)) {
-                    return Err(Unknown);
+                    return Err(unknown);
                 }
             }
         }
