@@ -202,7 +202,8 @@ fn login_shells_have_the_cells_path() {
     let world = World::new();
     world.load_alpine();
     for image in ["host", "alpine"] {
-        let said = world.cellblock(&format!("run --image {image} -e PATH=/x/$(y):/usr/bin:/bin -- sh -lc 'echo $PATH'")).ok();
+        let said =
+            world.cellblock(&format!("run --image {image} -e PATH=/x/$(y):/usr/bin:/bin -- sh -lc 'echo $PATH'")).ok();
         assert_eq!(said, "/x/$(y):/usr/bin:/bin\n", "{image}");
     }
     // The twin: without the file a login shell has Alpine's.

@@ -114,3 +114,44 @@ impl Known {
         writable
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, Mode, OFlags};
+
+    use super::*;
+
+    fn open(path: &str) -> OwnedFd {
+        rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).expect("it is there")
+    }
+
+    #[test]
+    fn a_folder_has_one_key_and_another_mount_another() {
+        let (root, by_dots) = (open("/"), Key::of(CWD.as_fd(), b"/proc/.."));
+        let key = Key::of_open(&root).expect("a kernel that tells mounts");
+        assert_eq!(by_dots, Some(key));
+        assert!(key.is(&rustix::fs::fstat(&root).expect("open")));
+        let other = Key::of(CWD.as_fd(), b"/proc/").expect("it is there");
+        assert_ne!(other, key);
+        assert!(!key.is(&rustix::fs::stat("/proc").expect("it is there")));
+        // A file is no folder, whatever its number.
+        let file = open("/proc/version");
+        assert!(!Key::of_open(&file).expect("open").is(&rustix::fs::fstat(&file).expect("open")));
+        assert_eq!(Key::of(CWD.as_fd(), b"/nowhere/"), None);
+    }
+
+    #[test]
+    fn what_was_learned_is_forgotten() {
+        let (known, root) = (Known::default(), open("/"));
+        let key = Key::of_open(&root).expect("a kernel that tells mounts");
+        assert!(known.get(&key).is_none());
+        known.learn(&root, Was::Inside(Rc::from(&b"/x"[..])));
+        assert!(matches!(known.get(&key), Some(Was::Inside(path)) if *path == *b"/x"));
+        known.forget(&key);
+        assert!(known.get(&key).is_none());
+        // Of `/proc` the kernel says that it may be written, whatever becomes of it.
+        assert!(!known.is_writable(CWD.as_fd(), b"/proc"));
+        let writable = known.learn_writable(&open("/proc"));
+        assert_eq!(known.is_writable(CWD.as_fd(), b"/proc"), writable);
+    }
+}
