@@ -43,6 +43,10 @@ pub enum What<'a> {
     Image,
     /// To open an address.
     Open(&'a str),
+    /// A part of what is to be signed, in base64. There is no answer.
+    Part(&'a str),
+    /// To sign what has come in parts.
+    Sign,
 }
 
 /// Reads a line, without the line end; `None` if it is no question.
@@ -58,6 +62,8 @@ pub fn question(line: &[u8]) -> Option<Question<'_>> {
         ("has-image", "") => What::HasImage,
         ("image", "") => What::Image,
         ("open", address) => What::Open(address),
+        ("sign-part", part) => What::Part(part),
+        ("sign", "") => What::Sign,
         _ => return None,
     };
     Some(Question { id, what })
@@ -216,6 +222,8 @@ mod tests {
         let of = |text: &str| question(text.as_bytes()).map(|question| format!("{:?}", question.what));
         assert_eq!(of(&format!("{id} image")).as_deref(), Some("Image"));
         assert_eq!(of(&format!("{id} has-image")).as_deref(), Some("HasImage"));
+        assert_eq!(of(&format!("{id} sign-part eA==")).as_deref(), Some("Part(\"eA==\")"));
+        assert_eq!(of(&format!("{id} sign")).as_deref(), Some("Sign"));
         assert_eq!(of(&format!("{id} open https://a.test/")).as_deref(), Some("Open(\"https://a.test/\")"));
         for text in [
             "",

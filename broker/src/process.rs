@@ -117,7 +117,7 @@ fn doors(settings: &Settings) -> Result<Doors, BrokerError> {
     let guard = guard.map_err(io::Error::from)?;
     let agent = settings.agent.is_some().then(|| listen(&inside, AGENT)).transpose()?;
     let credentials = (!settings.git.is_empty()).then(|| listen(&settings.folder, CREDENTIALS)).transpose()?;
-    let requests = if settings.clipboard_image || settings.open_url || settings.workmux.is_some() {
+    let requests = if settings.has_requests() {
         make(&inside.join(ANSWERS), 0o755)?;
         Some(pipe(&inside.join(REQUESTS))?)
     } else {

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use cellblock_egress::audit::{Event, Line, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use zeroize::Zeroizing;
 
 use crate::bridge::{self, MAX_LINE, Opened, Question, What};
 use crate::credentials::Kept;
 use crate::log::Log;
 use crate::process::Doors;
 use crate::settings::{ANSWERS, INSIDE, Settings};
+use crate::signature::{self, Object, Pending};
 use crate::workmux::{Told, Waiting, told};
 use crate::{agent, credentials};
 
@@ -36,6 +38,9 @@ const ANSWER_AGE: Duration = Duration::from_secs(30);
 /// Most questions to the desktop in [`SPAN`].
 const MOST: usize = 20;
 const SPAN: Duration = Duration::from_secs(60);
+
+/// Most signatures in [`SPAN`]: a rebase asks for one a commit.
+const SIGNATURES: usize = 300;
 
 /// How long a request that can be refused for its number is not looked at again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -178,13 +183,21 @@ struct Requests<'a> {
     pending: Vec<u8>,
     /// The line was too long: what is left of it counts no more.
     skipping: bool,
-    /// When questions were taken.
-    taken: VecDeque<Instant>,
+    /// When questions were taken: to the desktop, and for a signature.
+    taken: [VecDeque<Instant>; 2],
+    /// What is to be signed, as far as it has come.
+    objects: Pending,
 }
 
 impl<'a> Requests<'a> {
     fn new(pipe: &'a OwnedFd) -> Self {
-        Self { pipe, pending: Vec::new(), skipping: false, taken: VecDeque::new() }
+        Self {
+            pipe,
+            pending: Vec::new(),
+            skipping: false,
+            taken: [const { VecDeque::new() }; 2],
+            objects: Pending::default(),
+        }
     }
 
     fn read(&mut self, shared: &Arc<Shared>, places: &Places) -> io::Result<()> {
@@ -216,20 +229,28 @@ impl<'a> Requests<'a> {
             return shared.tell(told);
         }
         let Some(Question { id, what }) = bridge::question(line) else { return };
-        while self.taken.front().is_some_and(|at| at.elapsed() >= SPAN) {
-            self.taken.pop_front();
+        if let What::Part(part) = what {
+            return if shared.settings.signer.is_some() {
+                self.objects.add(id, part)
+            };
         }
-        if self.taken.len() >= MOST {
+        let object = if what == What::Sign { self.objects.take(id).unwrap_or_default() } else { Vec::new() };
+        let [desktop, signatures] = &mut self.taken;
+        let (taken, most) = if what == What::Sign { (signatures, SIGNATURES) } else { (desktop, MOST) };
+        while taken.front().is_some_and(|at| at.elapsed() >= SPAN) {
+            taken.pop_front();
+        }
+        if taken.len() >= most {
             let line = Line::new(event(what), Verdict::Deny);
-            shared.log.line(Line { why: Some(format!("more than {MOST} a minute")), ..line });
-            return shared.answer(id, &refused(&format!("cellblock answers {MOST} such requests a minute")));
+            shared.log.line(Line { why: Some(format!("more than {most} a minute")), ..line });
+            return shared.answer(id, &refused(&format!("cellblock answers {most} such requests a minute")));
         }
-        self.taken.push_back(Instant::now());
+        taken.push_back(Instant::now());
         let (owned, shared, id) = (line.to_vec(), Arc::clone(shared), id.to_owned());
         let busy = Arc::clone(&shared);
         let work = move || {
             if let Some(Question { id, what }) = bridge::question(&owned) {
-                let answer = shared.ask(what);
+                let answer = if what == What::Sign { shared.sign(&object) } else { shared.ask(what) };
                 shared.answer(id, &answer);
             }
         };
@@ -250,6 +271,7 @@ fn event(what: What<'_>) -> Event {
     match what {
         What::HasImage | What::Image => Event::Clipboard,
         What::Open(_) => Event::Open,
+        What::Part(_) | What::Sign => Event::Signature,
     }
 }
 
@@ -278,10 +300,12 @@ impl Shared {
     fn ask(&self, what: What<'_>) -> Vec<u8> {
         let path = match what {
             What::Open(address) => Some(address.to_owned()),
-            What::HasImage | What::Image => None,
+            What::HasImage | What::Image | What::Part(_) | What::Sign => None,
         };
         let settings = &self.settings;
         let outcome = match what {
+            // They have ways of their own.
+            What::Part(_) | What::Sign => Err("this is no question to the desktop".to_owned()),
             What::Open(_) if !settings.open_url => Err("no address may be opened".to_owned()),
             What::HasImage | What::Image if !settings.clipboard_image => Err("no image may be read".to_owned()),
             What::HasImage => {
@@ -330,6 +354,34 @@ impl Shared {
             let _ = std::fs::remove_file(&new);
         }
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).push_back((Instant::now(), id.to_owned()));
+    }
+
+    /// Has an object of git's signed.
+    fn sign(&self, object: &[u8]) -> Vec<u8> {
+        let outcome = self.signature(object).map(|signature| [b"ok\n", signature.as_slice()].concat());
+        outcome.unwrap_or_else(|why| {
+            self.log.line(Line { why: Some(why.clone()), ..Line::new(Event::Signature, Verdict::Deny) });
+            refused(&why)
+        })
+    }
+
+    fn signature(&self, object: &[u8]) -> Result<Zeroizing<Vec<u8>>, String> {
+        let signer = self.settings.signer.as_ref().ok_or("nothing is signed for this cell")?;
+        if object.len() > signature::MAX_OBJECT {
+            return Err(format!("a commit or tag of more than {} bytes is not signed", signature::MAX_OBJECT));
+        }
+        let what = match signature::object(object) {
+            Some(Object::Commit(subject)) => format!("signed the commit \"{subject}\""),
+            Some(Object::Tag(name)) => format!("signed the tag {name}"),
+            None => return Err("only commits and tags of git's are signed".to_owned()),
+        };
+        // Before it is given: what cannot be written must not happen.
+        let line =
+            Line { name: Some(signer.key.clone()), why: Some(what), ..Line::new(Event::Signature, Verdict::Allow) };
+        if !self.log.line(line) {
+            return Err("the audit cannot be written".to_owned());
+        }
+        signature::sign(object, signer, &self.settings)
     }
 
     fn place(&self, id: &str) -> PathBuf {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use cellblock_egress::git::Remote;
 
+use crate::signature::Signer;
+
 /// What one cell may ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -20,6 +22,8 @@ pub struct Settings {
     pub git: Vec<Remote>,
     /// The person's environment, for their programs.
     pub env: BTreeMap<String, String>,
+    /// What signs commits and tags.
+    pub signer: Option<Signer>,
     /// Images in the clipboard may be read.
     pub clipboard_image: bool,
     /// Addresses may be opened in the browser.
@@ -44,6 +48,14 @@ pub const ANSWERS: &str = "answers";
 
 /// The socket in [`Settings::folder`] on which the cell's network asks for git's credentials.
 pub const CREDENTIALS: &str = "git.sock";
+
+impl Settings {
+    /// Whether something is asked by lines in the pipe.
+    #[must_use]
+    pub fn has_requests(&self) -> bool {
+        self.signer.is_some() || self.clipboard_image || self.open_url || self.workmux.is_some()
+    }
+}
 
 /// An ssh agent, and what of it may be used.
 #[derive(Clone, Debug, PartialEq, Eq)]

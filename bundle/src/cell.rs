@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use brokers::{BROKERS, Brokers, GitCredentials, GitRemote, SHIMS, SSH_AGENT, SshAgent};
+pub use brokers::{BROKERS, Brokers, GitCredentials, GitRemote, SHIMS, SSH_AGENT, Signer, SshAgent};
 pub use ids::{Extent, IdScheme, Ids};
 pub use state::{Edit, Seed, State, StateKind, StateMode};
 
@@ -59,9 +59,15 @@ pub struct Cell {
     /// Whether a process of our own sees to `protect` by name; without it only mounts do, and only for what exists.
     #[serde(default)]
     pub guard: bool,
+    /// A folder of the host whose files lie over those of the root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<PathBuf>,
     /// Small files that are made in the command's home directory, by their path from there, as far as no mount stands over them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub home_files: BTreeMap<PathBuf, String>,
+    /// The cell's own home, if the command's is another: what cellblock makes at home is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_home: Option<PathBuf>,
     /// Files and folders of its agent's that it sees in a way of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub state: Vec<State>,
@@ -83,6 +89,14 @@ pub struct Cell {
     /// What answers the cell from outside of it.
     #[serde(default, skip_serializing_if = "Brokers::is_empty")]
     pub brokers: Brokers,
+}
+
+impl Cell {
+    /// The home that is the cell's own, and the command's too unless that was said to be another.
+    #[must_use]
+    pub fn own_home(&self) -> &std::path::Path {
+        self.own_home.as_deref().unwrap_or(&self.user.home)
+    }
 }
 
 /// Longest cell name in bytes: it becomes a host name (`sethostname(2)` takes 64) and part of socket paths (`unix(7)`: 108).
@@ -155,6 +169,13 @@ pub enum Mount {
         /// Permission bits of its root, such as `0o1777`.
         mode: u32,
     },
+    /// Folders of the host over each other, read-only, always `nosuid,nodev`.
+    Layers {
+        /// Absolute paths on the host, the topmost first; at least two.
+        lowers: Vec<PathBuf>,
+        /// Absolute path inside.
+        target: PathBuf,
+    },
     /// Nothing, over something of the host's that a bind has brought along and that the cell is not to see: an empty folder or an empty file,
     /// read-only.
     Mask {
@@ -170,7 +191,10 @@ impl Mount {
     #[must_use]
     pub fn target(&self) -> &std::path::Path {
         match self {
-            Self::Bind { target, .. } | Self::Tmpfs { target, .. } | Self::Mask { target, .. } => target,
+            Self::Bind { target, .. }
+            | Self::Tmpfs { target, .. }
+            | Self::Layers { target, .. }
+            | Self::Mask { target, .. } => target,
         }
     }
 

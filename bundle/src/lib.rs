@@ -3,6 +3,7 @@
 //! [`Cell`] is plain data; `spec` turns it, together with the root file system that was prepared for it, into an
 //! [`oci_spec::runtime::Spec`]. Everything here is pure: no file is read, no system call is made.
 
+pub mod branches;
 pub mod cell;
 pub mod policy;
 pub mod protect;

@@ -34,6 +34,9 @@ pub struct Protect {
     /// Git folders known at the start, whatever they are called, each with names that are closed in addition: in the folder that worktrees share
     /// that are the main worktree's files.
     pub git_dirs: BTreeMap<PathBuf, BTreeSet<String>>,
+    /// Those of them, by their path inside, in whose `config` the guard lets be changed what git remembers about branches. The mount that covers it is
+    /// left out where a guard runs; without one it is closed as all else.
+    pub configs: BTreeSet<PathBuf>,
     /// Links that stand at a protected name, by their path inside, each with its path on the host. They are mounted onto themselves, so that nothing
     /// can be put in their place. No bundle can express that: runtimes follow the link.
     pub links: BTreeMap<PathBuf, PathBuf>,

@@ -297,6 +297,11 @@ fn requested(mount: &Mount) -> Result<Value, SpecError> {
             options.extend(size.map(|bytes| format!("size={bytes}")));
             json!({ "destination": text(target)?, "type": "tmpfs", "source": "tmpfs", "options": options })
         }
+        Mount::Layers { lowers, target } => {
+            let mut options = lower_options(lowers)?;
+            options.extend(["userxattr", "nosuid", "nodev", "ro"].map(str::to_owned));
+            json!({ "destination": text(target)?, "type": "overlay", "source": "overlay", "options": options })
+        }
         Mount::Mask { target, directory: true } => {
             json!({ "destination": text(target)?, "type": "tmpfs", "source": "tmpfs",
                     "options": ["nosuid", "nodev", "noexec", "ro", "mode=555", "size=4k"] })

@@ -43,6 +43,8 @@ fn cell() -> Cell {
             Mount::Mask { target: "/home/ada/demo/keys".into(), directory: true },
         ],
         state: Vec::new(),
+        own_home: None,
+        overlay: None,
         seeds: Vec::new(),
         network: Network::None,
         reach: Reach::default(),

@@ -37,7 +37,8 @@ fn facts(cell: &Cell) -> Vec<(&'static str, String)> {
         if paths.is_empty() { "nothing".to_owned() } else { paths.join(", ") }
     };
     let reads = if cell.image == "host" { "this host's system folders" } else { "" };
-    let mut reads = vec![reads.to_owned(), list(false)];
+    let overlay = cell.overlay.as_ref().map_or_else(String::new, |path| format!("{} over its root", path.display()));
+    let mut reads = vec![reads.to_owned(), overlay, list(false)];
     reads.retain(|r| !r.is_empty() && r != "nothing");
     let network = match cell.network {
         Network::None => "none".to_owned(),
@@ -200,6 +201,7 @@ fn exposure(cell: &Cell) -> String {
     }
     let reach: Vec<&str> = cell.reach.allow.iter().map(|said| said.rule.as_str()).collect();
     let state: Vec<_> = cell.state.iter().map(|one| (&one.host, one.kind, one.mode)).collect();
+    let overlay = cell.overlay.as_ref().map_or_else(String::new, |path| format!("\n{}", path.display()));
     let state = if state.is_empty() { String::new() } else { format!("\n{state:?}") };
     // A placeholder is another one at each start.
     let git: Vec<String> = cell.brokers.git.iter().flat_map(|git| &git.remotes).map(ToString::to_string).collect();
@@ -211,7 +213,7 @@ fn exposure(cell: &Cell) -> String {
     };
     // Covers take away. Which of them there are depends on what exists, and a new one is no new exposure.
     let text = format!(
-        "{}\n{}\n{}\n{:?}\n{mounts}\n{names:?}\n{reach:?}\n{:?}\n{:?}\n{}{brokers}{state}",
+        "{}\n{}\n{}\n{:?}\n{mounts}\n{names:?}\n{reach:?}\n{:?}\n{:?}\n{}{brokers}{state}{overlay}",
         cell.image,
         word(cell.profile),
         word(cell.network),

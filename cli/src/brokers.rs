@@ -5,8 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use cellblock_broker::agent::wire;
-use cellblock_broker::{Agent, Settings};
+use cellblock_broker::{Agent, Settings, Signer};
 use cellblock_bundle::cell::{Brokers, GitRemote, Network, SHIMS, SSH_AGENT, TRUST};
 use cellblock_bundle::{Cell, Mount};
 use cellblock_egress::git::Remote;
@@ -17,7 +16,7 @@ use cellblock_sys::process::SingleThreaded;
 use crate::output::plain;
 use crate::project::remotes::Address;
 use crate::report::CliError;
-use crate::resolve::{HostFacts, typed_path};
+use crate::resolve::HostFacts;
 
 /// Host keys of the usual forges.
 const KNOWN_HOSTS: &str = include_str!("../data/known_hosts");
@@ -31,50 +30,10 @@ const XCLIP: &str = include_str!("../data/shims/xclip");
 const WL_PASTE: &str = include_str!("../data/shims/wl-paste");
 const XDG_OPEN: &str = include_str!("../data/shims/xdg-open");
 const WORKMUX: &str = include_str!("../data/shims/workmux");
+const GPG_SIGN: &str = include_str!("../data/shims/gpg-sign");
 
-/// Settings of git's by which the person signs.
-const SIGNING: &[&str] = &["gpg.format", "user.signingkey", "commit.gpgsign", "tag.gpgsign"];
-
-/// The person's settings for signing commits with a key of their ssh agent, made fit for the cell, which has no key's file; or why there are none.
-pub(crate) fn signing(host: &HostFacts) -> Result<Vec<(&'static str, String)>, String> {
-    let mut command = Command::new("git");
-    command.args(["config", "--global", "--includes", "--null", "--list"]).stdin(Stdio::null()).stderr(Stdio::null());
-    let output = command.current_dir("/").output().map_err(|error| format!("git: {error}"))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    // Of several the last counts.
-    let value = |key: &str| {
-        let mut all = text.split('\0').filter_map(|entry| entry.split_once('\n'));
-        all.rfind(|(name, _)| *name == key).map(|(_, value)| value.to_owned())
-    };
-    if value("gpg.format").as_deref() != Some("ssh") {
-        return Err(
-            "your git signs with something else than ssh keys (gpg.format), which no agent of a cell does".to_owned()
-        );
-    }
-    let key = value("user.signingkey").ok_or("your git has no user.signingkey")?;
-    let key = match key.strip_prefix("key::") {
-        Some(literal) => literal.to_owned(),
-        None if key.starts_with("ssh-") => key,
-        None => {
-            let path = typed_path(&key, host).map_err(|error| format!("user.signingkey {key}: {error}"))?;
-            let public = if path.ends_with(".pub") { path } else { format!("{path}.pub") };
-            std::fs::read_to_string(&public).map_err(|error| format!("user.signingkey: {public}: {error}"))?
-        }
-    };
-    wire::public_key(&key).ok_or_else(|| format!("user.signingkey is no public key: {}", key.trim()))?;
-    let found = SIGNING.iter().filter_map(|name| {
-        let value = if *name == "user.signingkey" { format!("key::{}", key.trim()) } else { value(name)? };
-        Some((*name, value))
-    });
-    Ok(found.collect())
-}
-
-/// Tells the cell's git how the person signs.
-pub(crate) fn tell_signing(settings: &[(&str, String)], variables: &mut BTreeMap<String, String>) {
-    for (key, value) in settings {
-        add_git_setting(variables, key, value);
-    }
-}
+/// What stands for gpg where git signs, in [`SHIMS`].
+pub(crate) const GPG: &str = "gpg-sign";
 
 /// Tells the cell's programs by their usual variables.
 pub(crate) fn tell(brokers: &Brokers, variables: &mut BTreeMap<String, String>) {
@@ -114,7 +73,7 @@ fn with_user(remote: &GitRemote) -> String {
 }
 
 /// Adds a setting of git's to those in the environment (git(1), `GIT_CONFIG_COUNT`).
-fn add_git_setting(variables: &mut BTreeMap<String, String>, key: &str, value: &str) {
+pub(crate) fn add_git_setting(variables: &mut BTreeMap<String, String>, key: &str, value: &str) {
     let count: u32 = variables.get("GIT_CONFIG_COUNT").and_then(|count| count.parse().ok()).unwrap_or(0);
     variables.insert(format!("GIT_CONFIG_KEY_{count}"), key.to_owned());
     variables.insert(format!("GIT_CONFIG_VALUE_{count}"), value.to_owned());
@@ -142,6 +101,9 @@ pub(crate) fn files(brokers: &Brokers, remotes: &[Address], host: &HostFacts) ->
     }
     if brokers.workmux.is_some() {
         entries.push(script("workmux", WORKMUX));
+    }
+    if brokers.signer.is_some() {
+        entries.push(script(GPG, GPG_SIGN));
     }
     entries
 }
@@ -197,7 +159,7 @@ fn safe_environment(cell: &Cell, env: &BTreeMap<String, String>) -> BTreeMap<Str
 }
 
 fn settings(cell: &Cell, dirs: &Dirs, env: &BTreeMap<String, String>) -> Result<Settings, CliError> {
-    let Brokers { ssh_agent, git, clipboard_image, open_url, workmux } = &cell.brokers;
+    let Brokers { ssh_agent, signer, git, clipboard_image, open_url, workmux } = &cell.brokers;
     let remote = |one: &GitRemote| {
         let host = one.host.parse().map_err(|e| CliError::plain(format!("{one}: {e}"), "see `git remote -v`"))?;
         Ok::<_, CliError>(Remote { host, port: one.port, path: one.path.clone(), username: one.username.clone() })
@@ -213,6 +175,7 @@ fn settings(cell: &Cell, dirs: &Dirs, env: &BTreeMap<String, String>) -> Result<
             commits: agent.commits,
         }),
         git: git.map(remote).collect::<Result<_, _>>()?,
+        signer: signer.as_ref().map(|signer| Signer { program: signer.program.clone(), key: signer.key.clone() }),
         env: safe_environment(cell, env),
         clipboard_image: *clipboard_image,
         open_url: *open_url,
@@ -243,6 +206,9 @@ pub(crate) fn words(brokers: &Brokers) -> Vec<String> {
         let what = if agent.commits { "log in as you and sign commits" } else { "log in as you" };
         lines.push(format!("{what}, wherever the network lets it, with {keys}"));
     }
+    if let Some(signer) = &brokers.signer {
+        lines.push(format!("have commits and tags signed by your gpg, with the key {}", signer.key));
+    }
     if let Some(git) = &brokers.git {
         let list: Vec<String> = git.remotes.iter().map(ToString::to_string).collect();
         lines.push(format!("fetch and push as you: {}", list.join(", ")));
@@ -266,6 +232,12 @@ pub(crate) fn for_agents(brokers: &Brokers) -> Vec<String> {
         let commits = if agent.commits { " and sign commits" } else { "" };
         lines.push(format!("ssh and git over ssh log in{commits} by an ssh agent outside; there are no keys here, and each use is logged."));
     }
+    if brokers.signer.is_some() {
+        lines.push(
+            "git's commits and tags are signed by a gpg outside; there is no key here, and each signature is logged."
+                .to_owned(),
+        );
+    }
     if let Some(git) = &brokers.git {
         let list: Vec<String> = git.remotes.iter().map(|remote| format!("`{}`", plain(&remote.to_string()))).collect();
         lines.push(format!(
@@ -288,6 +260,7 @@ pub(crate) fn for_agents(brokers: &Brokers) -> Vec<String> {
 mod tests {
     use std::path::PathBuf;
 
+    use cellblock_broker::agent::wire;
     use cellblock_bundle::cell::GitCredentials;
 
     use super::*;

@@ -164,12 +164,12 @@ impl Image {
         };
         let mut skeleton = match self {
             Self::Host(image) => {
-                let mut entries = skeleton::under_host(about, &image.entries);
+                let mut entries = skeleton::under_host(about, &replaceable(&image.entries, cell.overlay.as_deref()));
                 // What stands on another mount finds its place there.
                 let own = cell.mounts.iter().filter(|m| !stands_on_another(m, &cell.mounts));
                 let folders = image.mounts.iter().chain(own).filter(|m| match m {
                     Mount::Bind { source, .. } => source.is_dir(),
-                    Mount::Tmpfs { .. } => true,
+                    Mount::Tmpfs { .. } | Mount::Layers { .. } => true,
                     // What it covers is there.
                     Mount::Mask { .. } => false,
                 });
@@ -188,15 +188,58 @@ impl Image {
                 skeleton::over_image(about, &shared).map_err(ImageError::from)?
             }
         };
+        let mut mounts = self.mounts().to_vec();
+        if let Some(overlay) = &cell.overlay {
+            // Below what is made for the cell, above everything else.
+            lowers.insert(1, overlay.clone());
+            shared.push(overlay.clone());
+            mounts = overlaid(mounts, overlay);
+            // Everybody's, whatever the mode of the folder that only has something to put there.
+            let open = ["tmp", "var/tmp"].iter().filter(|path| overlay.join(path).is_dir());
+            skeleton.extend(open.map(|path| Entry::Directory {
+                path: Path::new("/").join(path),
+                mode: 0o1777,
+                person: false,
+            }));
+        }
+        skeleton.extend(cell.own_home.as_deref().and_then(skeleton::home));
         skeleton.extend(
             cell.home_files
                 .iter()
-                .map(|(path, text)| Entry::File { path: cell.user.home.join(path), text: text.clone() }),
+                .map(|(path, text)| Entry::File { path: cell.own_home().join(path), text: text.clone() }),
         );
-        skeleton.extend(skeleton::homely(&cell.state, &cell.user.home));
+        skeleton.extend(skeleton::homely(&cell.state, cell.own_home()));
         let (upper, work) = (layer.join("upper"), layer.join("work"));
-        Ok((RootFs { lowers, shared, volatile: false, upper, work, mounts: self.mounts().to_vec() }, skeleton))
+        Ok((RootFs { lowers, shared, volatile: false, upper, work, mounts }, skeleton))
     }
+}
+
+/// What of the `host` image's files an overlay leaves: those that it has are not copied. Links at the top are the host's layout and stay.
+fn replaceable(entries: &[Entry], overlay: Option<&Path>) -> Vec<Entry> {
+    let Some(overlay) = overlay else { return entries.to_vec() };
+    let has = |path: &Path| overlay.join(path.strip_prefix("/").unwrap_or(path)).symlink_metadata().is_ok();
+    let replaced = |entry: &&Entry| match entry {
+        Entry::Copy { path, .. } | Entry::Link { path, .. } => path.parent() != Some(Path::new("/")) && has(path),
+        _ => false,
+    };
+    entries.iter().filter(|entry| !replaced(entry)).cloned().collect()
+}
+
+/// The `host` image's mounts with what an overlay has at their places laid over them.
+fn overlaid(mounts: Vec<Mount>, overlay: &Path) -> Vec<Mount> {
+    let over = |mount: Mount| match mount {
+        Mount::Bind { source, target, writable } => {
+            let above = overlay.join(target.strip_prefix("/").unwrap_or(&target));
+            // Canonical, so that a link on the way leads nowhere else.
+            if above.is_dir() && above.canonicalize().is_ok_and(|end| end == above) && source.is_dir() {
+                Mount::Layers { lowers: vec![above, source], target }
+            } else {
+                Mount::Bind { source, target, writable }
+            }
+        }
+        other => other,
+    };
+    mounts.into_iter().map(over).collect()
 }
 
 fn stands_on_another(mount: &Mount, all: &[Mount]) -> bool {

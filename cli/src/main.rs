@@ -23,6 +23,7 @@ mod resolve;
 mod rungs;
 mod sandbox_md;
 mod secrets;
+mod signing;
 
 #[expect(clippy::disallowed_methods, reason = "the one place where the process ends")]
 fn main() {

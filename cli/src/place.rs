@@ -29,6 +29,7 @@ pub(crate) fn dirs(host: &HostFacts) -> Dirs {
             runtime: chosen("XDG_RUNTIME_DIR").unwrap_or_else(|| "/run/cellblock".into()),
             data: chosen("XDG_DATA_HOME").unwrap_or_else(|| "/var/lib/cellblock".into()),
             state: chosen("XDG_STATE_HOME").unwrap_or_else(|| "/var/log/cellblock".into()),
+            logs: None,
         };
     }
     let under =
@@ -37,6 +38,7 @@ pub(crate) fn dirs(host: &HostFacts) -> Dirs {
         runtime: chosen("XDG_RUNTIME_DIR").unwrap_or_else(|| runtime(host)),
         data: under("XDG_DATA_HOME", ".local/share"),
         state: under("XDG_STATE_HOME", ".local/state"),
+        logs: None,
     }
 }
 

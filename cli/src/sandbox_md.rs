@@ -57,10 +57,16 @@ fn files(cell: &Cell, keep: bool, out: &mut String) {
         let _ = writeln!(out, "- {path}: the person's, read-only.");
     }
     if !cell.protect.is_empty() {
-        out.push_str(
+        let git = if cell.guard && !cell.protect.configs.is_empty() {
+            "git works, and remembers what branches follow; the rest of its configuration you change with `git config --global` or `git -c`, for \
+             yourself only"
+        } else {
+            "git works; what it wants to remember in its configuration it cannot"
+        };
+        let _ = writeln!(
+            out,
             "- In there, git's hooks and configuration and what editors, shells and agents run by themselves (.envrc, .vscode, .mcp.json, …) cannot \
-             be changed. git works; what it wants to remember in its configuration it cannot. Ask the person to change such a file, or to \
-             start you with `--unprotect PATH`.\n",
+             be changed. {git}. Ask the person to change such a file, or to start you with `--unprotect PATH`."
         );
     }
     for mount in &cell.mounts {
@@ -84,7 +90,7 @@ fn files(cell: &Cell, keep: bool, out: &mut String) {
         let _ = writeln!(
             out,
             "- Everything else, {} included, is the cell's own and {fate}: put what shall last into the project.\n",
-            shown(&cell.user.home)
+            shown(cell.own_home())
         );
     }
 }

@@ -32,6 +32,8 @@ pub enum Event {
     Policy,
     /// The ssh agent was asked; `name` is the key's fingerprint.
     Agent,
+    /// A commit or tag was to be signed; `name` is the key.
+    Signature,
     /// Git's credentials were asked for; `path` is the repository's.
     Credentials,
     /// The clipboard was asked for an image.

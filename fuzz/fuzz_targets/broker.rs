@@ -3,7 +3,7 @@
 
 use cellblock_broker::agent::wire::{self, Request};
 use cellblock_broker::bridge::{self, What};
-use cellblock_broker::workmux;
+use cellblock_broker::{signature, workmux};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -25,6 +25,16 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(!address.contains(['"', '\'', '`', '\\', '<', '>']));
         }
     }
+    if let Some(signature::Object::Commit(text) | signature::Object::Tag(text)) = signature::object(bytes) {
+        assert!(text.chars().count() <= 100 && !text.chars().any(char::is_control));
+        assert!(!signature::is_signature(bytes));
+    }
+    let mut pending = signature::Pending::default();
+    bytes.split(|b| *b == b'\n').filter_map(bridge::question).for_each(|question| match question.what {
+        What::Part(part) => pending.add(question.id, part),
+        What::Sign => assert!(pending.take(question.id).is_none_or(|object| object.len() <= signature::MAX_OBJECT + 1)),
+        _ => {}
+    });
     let hook = workmux::told(bytes).map_or_else(|| workmux::hook(bytes), |told| told.hook);
     for text in [&hook.session_id, &hook.prompt, &hook.initial_prompt].into_iter().flatten() {
         assert!(!text.is_empty() && text.chars().count() <= 500 && !text.chars().any(char::is_control) && !text.starts_with(' '));

@@ -31,6 +31,7 @@ use rustix::thread::UnshareFlags;
 
 use crate::init::{Payload, Sender};
 use crate::outer::map_text;
+use crate::pids::{self, Pids};
 use crate::root::{Plan, Sources};
 
 /// What the builder needs to know.
@@ -42,6 +43,8 @@ pub(crate) struct Order<'a> {
     pub(crate) state: PathBuf,
     /// The id it keeps it under.
     pub(crate) id: &'a str,
+    /// The cell's name: its process ids begin at a number that is made from it.
+    pub(crate) name: &'a str,
     /// The cell's id mappings.
     pub(crate) ids: &'a Ids,
     /// The seccomp filter.
@@ -304,7 +307,7 @@ fn settle_ids(ids: &Ids) -> io::Result<()> {
 }
 
 fn create(order: &Order<'_>, (report, supervisor): (OwnedFd, OwnedFd), guard: Sender) -> Result<i32, String> {
-    let log = ErrorLog::install();
+    let log = ErrorLog::install(Pids::of(order.name));
     let built = ContainerBuilder::new(order.id.to_owned(), SyscallType::Linux)
         .with_root_path(order.state.clone())
         .and_then(ContainerBuilder::validate_id)
@@ -340,10 +343,10 @@ fn create(order: &Order<'_>, (report, supervisor): (OwnedFd, OwnedFd), guard: Se
 struct ErrorLog(std::fs::File);
 
 impl ErrorLog {
-    fn install() -> Option<Self> {
+    fn install(pids: Option<Pids>) -> Option<Self> {
         let file = std::fs::File::from(rustix::fs::memfd_create(c"errors", rustix::fs::MemfdFlags::CLOEXEC).ok()?);
         let writer = file.try_clone().ok()?;
-        tracing::subscriber::set_global_default(Subscriber(writer)).ok()?;
+        tracing::subscriber::set_global_default(Subscriber { errors: writer, pids }).ok()?;
         Some(Self(file))
     }
 }
@@ -363,11 +366,15 @@ impl Take for Option<ErrorLog> {
     }
 }
 
-struct Subscriber(std::fs::File);
+/// Hears of libcontainer's events in whichever of its processes they come up.
+struct Subscriber {
+    errors: std::fs::File,
+    pids: Option<Pids>,
+}
 
 impl tracing::Subscriber for Subscriber {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() == tracing::Level::ERROR
+        *metadata.level() == tracing::Level::ERROR || (self.pids.is_some() && metadata.target() == pids::TARGET)
     }
 
     fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
@@ -379,10 +386,16 @@ impl tracing::Subscriber for Subscriber {
     fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
 
     fn event(&self, event: &tracing::Event<'_>) {
+        if let Some(pids) = self.pids.as_ref().filter(|_| event.metadata().target() == pids::TARGET) {
+            pids.begin();
+        }
+        if *event.metadata().level() != tracing::Level::ERROR {
+            return;
+        }
         let mut line = Line::default();
         event.record(&mut line);
         let text = if line.fields.is_empty() { line.message } else { format!("{} ({})", line.message, line.fields) };
-        let _ = rustix::io::write(self.0.as_fd(), format!("{}\n", text.replace('\n', " ")).as_bytes());
+        let _ = rustix::io::write(self.errors.as_fd(), format!("{}\n", text.replace('\n', " ")).as_bytes());
     }
 
     fn enter(&self, _: &tracing::span::Id) {}

@@ -21,6 +21,7 @@ pub mod keep;
 pub mod merged;
 mod network;
 pub mod outer;
+mod pids;
 pub mod probe;
 mod reap;
 mod report;

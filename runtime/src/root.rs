@@ -67,14 +67,25 @@ impl Plan {
     }
 }
 
+/// What one mount is made of.
+#[derive(Debug)]
+enum Source {
+    /// Nothing: it is a new file system.
+    New,
+    /// What is bound.
+    Bound(OwnedFd),
+    /// The folders of an overlay, the topmost first.
+    Layers(Vec<OwnedFd>),
+}
+
 /// What will be mounted, opened while the opener may still reach it.
 #[derive(Debug)]
 pub(crate) struct Sources {
     lowers: Vec<OwnedFd>,
     upper: OwnedFd,
     work: OwnedFd,
-    /// One for each mount of both lots; nothing for a new file system.
-    binds: [Vec<Option<OwnedFd>>; 2],
+    /// One for each mount of both lots.
+    binds: [Vec<Source>; 2],
     /// One for each link.
     links: Vec<OwnedFd>,
 }
@@ -89,9 +100,13 @@ impl Sources {
         };
         let lot = |mounts: &[&Mount]| {
             let source = |mount: &&Mount| match mount {
-                Mount::Bind { source, .. } => resolved(source).map(Some),
-                Mount::Mask { directory: false, .. } => open(&plan.empty, OFlags::empty()).map(Some),
-                Mount::Tmpfs { .. } | Mount::Mask { directory: true, .. } => Ok(None),
+                Mount::Bind { source, .. } => resolved(source).map(Source::Bound),
+                Mount::Mask { directory: false, .. } => open(&plan.empty, OFlags::empty()).map(Source::Bound),
+                Mount::Layers { lowers, .. } => {
+                    let opened = lowers.iter().map(|lower| resolved(lower)).collect::<Result<_, _>>();
+                    opened.map(Source::Layers)
+                }
+                Mount::Tmpfs { .. } | Mount::Mask { directory: true, .. } => Ok(Source::New),
             };
             mounts.iter().map(source).collect::<Result<Vec<_>, _>>()
         };
@@ -125,27 +140,47 @@ impl Sources {
 
     fn overlay(&self, volatile: bool) -> rustix::io::Result<OwnedFd> {
         use rustix::mount::{fsconfig_create, fsconfig_set_flag, fsconfig_set_string};
-        let magic = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
-        let context = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        let joined = self.lowers.iter().map(magic).collect::<Vec<_>>().join(":");
-        if joined.len() <= cellblock_bundle::spec::MAX_OPTION {
-            fsconfig_set_string(&context, c"lowerdir", joined.as_str())?;
-        } else {
-            for lower in &self.lowers {
-                // Linux 6.7.
-                fsconfig_set_string(&context, c"lowerdir+", magic(lower).as_str())?;
-            }
-        }
+        let context = over_each_other(&self.lowers)?;
         fsconfig_set_string(&context, c"upperdir", magic(&self.upper).as_str())?;
         fsconfig_set_string(&context, c"workdir", magic(&self.work).as_str())?;
-        // The reasons for both are at the portable form, `cellblock_bundle::spec`.
-        fsconfig_set_flag(&context, c"userxattr")?;
+        // The reason is at the portable form, `cellblock_bundle::spec`.
         if volatile {
             fsconfig_set_flag(&context, c"volatile")?;
         }
         fsconfig_create(&context)?;
         rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
     }
+}
+
+fn magic(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// The beginning of an overlay of `lowers`, the topmost first.
+fn over_each_other(lowers: &[OwnedFd]) -> rustix::io::Result<OwnedFd> {
+    use rustix::mount::{fsconfig_set_flag, fsconfig_set_string};
+    let context = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let joined = lowers.iter().map(magic).collect::<Vec<_>>().join(":");
+    if joined.len() <= cellblock_bundle::spec::MAX_OPTION {
+        fsconfig_set_string(&context, c"lowerdir", joined.as_str())?;
+    } else {
+        for lower in lowers {
+            // Linux 6.7.
+            fsconfig_set_string(&context, c"lowerdir+", magic(lower).as_str())?;
+        }
+    }
+    // The reason is at the portable form, `cellblock_bundle::spec`.
+    fsconfig_set_flag(&context, c"userxattr")?;
+    Ok(context)
+}
+
+/// An overlay of folders that nobody writes.
+fn layers(lowers: &[OwnedFd]) -> rustix::io::Result<OwnedFd> {
+    let context = over_each_other(lowers)?;
+    rustix::mount::fsconfig_create(&context)?;
+    let attributes =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 /// Opens the source of a bind. Its path has no links, as whoever decided on it has followed them: a link that is there now was put there since, by
@@ -162,7 +197,7 @@ fn resolved(path: &Path) -> Result<OwnedFd, RootError> {
 }
 
 /// Mounts what was asked for below `top`, in order.
-fn requested(top: BorrowedFd<'_>, mounts: &[&Mount], sources: &[Option<OwnedFd>]) -> Result<(), RootError> {
+fn requested(top: BorrowedFd<'_>, mounts: &[&Mount], sources: &[Source]) -> Result<(), RootError> {
     let mut masks = Vec::new();
     for (mount, source) in mounts.iter().zip(sources) {
         let failed = |source: io::Error| RootError::Mount { path: mount.target().to_owned(), source };
@@ -172,8 +207,9 @@ fn requested(top: BorrowedFd<'_>, mounts: &[&Mount], sources: &[Option<OwnedFd>]
             continue;
         }
         let (tree, directory) = match source {
-            Some(source) => bound(source.as_fd(), mount).map_err(failed)?,
-            None => (tmpfs(mount).map_err(|e| failed(e.into()))?, true),
+            Source::Bound(source) => bound(source.as_fd(), mount).map_err(failed)?,
+            Source::Layers(lowers) => (layers(lowers).map_err(|e| failed(e.into()))?, true),
+            Source::New => (tmpfs(mount).map_err(|e| failed(e.into()))?, true),
         };
         attach(top, tree.as_fd(), mount.target(), directory)?;
         if mask {

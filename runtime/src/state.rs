@@ -35,6 +35,9 @@ pub struct Dirs {
     pub data: PathBuf,
     /// `$XDG_STATE_HOME/cellblock`, or `/var/log/cellblock` for root.
     pub state: PathBuf,
+    /// Where logs and audits are written, if not below `state`: for the start of a cell. From `state` links lead there, for who reads them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<PathBuf>,
 }
 
 /// What stands for a project's id where there is none.
@@ -74,19 +77,56 @@ impl Dirs {
     /// The log of the detached cell `name`.
     #[must_use]
     pub fn log(&self, name: &str) -> PathBuf {
-        self.state.join("logs").join(format!("{name}.log"))
+        self.logs_in("logs").join(format!("{name}.log"))
     }
 
     /// What was decided about the network of the cell `name`; outlives it.
     #[must_use]
     pub fn audit(&self, name: &str) -> PathBuf {
-        self.state.join("audit").join(format!("{name}.jsonl"))
+        self.logs_in("audit").join(format!("{name}.jsonl"))
     }
 
     /// What the guard of the cell `name` refused; outlives it.
     #[must_use]
     pub fn guard_audit(&self, name: &str) -> PathBuf {
-        self.state.join("audit").join(format!("{name}.guard.jsonl"))
+        self.logs_in("audit").join(format!("{name}.guard.jsonl"))
+    }
+
+    fn logs_in(&self, usual: &str) -> PathBuf {
+        self.logs.clone().unwrap_or_else(|| self.state.join(usual))
+    }
+
+    /// Lets the usual places of the logs of the cell `name` lead to where they are written from now on, or be that place again. To be called by
+    /// who has claimed the name.
+    ///
+    /// # Errors
+    /// Those of the system calls.
+    pub fn lead_to_logs(&self, name: &str) -> io::Result<()> {
+        let usual = Self { logs: None, ..self.clone() };
+        let files = |dirs: &Self| [dirs.log(name), dirs.audit(name), dirs.guard_audit(name)];
+        let is_link = |path: &Path| rustix::fs::readlink(path, Vec::new()).is_ok();
+        if self.logs.is_none() {
+            // All three are made together: one question is enough where there is none, as at nearly every start.
+            let links = if is_link(&usual.audit(name)) { files(&usual).to_vec() } else { Vec::new() };
+            return links.iter().filter(|path| is_link(path)).try_for_each(std::fs::remove_file);
+        }
+        for (from, to) in files(&usual).iter().zip(files(self)) {
+            if let Some(folder) = from.parent() {
+                make_dir(folder).map_err(io::Error::other)?;
+            }
+            match std::fs::symlink_metadata(from) {
+                Ok(found) if found.is_symlink() => std::fs::remove_file(from)?,
+                // What earlier cells of the name left there.
+                Ok(_) => {
+                    let mut old = from.clone().into_os_string();
+                    old.push(".old");
+                    std::fs::rename(from, old)?;
+                }
+                Err(_) => {}
+            }
+            std::os::unix::fs::symlink(to, from)?;
+        }
+        Ok(())
     }
 
     /// The socket by which commands that enter the running cell `name` get behind its guard.

@@ -243,6 +243,7 @@ fn run(
         bundle: stage.clone(),
         state: stage.clone(),
         id: CONTAINER,
+        name: &cell.name,
         ids: &cell.ids,
         program: seccomp::program(cell.profile.into()),
         network: cell.network != Network::Host,
@@ -434,6 +435,10 @@ fn write_record(start: &Start, claim: &Claim, cgroups: Vec<PathBuf>) -> Result<(
 /// host's files are shown inside through id-mapped mounts, which need it.
 fn write_bundle(start: &Start, stage: &Path, builder: Pid, laid: &mut Laid) -> Result<Plan, RuntimeError> {
     let mut cell = start.cell.clone();
+    if crate::guard::is_wanted(&cell) {
+        let protect = &cell.protect;
+        cell.mounts.retain(|mount| !crate::guard::looks_after(protect, mount));
+    }
     laid.add_to(&mut cell.mounts);
     let mut root = start.root.clone();
     if cell.ids.scheme == cellblock_bundle::IdScheme::Shifted {
@@ -443,7 +448,12 @@ fn write_bundle(start: &Start, stage: &Path, builder: Pid, laid: &mut Laid) -> R
                 *source = views.of(source)?;
             }
         }
-        for lower in root.lowers.iter_mut().filter(|l| start.root.shared.contains(l)) {
+        let layered = root.mounts.iter_mut().filter_map(|mount| match mount {
+            Mount::Layers { lowers, .. } => Some(lowers.iter_mut()),
+            _ => None,
+        });
+        let shared = |lower: &&mut PathBuf| start.root.shared.iter().any(|shared| lower.starts_with(shared));
+        for lower in root.lowers.iter_mut().chain(layered.flatten()).filter(shared) {
             *lower = views.of(lower)?;
         }
     }

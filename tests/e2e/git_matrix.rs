@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use cellblock_tests::{Done, World};
 
 /// A repository in one layout, in a world of its own.
-struct Repository {
-    world: World,
+pub(crate) struct Repository {
+    pub(crate) world: World,
     /// The work tree that the cell is started in.
-    root: PathBuf,
+    pub(crate) root: PathBuf,
     /// The folder with `config` and `hooks`.
-    common: PathBuf,
+    pub(crate) common: PathBuf,
 }
 
 /// What an agent does. `$REMOTE` is a bare repository that the cell may write.
@@ -42,7 +42,7 @@ git log --format='%an <%ae>' -1
 "#;
 
 impl Repository {
-    fn new(layout: &str) -> Self {
+    pub(crate) fn new(layout: &str) -> Self {
         let world = World::new();
         std::fs::rename(world.project(), world.path("unused")).expect("the world's own project");
         world.write("home/.gitconfig", "[user]\n\tname = Ada L\n\temail = ada@example.com\n[init]\n\tdefaultBranch = main\n[protocol \"file\"]\n\tallow = always\n");
@@ -119,7 +119,7 @@ impl Repository {
     }
 
     /// A shell in a cell on this repository.
-    fn inside(&self, flags: &str, script: &str) -> Done {
+    pub(crate) fn inside(&self, flags: &str, script: &str) -> Done {
         let remote = self.world.path("home/remote.git").display().to_string();
         let line = format!("run --net none --image host {flags} -v {remote} -e REMOTE={remote} -- sh -c");
         let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
@@ -127,12 +127,12 @@ impl Repository {
         self.world.call(&cellblock_tests::cellblock(), &words).dir(&self.root).run()
     }
 
-    fn git(&self, line: &str) -> Done {
+    pub(crate) fn git(&self, line: &str) -> Done {
         git(&self.world, &self.root, line).run()
     }
 
     /// What the host does when the agent has finished; whether something planted ran.
-    fn host_works(&self) -> bool {
+    pub(crate) fn host_works(&self) -> bool {
         let canary = self.world.path("home/canary");
         let _ = std::fs::remove_file(&canary);
         for line in ["status", "log --oneline -1", "diff", "commit -q --allow-empty -m host", "checkout -q -- ."] {
@@ -166,7 +166,7 @@ impl Repository {
     }
 }
 
-fn git(world: &World, dir: &Path, line: &str) -> cellblock_tests::Call {
+pub(crate) fn git(world: &World, dir: &Path, line: &str) -> cellblock_tests::Call {
     let words: Vec<&str> = line.split_whitespace().collect();
     world.call(Path::new("git"), &words).dir(dir)
 }
@@ -380,6 +380,31 @@ fn large_files_are_not_taken_into_commits_without_their_filter() {
     let done = repository.inside("", "git config filter.lfs.process; PATH=$(mktemp -d):$PATH; command -v git-lfs || { echo big > a.bin; git add a.bin; }");
     assert!(done.stdout().starts_with("git-lfs filter-process\n"), "fixed words, not the host's: {done}");
     assert!(done.stdout().contains("/git-lfs\n") || done.stderr().contains("lfs"), "{done}");
+}
+
+/// With the real git-lfs: what is committed inside is a pointer, and the file is where the host's git looks for it.
+#[test]
+fn large_files_work_inside_and_outside() {
+    let repository = Repository::new("plain");
+    repository
+        .world
+        .call(
+            Path::new("sh"),
+            &["-c", "git lfs install >/dev/null && git lfs track '*.bin' && git add . && git commit -qm lfs"],
+        )
+        .dir(&repository.root)
+        .ok();
+    let script = "
+head -c 3000 /dev/zero > big.bin && git add big.bin && git commit -qm big || exit 1
+git cat-file -p HEAD:big.bin | sed -n 1p
+rm big.bin && git checkout -q big.bin && wc -c < big.bin && git lfs fsck && git status --short
+";
+    let done = repository.inside("", script);
+    assert_eq!(done.stdout(), "version https://git-lfs.github.com/spec/v1\n3000\nGit LFS fsck OK\n", "{done}");
+    let host = "git lfs fsck && git status --short && rm big.bin && git checkout -q big.bin && wc -c < big.bin";
+    let done = repository.world.call(Path::new("sh"), &["-c", host]).dir(&repository.root).run();
+    assert_eq!(done.stdout(), "Git LFS fsck OK\n3000\n", "{done}");
+    assert!(!repository.host_works());
 }
 
 #[test]

@@ -126,7 +126,7 @@ git -c user.name=a -c user.email=a@b commit -q --allow-empty -m signed && git ca
     let unsigned = cell(&world, &agent.socket, "", commit).run();
     assert_eq!(unsigned.stdout(), "0\n", "{unsigned}");
     world.write("home/.gitconfig", "");
-    cell(&world, &agent.socket, "--ssh-agent", "true").run().says("signs with something else than ssh keys");
+    cell(&world, &agent.socket, "--ssh-agent", "true").run().says("neither user.signingkey nor user.name");
     let log = world.cellblock("net log s").ok();
     let key = fingerprint(&world, "me");
     assert!(

@@ -11,6 +11,9 @@ pub struct Brokers {
     /// The person's ssh agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ssh_agent: Option<SshAgent>,
+    /// The person's gpg, for commits and tags.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signer: Option<Signer>,
     /// The person's git credentials, for single repositories.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub git: Option<GitCredentials>,
@@ -33,7 +36,11 @@ impl Brokers {
     /// Whether something of it is seen inside, in [`BROKERS`].
     #[must_use]
     pub fn is_inside(&self) -> bool {
-        self.ssh_agent.is_some() || self.clipboard_image || self.open_url || self.workmux.is_some()
+        self.ssh_agent.is_some()
+            || self.signer.is_some()
+            || self.clipboard_image
+            || self.open_url
+            || self.workmux.is_some()
     }
 }
 
@@ -56,6 +63,16 @@ pub struct SshAgent {
     pub keys: Vec<String>,
     /// Whether commits and tags may be signed with them. Without it they are only good for logging in.
     pub commits: bool,
+}
+
+/// What signs commits and tags outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signer {
+    /// gpg as the person's git calls it: a name, or an absolute path.
+    pub program: PathBuf,
+    /// The key as gpg(1) takes it after `--local-user`.
+    pub key: String,
 }
 
 /// The person's credentials for git over https, for single repositories.

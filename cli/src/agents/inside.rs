@@ -18,7 +18,11 @@ fn maybe_there(place: &Path, cell: &Cell, root: &RootFs) -> bool {
     let mounts = cell.mounts.iter().chain(&root.mounts).filter(|mount| place.starts_with(mount.target()));
     match mounts.max_by_key(|mount| mount.target().components().count()) {
         Some(Mount::Bind { source, target, .. }) => exists(&join(source, place.strip_prefix(target).unwrap_or(place))),
-        Some(_) => false,
+        Some(Mount::Layers { lowers, target }) => {
+            let rest = place.strip_prefix(target).unwrap_or(place);
+            lowers.iter().any(|lower| exists(&join(lower, rest)))
+        }
+        Some(Mount::Tmpfs { .. } | Mount::Mask { .. }) => false,
         None => {
             let place = place.strip_prefix("/").unwrap_or(place);
             std::iter::once(&root.upper)

@@ -16,8 +16,8 @@ use cellblock_bundle::cell::Network;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use values::{
-    Bridge, Choice, Cpus, EnvEntry, Label, LimitMode, MaskPattern, MountSpec, Opened, Pids, ProfileSpec, Protection,
-    PublishSpec, RuleSpec, SecretSpec, Size, TmpfsSpec, Tty, UserSpec, Userns,
+    Bridge, Choice, Cpus, EnvEntry, HomeSpec, Label, LimitMode, MaskPattern, MountSpec, Opened, Pids, ProfileSpec,
+    Protection, PublishSpec, RuleSpec, SecretSpec, Size, TmpfsSpec, Tty, UserSpec, Userns,
 };
 pub(crate) use words::Words;
 
@@ -100,6 +100,18 @@ pub(crate) struct CellFlags {
     /// Bind mount a host path: SOURCE:TARGET[:ro|rw], or SOURCE[:ro|rw] for the same path inside
     #[arg(short, long, value_name = "SOURCE:TARGET[:OPTIONS]", help_heading = "Files")]
     pub(crate) volume: Vec<MountSpec>,
+    /// Share a folder or file of the host with the cell, for reading and writing, at the same path; nothing, if there is none
+    #[arg(long, value_name = "PATH", help_heading = "Files")]
+    pub(crate) share: Vec<String>,
+    /// Let this be the command's home: private for one of the cell's own (the default), workspace for the project's folder, or a folder of the host
+    #[arg(long, value_name = "private|workspace|PATH", help_heading = "Files")]
+    pub(crate) home: Option<HomeSpec>,
+    /// Lay the files of this folder over those of the root: its etc/motd is /etc/motd inside; nothing in it is changed
+    #[arg(long, value_name = "DIR", help_heading = "Files")]
+    pub(crate) overlay: Option<String>,
+    /// Write the cell's logs into this folder: its output in the background, and the audits of its network and its guard
+    #[arg(long, value_name = "DIR", help_heading = "Files")]
+    pub(crate) log_dir: Option<String>,
     /// Mount an empty file system in memory
     #[arg(long, value_name = "TARGET[:OPTIONS]", help_heading = "Files")]
     pub(crate) tmpfs: Vec<TmpfsSpec>,
@@ -159,6 +171,12 @@ pub(crate) struct CellFlags {
     /// Let it use only this key of the agent's: a fingerprint, a comment, or the file of its public half
     #[arg(long, value_name = "KEY", value_parser = values::agent_key, help_heading = "Your accounts and desktop")]
     pub(crate) ssh_agent_key: Vec<String>,
+    /// Have git's commits and tags signed as you sign them: by your gpg, or with a key of the ssh agent; no key enters the cell
+    #[arg(long, overrides_with = "no_commit_signing", help_heading = "Your accounts and desktop")]
+    pub(crate) commit_signing: bool,
+    /// Sign nothing (the default)
+    #[arg(long, overrides_with = "commit_signing", help_heading = "Your accounts and desktop")]
+    pub(crate) no_commit_signing: bool,
     /// Let git inside fetch from and push to this project's https remotes as you; no password or token enters the cell
     #[arg(long, overrides_with = "no_git_credentials", help_heading = "Your accounts and desktop")]
     pub(crate) git_credentials: bool,
@@ -185,6 +203,9 @@ pub(crate) struct CellFlags {
     /// Work on the project of DIR instead of the working directory's
     #[arg(short = 'C', long, value_name = "DIR", help_heading = "Project")]
     pub(crate) project_dir: Option<PathBuf>,
+    /// Let the project stand at this path inside, instead of its own
+    #[arg(long, value_name = "PATH", value_parser = values::inside_path, conflicts_with = "no_project", help_heading = "Project")]
+    pub(crate) project_path: Option<PathBuf>,
     /// Give the cell no project: nothing of the host's files is mounted
     #[arg(long, conflicts_with_all = ["project_dir", "force_project"], help_heading = "Project")]
     pub(crate) no_project: bool,

@@ -65,6 +65,8 @@ impl Args {
 }
 
 pub(crate) fn run(mut args: Args) -> Result<i32, CliError> {
+    // It is a process of ours, and has no part in a bundle: what it looks after is closed there.
+    args.cell.no_guard = true;
     // Whether the runtime has a terminal is decided when the bundle is run.
     if args.cell.tty().is_none() {
         args.cell.tty = Some(Tty::Never);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use cellblock_bundle::{Mount, Network, RootFs};
 use cellblock_rootfs::root::skeleton::Entry;
 use cellblock_runtime::keep::Links;
-use cellblock_runtime::state::{self, Claim, StateError};
+use cellblock_runtime::state::{self, Claim, Dirs, StateError};
 use cellblock_runtime::supervisor::{RuntimeError, Start};
 use cellblock_runtime::{cgroup, cleanup};
 use cellblock_sys::process::{Fork, SingleThreaded};
@@ -27,7 +27,7 @@ use crate::report::CliError;
 use crate::resolve::{
     self, AgentMissing, Explained, HostFacts, HostFiles, Inputs, ResolveError, Resolved, VariableWanted, numbered,
 };
-use crate::{agents, audit, brokers, config, login_shell, place, project, rungs, sandbox_md, secrets};
+use crate::{agents, audit, brokers, config, login_shell, place, project, rungs, sandbox_md, secrets, signing};
 
 /// Everything known before a cell is started.
 #[derive(Debug)]
@@ -55,12 +55,7 @@ pub(crate) fn run(typed: &Typed) -> Result<i32, CliError> {
         return check::run(&ready);
     }
     brokers::tell(&ready.resolved.cell.brokers, &mut ready.resolved.cell.env);
-    if ready.resolved.cell.brokers.ssh_agent.as_ref().is_some_and(|agent| agent.commits) {
-        match brokers::signing(&ready.host) {
-            Ok(settings) => brokers::tell_signing(&settings, &mut ready.resolved.cell.env),
-            Err(why) => say(&format!("cellblock: commit_signing: {why}; commits are not signed")),
-        }
-    }
+    signing::arrange(&mut ready.resolved, &ready.host)?;
     if ready.show(&typed.start)? {
         return Ok(0);
     }
@@ -159,7 +154,7 @@ impl Ready {
 
     /// Starts the cell: this process becomes its supervisor. Returns only on failure, or at once with `detach`.
     fn start(mut self, flags: &StartFlags) -> Result<i32, CliError> {
-        let dirs = place::dirs(&self.host);
+        let dirs = Dirs { logs: self.resolved.log_dir.clone(), ..place::dirs(&self.host) };
         let rungs = rungs::to_try(&self.host.env)?;
         super::heal(&dirs)?;
         let claim = self.claim()?;
@@ -176,6 +171,8 @@ impl Ready {
         let hidden = || resolved.hidden.iter().map(variable).collect::<Result<_, CliError>>();
         let prepared = prepared.and_then(|prepared| {
             self.check_agent(&prepared.0)?;
+            let failed = |source| CliError::File { what: "cannot place the logs in", path: dirs.state.clone(), source };
+            dirs.lead_to_logs(&cell.name).map_err(failed)?;
             Ok((prepared, secrets()?, hidden()?))
         });
         let ((mut root, mut skeleton), secrets, hidden) = match prepared {

@@ -100,6 +100,10 @@ pub(crate) struct StatePath {
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) inside_env: Option<String>,
+    /// The variable by which its program is told where a folder is, if there is one; used where the home is a folder of the host's.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) home_env: Option<String>,
     /// For a login: names of folders beside it that its program makes while it renews it.
     #[schemars(with = "Option<Vec<String>>")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -111,7 +115,7 @@ pub(super) const AGENT_KEYS: &[&str] =
     &["title", "programs", "install", "unattended", "asks", "pass_env", "state", "login", "instructions"];
 
 /// Keys of a file or folder of an agent's.
-const STATE_KEYS: &[&str] = &["path", "mode", "file", "history", "inside", "inside_env", "locks"];
+const STATE_KEYS: &[&str] = &["path", "mode", "file", "history", "inside", "inside_env", "home_env", "locks"];
 
 impl Reader<'_> {
     /// One agent.
@@ -173,7 +177,7 @@ impl Reader<'_> {
         let at = node.at;
         let mut path = None;
         let (mut mode, mut file, mut history) = (None, false, Vec::new());
-        let (mut inside, mut inside_env, mut locks) = (None, None, Vec::new());
+        let (mut inside, mut inside_env, mut home_env, mut locks) = (None, None, None, Vec::new());
         for (key, node) in self.map(node, &format!("an entry of `{}`", outer.text)) {
             match key.text.as_str() {
                 "path" => path = self.scalar(&key, node, home_path),
@@ -182,6 +186,7 @@ impl Reader<'_> {
                 "history" => history = self.texts(&key, node, beneath).into_iter().map(|said| said.value).collect(),
                 "inside" => inside = self.scalar(&key, node, home_path).map(|said| said.value),
                 "inside_env" => inside_env = self.scalar(&key, node, assignment).map(|said| said.value),
+                "home_env" => home_env = self.scalar(&key, node, variable).map(|said| said.value),
                 "locks" => locks = self.texts(&key, node, name).into_iter().map(|said| said.value).collect(),
                 _ => self.problems.push(unknown(&key, STATE_KEYS)),
             }
@@ -189,7 +194,7 @@ impl Reader<'_> {
         if path.is_none() && !matches!(self.problems.last(), Some(problem) if problem.at >= at) {
             self.problems.push(Problem::new(at, format!("an entry of `{}` has no `path`", outer.text)));
         }
-        Some(StatePath { path: path?, mode, file, history, inside, inside_env, locks })
+        Some(StatePath { path: path?, mode, file, history, inside, inside_env, home_env, locks })
     }
 }
 

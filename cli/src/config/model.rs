@@ -14,7 +14,7 @@ use serde::{Serialize, Serializer};
 use super::agent::AgentSettings;
 use super::problem::Place;
 use crate::args::values::{
-    Bridge, Choice, Cpus, EnvEntry, LimitMode, MaskPattern, MountSpec, Opened, Pids, ProfileSpec, Protection,
+    Bridge, Choice, Cpus, EnvEntry, HomeSpec, LimitMode, MaskPattern, MountSpec, Opened, Pids, ProfileSpec, Protection,
     PublishSpec, RuleSpec, SecretSpec, Size, StateMode, UserSpec, Userns,
 };
 
@@ -117,7 +117,7 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<Vec<String>>")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) ssh_agent_keys: Vec<Located<String>>,
-    /// Let it sign commits and tags with these keys too, not only log in.
+    /// Have git's commits and tags signed as you sign them: by your gpg, or with a key of the ssh agent; no key enters the cell.
     #[schemars(with = "Option<bool>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) commit_signing: Option<Located<bool>>,
@@ -138,6 +138,28 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<Vec<String>>")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) mounts: Vec<Located<MountSpec>>,
+    /// Folders and files of the host that the cell shares, for reading and writing, at the same path; one that is not there is told and left out.
+    /// `~` and `$VARIABLE` are expanded.
+    #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) share: Vec<Located<String>>,
+    /// The command's home: private for one of the cell's own (the default), workspace for the project's folder, or a folder of the host (with /, ./,
+    /// ../, ~ or $VARIABLE in front).
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) home: Option<Located<HomeSpec>>,
+    /// A folder whose files lie over those of the root: its etc/motd is /etc/motd inside. `~` and `$VARIABLE` are expanded.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) overlay: Option<Located<String>>,
+    /// The folder for the cell's logs: its output in the background, and the audits of its network and its guard. `~` and `$VARIABLE` are expanded.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) log_dir: Option<Located<String>>,
+    /// Where the project stands inside, if not at its own path.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) project_path: Option<Located<PathBuf>>,
     /// Whether a process of cellblock's looks at the name of each file before it is changed inside (the default): only so is protected what does
     /// not exist when the cell starts.
     #[schemars(with = "Option<bool>")]

@@ -51,6 +51,11 @@ defaults:
   git_credentials: true
   bridges: [clipboard-image, open-url]
   claude_config: sync
+  share: [~/.cargo, ~/.rustup]
+  home: ~/cells/home
+  project_path: /work
+  log_dir: ~/logs
+  overlay: ~/overlay
 projects:
   web:
     path: ~/work/web
@@ -67,7 +72,7 @@ agents:
     unattended: []
     asks: true
     pass_env: [A_KEY]
-    state: [{path: ~/.codex, mode: private, history: [sessions, \"*\"]}, {path: ~/.x.json, file: true, inside: ~/.codex/x.json, inside_env: X_HOME=~/.codex}]
+    state: [{path: ~/.codex, mode: private, home_env: CODEX_HOME, history: [sessions, \"*\"]}, {path: ~/.x.json, file: true, inside: ~/.codex/x.json, inside_env: X_HOME=~/.codex}]
     login: [{path: ~/.codex/auth.json, mode: copy, locks: [.lock]}]
     instructions: ~/.codex/AGENTS.md
     memory: 4g
@@ -118,7 +123,7 @@ fn every_key_is_read() {
     assert_eq!(d.alpine_mirror.as_ref().unwrap().value, "https://mirror.example/alpine");
     let web = &config.projects["web"];
     assert_eq!(web.path.value, "~/work/web");
-    assert_eq!(web.at.line, 38);
+    assert_eq!(web.at.line, 43);
     assert_eq!(d.claude_config.as_ref().unwrap().value, crate::args::values::StateMode::Sync);
     assert!(!d.guard.as_ref().unwrap().value);
     assert_eq!(web.settings.network.as_ref().unwrap().value, Network::None);

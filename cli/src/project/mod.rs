@@ -116,6 +116,8 @@ pub(crate) enum Head {
 pub(crate) struct ProjectFacts {
     /// The folder a cell gets: the work tree's root, or the folder itself outside git. Canonical.
     pub(crate) root: PathBuf,
+    /// Where that stands inside, if not at the same path.
+    pub(crate) elsewhere: Option<PathBuf>,
     /// The root that all worktrees of one repository share. Canonical.
     pub(crate) canonical_root: PathBuf,
     /// The folder cellblock was started in, at or below `root`. Canonical.
@@ -131,6 +133,20 @@ pub(crate) struct ProjectFacts {
 }
 
 impl ProjectFacts {
+    /// Where the folder stands inside.
+    pub(crate) fn at(&self) -> &Path {
+        self.elsewhere.as_deref().unwrap_or(&self.root)
+    }
+
+    /// The path inside of what is at `path` in the project; of anything else, its own.
+    pub(crate) fn inside(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix(&self.root) {
+            Ok(rest) if rest.as_os_str().is_empty() => self.at().to_owned(),
+            Ok(rest) => self.at().join(rest),
+            Err(_) => path.to_owned(),
+        }
+    }
+
     /// As it stands in a cell.
     pub(crate) fn to_project(&self) -> Project {
         let branch = match &self.head {
@@ -144,6 +160,7 @@ impl ProjectFacts {
         let name = canonical_root.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         Self {
             root: root.to_owned(),
+            elsewhere: None,
             canonical_root: canonical_root.to_owned(),
             cwd: cwd.to_owned(),
             id: id(canonical_root),

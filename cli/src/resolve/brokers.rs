@@ -24,6 +24,8 @@ const NO_WORKMUX: &str = "--bridge workmux-status: this is no pane of tmux, or t
 pub(super) struct Found {
     /// What answers.
     pub(super) brokers: Brokers,
+    /// Whether commits are to be signed, and who said so.
+    pub(super) signing: Option<Origin>,
     /// Where each came from.
     pub(super) explained: Vec<Explained>,
     /// Things the person should know.
@@ -38,7 +40,10 @@ impl Found {
 
 /// What answers the cell. No program is run from the folders that are `writable` to it.
 pub(super) fn brokers(asked: Asked<'_>, network: Network, writable: &[&Path]) -> Result<Found, ResolveError> {
-    let mut found = Found::default();
+    let mut found = Found { signing: signing(asked)?, ..Found::default() };
+    if let Some(origin) = found.signing.clone() {
+        found.explain("commit_signing", "true".to_owned(), &origin);
+    }
     ssh_agent(asked, &mut found)?;
     git_credentials(asked, network, &mut found)?;
     let flag = Some((asked.flags.bridge.clone(), "--bridge")).filter(|(bridges, _)| !bridges.is_empty());
@@ -98,6 +103,16 @@ fn workmux(asked: Asked<'_>, writable: &[&Path]) -> Option<PathBuf> {
     })
 }
 
+fn signing(asked: Asked<'_>) -> Result<Option<Origin>, ResolveError> {
+    let flag = match (asked.flags.commit_signing, asked.flags.no_commit_signing) {
+        (_, true) => Some((false, "--no-commit-signing")),
+        (true, _) => Some((true, "--commit-signing")),
+        _ => None,
+    };
+    let wanted = asked.layers.find(Wanted { flag, variable: None, key: |s| &s.commit_signing })?;
+    Ok(wanted.filter(|said| said.value).map(|said| said.origin))
+}
+
 fn ssh_agent(asked: Asked<'_>, found: &mut Found) -> Result<(), ResolveError> {
     let CellFlags { ssh_agent, no_ssh_agent, ssh_agent_key, .. } = asked.flags;
     let flag = match (*ssh_agent || !ssh_agent_key.is_empty(), *no_ssh_agent) {
@@ -128,7 +143,7 @@ fn ssh_agent(asked: Asked<'_>, found: &mut Found) -> Result<(), ResolveError> {
     for key in ssh_agent_key {
         keys.push(agent_key(asked, key, &Origin::Flag("--ssh-agent-key"), Asked::typed_path)?);
     }
-    let commits = asked.layers.pick(Wanted { flag: None, variable: None, key: |s| &s.commit_signing }, false)?.value;
+    let commits = found.signing.is_some();
     let which = if keys.is_empty() { "all its keys".to_owned() } else { keys.join(", ") };
     let what = if commits { "logins, commits and tags" } else { "logins" };
     found.explain("ssh_agent", format!("{} ({which}; for {what})", socket.display()), &origin);

@@ -156,6 +156,46 @@ pub(crate) enum ResolveError {
         /// Cellblock's folder.
         own: PathBuf,
     },
+    /// A folder that the cell must not write, and could.
+    #[error("{origin}: {path} lies in {within}, which the cell may write: {why}", path = .path.display(), within = .within.display())]
+    Within {
+        /// Where it stands.
+        origin: Origin,
+        /// The folder.
+        path: Box<Path>,
+        /// What the cell may write.
+        within: Box<Path>,
+        /// What would be bad about it.
+        why: &'static str,
+    },
+    /// An overlay that would take the place of folders which are the cell's own.
+    #[error("{origin}: {path} is no folder, and would hide the root's", path = .path.display())]
+    OverlayFolder {
+        /// Where it stands.
+        origin: Origin,
+        /// What is there.
+        path: PathBuf,
+    },
+    /// A home or an overlay that must not be one.
+    #[error("{origin}: what is no project is no {what} either: {refusal}")]
+    RefusedFolder {
+        /// What it was to be.
+        what: &'static str,
+        /// Where it stands.
+        origin: Origin,
+        /// Why.
+        refusal: Box<Refusal>,
+    },
+    /// A project at another path inside, where git would not find its way.
+    #[error("{origin}: {root} can only stand at its own path inside: {why}", root = .root.display())]
+    ProjectPath {
+        /// Where it stands.
+        origin: Origin,
+        /// The project's folder.
+        root: PathBuf,
+        /// Why.
+        why: Box<PathProblem>,
+    },
     /// A project that is a secret, or lies in one.
     #[error("{project} cannot be a project: {path} is secret ({why})", project = .project.display(), path = .path.display())]
     SecretProject {
@@ -271,6 +311,20 @@ pub(crate) enum ResolveError {
     TerminalInBackground,
 }
 
+/// Why git would not work at another path.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PathProblem {
+    /// `.git` is a link.
+    #[error("its .git is a symbolic link")]
+    Link,
+    /// `.git` is a file that names a folder which is elsewhere then.
+    #[error("its .git leads to {path}, which is elsewhere from another place", path = .0.display())]
+    Pointer(PathBuf),
+    /// The repository says where its work tree is.
+    #[error("its repository names its work tree (core.worktree = {path})", path = .0.display())]
+    WorkTree(PathBuf),
+}
+
 impl ResolveError {
     /// What would mend it, if there is more to say than the error does.
     pub(crate) fn hint(&self) -> Option<String> {
@@ -284,6 +338,11 @@ impl ResolveError {
                 "`profiles:` in the configuration has yours; `default` and `strict` are cellblock's".to_owned()
             }
             Self::NoAgent(missing) => missing.hints.first()?.clone(),
+            Self::RefusedFolder { refusal, .. } if refusal.can_be_forced() => {
+                "make a folder for it (mkdir ~/cell-home), or insist with --force-project".to_owned()
+            }
+            Self::RefusedFolder { .. } => "make a folder for it (mkdir ~/cell-home)".to_owned(),
+            Self::ProjectPath { .. } => "leave out the project's path inside; --no-project with -v mounts it without git".to_owned(),
             Self::Refused(refusal) => refusal.hint().to_owned(),
             Self::Ids(error) => error.hint()?.to_owned(),
             Self::Source { path, source, .. } if source.kind() == std::io::ErrorKind::NotFound => {

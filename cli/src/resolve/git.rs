@@ -50,8 +50,8 @@ pub(super) struct Fenced {
     pub(super) person: String,
 }
 
-/// Fences in what `placed` lets the cell write.
-pub(super) fn fence(asked: Asked<'_>, placed: &[Placed]) -> Result<Fenced, ResolveError> {
+/// Fences in what `placed` lets the cell write. With a `guard` git can remember what branches follow.
+pub(super) fn fence(asked: Asked<'_>, placed: &[Placed], guard: bool) -> Result<Fenced, ResolveError> {
     let trees = trees(placed, asked.files);
     let git = asked.project.and_then(|project| project.git.as_ref());
     let person = git_config::person(asked.files, asked.host, asked.project);
@@ -69,6 +69,7 @@ pub(super) fn fence(asked: Asked<'_>, placed: &[Placed]) -> Result<Fenced, Resol
         list: List::read(),
         covers: Covers::new(asked.files, trees, taken, opened(asked)),
         git_dirs: BTreeMap::new(),
+        configs: BTreeSet::new(),
         notes: Vec::new(),
         closed: said.value == Protection::On,
     };
@@ -76,11 +77,12 @@ pub(super) fn fence(asked: Asked<'_>, placed: &[Placed]) -> Result<Fenced, Resol
         fence.repository(project, git)?;
         let local = git_config::repository(asked.files, asked.host, git);
         fence.named(project, [&local, &person]);
-        fenced.settings = git_config::settings(&person);
+        let remembers = guard && fence.covers.place(&git.common_dir).is_some_and(|at| fence.configs.contains(&at));
+        fenced.settings = git_config::settings(&person, remembers || !fence.closed);
     }
     fence.work_trees();
     let (list, closed) = (fence.list, fence.closed);
-    let (mounts, protect) = fence.covers.finish(&list, fence.git_dirs);
+    let (mounts, protect) = fence.covers.finish(&list, fence.git_dirs, fence.configs);
     fenced.notes = fence.notes;
     fenced.mounts = mounts;
     fenced.protect = if closed { protect } else { Protect::default() };
@@ -109,11 +111,16 @@ fn opened(asked: Asked<'_>) -> BTreeSet<PathBuf> {
     let configured = asked.layers.sections().flat_map(|(settings, _)| settings.protect_except.iter().map(|o| &o.value));
     let mut open = BTreeSet::new();
     for opened in configured.chain(&asked.flags.unprotect) {
-        open.insert(project.root.join(&opened.0));
+        open.insert(project.at().join(&opened.0));
         if let (Ok(rest), Some(git)) = (opened.0.strip_prefix(".git"), &project.git)
             && rest.as_os_str() != ""
         {
-            open.extend([git.common_dir.join(rest), git.git_dir.join(rest)]);
+            // git writes a file by another one, which takes its place.
+            let mut lock = rest.as_os_str().to_owned();
+            lock.push(".lock");
+            for folder in [&project.root.join(".git"), &git.common_dir, &git.git_dir] {
+                open.extend([folder.join(rest), folder.join(&lock)].map(|path| project.inside(&path)));
+            }
         }
     }
     open
@@ -125,6 +132,7 @@ struct Fence<'a> {
     list: List,
     covers: Covers<'a>,
     git_dirs: BTreeMap<PathBuf, BTreeSet<String>>,
+    configs: BTreeSet<PathBuf>,
     notes: Vec<String>,
     closed: bool,
 }
@@ -198,6 +206,9 @@ impl Fence<'_> {
             } else {
                 BTreeSet::new()
             };
+            if self.covers.closed(&at.join("config")).is_some() {
+                self.configs.insert(target.clone());
+            }
             self.git_dirs.insert(target, more);
         }
     }

@@ -177,11 +177,12 @@ fn quoted(value: &str) -> String {
     text + "\""
 }
 
-/// Settings that keep git working where its configuration cannot be written, as variables (git-config(1), `GIT_CONFIG_COUNT`).
-pub(super) fn settings(person: &Read) -> Vec<(&'static str, &'static str)> {
-    let mut settings = vec![
-        // `git switch NAME` of a remote's branch would write what it follows, and fail before it switches.
-        ("branch.autoSetupMerge", "false"),
+/// Settings that keep git working where its configuration cannot be written, as variables (git-config(1), `GIT_CONFIG_COUNT`). It `remembers` what
+/// branches follow where the guard or the person lets it.
+pub(super) fn settings(person: &Read, remembers: bool) -> Vec<(&'static str, &'static str)> {
+    // `git switch NAME` of a remote's branch would write what it follows, and fail before it switches.
+    let mut settings: Vec<_> = (!remembers).then_some(("branch.autoSetupMerge", "false")).into_iter().collect();
+    settings.extend([
         // So that `git push` needs no such entry.
         ("push.default", "current"),
         // `git gc` would lock and thin out the logs of the other worktrees, which it cannot, and take their folders for gone, which they are
@@ -189,7 +190,7 @@ pub(super) fn settings(person: &Read) -> Vec<(&'static str, &'static str)> {
         ("gc.reflogExpire", "never"),
         ("gc.reflogExpireUnreachable", "never"),
         ("gc.worktreePruneExpire", "never"),
-    ];
+    ]);
     // Without its filters git would take the files themselves into commits. Always these words, whatever the host says; without git-lfs
     // inside, `required` makes git stop.
     if person.entries.iter().any(|entry| entry.section == "filter" && entry.subsection == "lfs") {

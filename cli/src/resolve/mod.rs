@@ -20,6 +20,7 @@ mod mounts;
 mod names;
 mod origin;
 mod patterns;
+mod place;
 mod presence;
 mod protect;
 mod reach;
@@ -27,9 +28,7 @@ mod secret_paths;
 mod state;
 
 use std::collections::BTreeMap;
-#[cfg(test)]
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cellblock_bundle::cell::{Cell, Limits, Mount, Network, Profile, User};
 
@@ -53,7 +52,7 @@ use crate::agents::{Agent, Found};
 use crate::args::values::{Choice, LimitMode, Tty, Userns, word};
 use crate::args::{StartFlags, Typed, Words};
 use crate::config::Config;
-use crate::project::{ProjectFacts, refuse};
+use crate::project::{ProjectFacts, Refusal, refuse};
 use asked::Asked;
 use environment::Inside;
 use layers::{Layers, Wanted};
@@ -99,8 +98,12 @@ pub(crate) struct Resolved {
     pub(crate) notes: Vec<String>,
     /// The cell's secrets, to be read when it starts.
     pub(crate) secrets: Vec<SecretWanted>,
+    /// Where its logs go, if not to the usual place.
+    pub(crate) log_dir: Option<PathBuf>,
     /// Its hidden variables, likewise.
     pub(crate) hidden: Vec<VariableWanted>,
+    /// Whether its commits are to be signed, and who said so.
+    pub(crate) signing: Option<Origin>,
 }
 
 impl Resolved {
@@ -151,7 +154,13 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     inputs.check_project()?;
     let mut explain = Explain::default();
     explain.add("image", &image.name, &wanted.request.origin);
-    let user = inputs.user(layers, image, &mut explain)?;
+    let mut user = inputs.user(layers, image, &mut explain)?;
+    let moved = inputs.moved_project(layers)?;
+    let inputs = Inputs { project: moved.as_ref().map(|(project, ..)| project).or(inputs.project), ..inputs };
+    if let Some((project, origin, _)) = &moved {
+        explain.add("project_path", &project.at().to_string_lossy(), origin);
+    }
+    let home = inputs.home(layers, &mut user.1, &mut explain)?;
     let found = inputs.program(image)?;
     let command = inputs.command(&user.1, found.as_ref(), &mut explain)?;
     let name = inputs.name(&mut explain);
@@ -163,20 +172,28 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     )?;
     explain.add("read_only", &read_only.value.to_string(), &read_only.origin);
     let asked = Asked { flags, layers, project: inputs.project, host: inputs.host, files: inputs.files };
-    let mut placed = mounts::mounts(asked, found.as_ref(), read_only.value.then_some(&read_only.origin))?;
-    let fenced = git::fence(asked, &placed)?;
+    let wanted = mounts::Wanted { found: found.as_ref(), home: home.mount.clone() };
+    let (mut placed, missing) = mounts::mounts(asked, wanted, read_only.value.then_some(&read_only.origin))?;
+    let guard = inputs.guard(layers)?;
+    let fenced = git::fence(asked, &placed, guard.value)?;
     placed.extend(fenced.mounts);
     // Stable: what stands at the same place as another comes after it.
     placed.sort_by_key(|placed| placed.mount.target().components().count());
+    if moved.is_some() {
+        // The repository stands at its own path, which may lie in the project now.
+        mounts::check_places(inputs.files, &placed)?;
+    }
     if let Some(said) = &fenced.said {
         explain.add("protect", word(said.value), &said.origin);
     }
     // After everything that mounts.
     let told = secret_paths::cover(asked, &mut placed)?;
+    let overlay = inputs.overlay(asked, &mut placed, &mut explain)?;
+    let log_dir = inputs.log_dir(layers, &placed, &mut explain)?;
     for mount in &placed {
         explain.add(&format!("mount {}", mount.mount.target().display()), &mount_words(&mount.mount), &mount.origin);
     }
-    let state = inputs.state(layers, &user.1, &placed)?;
+    let state = inputs.state(layers, &user.1, &home, &placed)?;
     explain.0.extend(state.explained);
     let inside = Inside { image, found: found.as_ref(), user: &user.1, name: &name };
     let environment = environment::environment(asked, inside)?;
@@ -188,6 +205,11 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     let mut variables = environment.variables;
     for (name, value) in state.variables {
         variables.entry(name).or_insert(value);
+    }
+    if let Some(own) = home.own.as_ref().filter(|_| !home.has_git_config) {
+        // Not among the person's files, where it would stay.
+        let path = own.join(".gitconfig").to_string_lossy().into_owned();
+        variables.entry("GIT_CONFIG_GLOBAL".into()).or_insert(path);
     }
     add_trust(&reach, &mut variables);
     if !variables.contains_key("GIT_CONFIG_COUNT") {
@@ -225,9 +247,14 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         workdir,
         mounts: placed.into_iter().map(|placed| placed.mount).collect(),
         protect: fenced.protect,
-        guard: inputs.guard(layers, &mut explain)?,
+        guard: {
+            explain.add("guard", &guard.value.to_string(), &guard.origin);
+            guard.value
+        },
         home_files: BTreeMap::from([(".gitconfig".into(), fenced.person)]),
         state: state.state,
+        own_home: home.own,
+        overlay,
         seeds: Vec::new(),
         network,
         reach,
@@ -242,11 +269,22 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     Ok(Resolved {
         cell,
         named: flags.name.is_some(),
+        log_dir,
         start: inputs.typed.start.clone(),
         secrets,
         hidden,
+        signing: answering.signing,
         explain: explain.0,
-        notes: [told, environment.notes, fenced.notes, state.notes, answering.notes].concat(),
+        notes: [
+            moved.map_or_else(Vec::new, |(.., notes)| notes),
+            missing,
+            told,
+            environment.notes,
+            fenced.notes,
+            state.notes,
+            answering.notes,
+        ]
+        .concat(),
     })
 }
 
@@ -282,6 +320,10 @@ fn mount_words(mount: &Mount) -> String {
         }
         Mount::Tmpfs { size: Some(size), .. } => format!("in memory, at most {size} bytes"),
         Mount::Tmpfs { size: None, .. } => "in memory".to_owned(),
+        Mount::Layers { lowers, .. } => {
+            let lowers: Vec<_> = lowers.iter().map(|lower| lower.display().to_string()).collect();
+            format!("{} (ro)", lowers.join(" over "))
+        }
         Mount::Mask { directory: true, .. } => "covered by an empty folder".to_owned(),
         Mount::Mask { directory: false, .. } => "covered by an empty file".to_owned(),
     }

@@ -41,6 +41,7 @@ mod tests {
     fn project(name: &str, head: Head) -> ProjectFacts {
         ProjectFacts {
             root: "/w".into(),
+            elsewhere: None,
             canonical_root: "/w".into(),
             cwd: "/w".into(),
             id: String::new(),

@@ -178,6 +178,12 @@ impl<'a> Covers<'a> {
         }
     }
 
+    /// Where the cover of `path` stands inside, if it has one of ours.
+    pub(super) fn closed(&self, path: &Path) -> Option<PathBuf> {
+        let closed = |target: &PathBuf| self.made.get(target).is_some_and(|cover| cover.role == Role::Closed);
+        self.place(path).filter(closed)
+    }
+
     /// Keeps the link `path` where it is: in its place another one, or a folder, would be taken for what is closed.
     pub(super) fn hold(&mut self, path: &Path) {
         let Some(tree) = self.tree(path).cloned() else { return };
@@ -216,6 +222,7 @@ impl<'a> Covers<'a> {
         mut self,
         list: &List,
         git_dirs: BTreeMap<PathBuf, BTreeSet<String>>,
+        configs: BTreeSet<PathBuf>,
     ) -> (Vec<Placed>, Protect) {
         for target in self.open.clone() {
             let Some(tree) = self.trees.iter().find(|tree| target.starts_with(&tree.target)).cloned() else { continue };
@@ -235,6 +242,7 @@ impl<'a> Covers<'a> {
             links: held(self.links, &self.made),
             git_names: owned(&list.git),
             git_dirs,
+            configs,
             open: self.open,
         };
         (mounts(&self.made), protect)

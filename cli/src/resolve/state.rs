@@ -5,7 +5,9 @@ use std::path::{Component, Path, PathBuf};
 use cellblock_bundle::{State, StateKind, StateMode};
 use cellblock_runtime::keep::Links;
 
+use super::expand::{ExpandError, config_path};
 use super::mounts::Placed;
+use super::place::Home;
 use super::*;
 use crate::args::values::word;
 use crate::config::StatePath;
@@ -33,23 +35,31 @@ const CLAUDE: &str = "claude-code";
 
 impl Inputs<'_> {
     /// The state of the agent, if there is one. What the person has mounted is as the person wants it.
-    pub(super) fn state(self, layers: Layers<'_>, user: &User, placed: &[Placed]) -> Result<Decided, ResolveError> {
+    pub(super) fn state(
+        self,
+        layers: Layers<'_>,
+        user: &User,
+        home: &Home,
+        placed: &[Placed],
+    ) -> Result<Decided, ResolveError> {
         let mut decided = Decided::default();
         let Some(agent) = self.agent.filter(|_| self.typed.cell.entrypoint.is_none()) else { return Ok(decided) };
         let said = layers.find(Wanted { flag: None, variable: None, key: |s| &s.claude_config })?;
         let said = said.filter(|_| agent.name == CLAUDE);
         let shipped = Origin::Shipped { agent: agent.name.clone() };
+        let base = base(agent, user, home, &mut decided);
         let states =
             agent.spec.state.iter().map(|one| (one, if one.file { StateKind::File } else { StateKind::Folder }));
         let logins = agent.spec.login.iter().map(|one| (one, StateKind::Login));
         for (one, kind) in states.chain(logins) {
             let shipped_mode = one.mode.as_ref().map(|mode| mode.value);
-            let (mode, origin) = match &said {
-                Some(said) if kind != StateKind::Login => (said.value, said.origin.clone()),
+            let host = at_home(&one.path.value, &self.host.home);
+            let (mode, origin) = match (&said, self.shares(layers, &host)) {
+                (_, Some(origin)) if kind == StateKind::Folder => (StateMode::Share, origin),
+                (Some(said), _) if kind != StateKind::Login => (said.value, said.origin.clone()),
                 _ => (shipped_mode.unwrap_or(default_mode(kind)), shipped.clone()),
             };
-            let host = at_home(&one.path.value, &self.host.home);
-            let target = at_home(&one.path.value, &user.home);
+            let target = at_home(&one.path.value, &base);
             self.check_own(&host, &origin)?;
             let state = State {
                 agent: agent.name.clone(),
@@ -62,8 +72,20 @@ impl Inputs<'_> {
             };
             self.add(&mut decided, state, one, placed, &origin);
         }
-        redirect(&mut decided, &agent.spec.state, user);
+        redirect(&mut decided, &agent.spec.state, &base);
         Ok(decided)
+    }
+
+    /// Who said that the host's `path` is shared, if somebody did.
+    fn shares(self, layers: Layers<'_>, path: &Path) -> Option<Origin> {
+        let same = |text: Result<String, ExpandError>| text.is_ok_and(|text| Path::new(&text) == path);
+        if self.typed.cell.share.iter().any(|text| same(typed_path(text, self.host))) {
+            return Some(Origin::Flag("--share"));
+        }
+        let mut said = layers
+            .sections()
+            .flat_map(|(settings, origin)| settings.share.iter().map(move |one| (&one.value, origin(one.at))));
+        said.find(|(text, _)| same(config_path(text, self.host))).map(|(_, origin)| origin)
     }
 
     fn add(self, decided: &mut Decided, state: State, one: &StatePath, placed: &[Placed], origin: &Origin) {
@@ -101,11 +123,29 @@ impl Inputs<'_> {
     }
 }
 
+/// Where the agent's files are laid: at home. Where that is a folder of the host's, in which nothing is made, they are at the cell's own home if the
+/// agent's program can be told so; else they are what that folder has.
+fn base(agent: &Agent, user: &User, home: &Home, decided: &mut Decided) -> PathBuf {
+    let Some(own) = &home.own else { return user.home.clone() };
+    let folders: Vec<&StatePath> = agent.spec.state.iter().filter(|one| !one.file).collect();
+    if folders.is_empty() || folders.iter().any(|one| one.home_env.is_none()) {
+        let at = user.home.display();
+        let seen = if home.workspace { ", for git and everybody who reads the project" } else { "" };
+        decided.notes.push(format!("{}: its files, login and history are those in {at}{seen}", agent.title()));
+        return user.home.clone();
+    }
+    for one in folders {
+        let value = at_home(&one.path.value, own).display().to_string();
+        decided.variables.extend(one.home_env.clone().map(|name| (name, value)));
+    }
+    own.clone()
+}
+
 /// A file that may stand in a folder of the same agent's does, where cells may write that: its program is told by a variable.
-fn redirect(decided: &mut Decided, spec: &[StatePath], user: &User) {
+fn redirect(decided: &mut Decided, spec: &[StatePath], home: &Path) {
     for one in spec {
         let (Some(inside), Some(variable)) = (&one.inside, &one.inside_env) else { continue };
-        let (old, new) = (at_home(&one.path.value, &user.home), at_home(inside, &user.home));
+        let (old, new) = (at_home(&one.path.value, home), at_home(inside, home));
         let writable = |state: &State| matches!(state.mode, StateMode::Private | StateMode::Copy);
         let holds =
             |state: &State| state.kind == StateKind::Folder && writable(state) && new.starts_with(&state.target);
@@ -116,7 +156,7 @@ fn redirect(decided: &mut Decided, spec: &[StatePath], user: &User) {
         }
         file.target.clone_from(&new);
         if let Some((name, value)) = variable.split_once('=') {
-            decided.variables.push((name.to_owned(), at_home(value, &user.home).display().to_string()));
+            decided.variables.push((name.to_owned(), at_home(value, home).display().to_string()));
         }
         decided.explained.push(Explained {
             key: format!("state {}", one.path.value),
@@ -127,7 +167,7 @@ fn redirect(decided: &mut Decided, spec: &[StatePath], user: &User) {
 }
 
 /// `~/…` in a home; anything else as it is.
-fn at_home(path: &str, home: &Path) -> PathBuf {
+pub(super) fn at_home(path: &str, home: &Path) -> PathBuf {
     let path = path.strip_prefix("~/").map_or_else(|| PathBuf::from(path), |rest| home.join(rest));
     path.components().filter(|part| !matches!(part, Component::CurDir)).collect()
 }

@@ -24,18 +24,15 @@ impl<'a> Inputs<'a> {
     /// A folder that must not be a project is refused here, where nobody can forget to ask.
     pub(super) fn check_project(self) -> Result<(), ResolveError> {
         let Some(project) = self.project else { return Ok(()) };
-        let own: Vec<PathBuf> = self
-            .host
-            .own
-            .iter()
-            .chain(Some(&self.host.runtime))
-            .filter(|p| !p.as_os_str().is_empty())
-            .cloned()
-            .collect();
-        match refuse(&project.root, &self.host.homes, &own) {
-            Some(refusal) if !(self.typed.cell.force_project && refusal.can_be_forced()) => Err(refusal.into()),
-            _ => Ok(()),
-        }
+        self.refused(&project.root).map_or(Ok(()), |refusal| Err(refusal.into()))
+    }
+
+    /// Why a cell must not have all of the host's folder `path`, if nobody insists.
+    pub(super) fn refused(self, path: &Path) -> Option<Refusal> {
+        let own = self.host.own.iter().chain(Some(&self.host.runtime)).filter(|p| !p.as_os_str().is_empty());
+        let own: Vec<PathBuf> = own.cloned().collect();
+        let refusal = refuse(path, &self.host.homes, &own);
+        refusal.filter(|refusal| !(self.typed.cell.force_project && refusal.can_be_forced()))
     }
 
     pub(super) fn user(
@@ -120,7 +117,7 @@ impl<'a> Inputs<'a> {
         let flag = self.typed.cell.workdir.clone().map(|dir| (dir, "--workdir"));
         let said = layers.find(Wanted { flag, variable: None, key: |s| &s.workdir })?;
         let Sourced { value, origin } = said.unwrap_or_else(|| match self.project {
-            Some(project) => Sourced { value: project.cwd.clone(), origin: Origin::Found },
+            Some(project) => Sourced { value: project.inside(&project.cwd), origin: Origin::Found },
             None => Sourced { value: user.home.clone(), origin: Origin::Default },
         });
         explain.add("workdir", &value.to_string_lossy(), &origin);
@@ -136,11 +133,9 @@ impl<'a> Inputs<'a> {
         Ok(profile)
     }
 
-    pub(super) fn guard(self, layers: Layers<'a>, explain: &mut Explain) -> Result<bool, ResolveError> {
+    pub(super) fn guard(self, layers: Layers<'a>) -> Result<Sourced<bool>, ResolveError> {
         let flag = self.typed.cell.no_guard.then_some((false, "--no-guard"));
-        let said = layers.pick(Wanted { flag, variable: None, key: |s| &s.guard }, true)?;
-        explain.add("guard", &said.value.to_string(), &said.origin);
-        Ok(said.value)
+        layers.pick(Wanted { flag, variable: None, key: |s| &s.guard }, true)
     }
 
     pub(super) fn network(self, layers: Layers<'a>, explain: &mut Explain) -> Result<Network, ResolveError> {

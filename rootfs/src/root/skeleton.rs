@@ -181,10 +181,7 @@ const NOBODY_GROUP: &str = "tty:x:5:\nnogroup:x:65534:\n";
 fn common(about: About<'_>, passwd: &str, group: &str) -> Vec<Entry> {
     let user = about.user;
     let mut entries: Vec<Entry> = ["/dev", "/proc", "/sys", "/etc"].map(|path| Entry::directory(path, 0o755)).into();
-    // Not `/`, and not root's usual one: an image has that.
-    if user.home.components().count() > 1 && user.home != Path::new("/root") {
-        entries.push(Entry::Directory { path: user.home.clone(), mode: 0o700, person: true });
-    }
+    entries.extend(home(&user.home));
     entries.extend([
         Entry::file("/etc/passwd", with_user(passwd, user)),
         Entry::file("/etc/group", with_group(group, user)),
@@ -195,6 +192,13 @@ fn common(about: About<'_>, passwd: &str, group: &str) -> Vec<Entry> {
         Entry::link("/etc/mtab".into(), "../proc/self/mounts".into()),
     ]);
     entries
+}
+
+/// The folder `path` as the person's home; not `/`, and not root's usual one: an image has that.
+#[must_use]
+pub fn home(path: &Path) -> Option<Entry> {
+    let made = path.components().count() > 1 && path != Path::new("/root");
+    made.then(|| Entry::Directory { path: path.to_owned(), mode: 0o700, person: true })
 }
 
 fn hosts(about: About<'_>) -> String {

@@ -6,6 +6,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::caller::{self, Disguise, Identity, Threads};
+use super::config::Configs;
 use super::place::{self, Place, Roots, Thread, magic, open_file};
 use super::policy::{Act, Policy};
 use super::request::{Address, At, Request};
@@ -59,6 +60,7 @@ pub(crate) struct Worker {
     pub(crate) disguise: Disguise,
     /// The umask in force.
     pub(crate) umask: Option<u32>,
+    pub(crate) configs: Configs,
 }
 
 /// Who calls.
@@ -103,7 +105,7 @@ pub(super) struct Work<'a> {
     is_new: bool,
     /// The caller's, if it is known.
     umask: Option<u32>,
-    waits: &'a dyn Fn() -> bool,
+    pub(super) waits: &'a dyn Fn() -> bool,
     /// Whether what was read of the caller was its own.
     is_sure: bool,
 }
@@ -121,6 +123,7 @@ impl Work<'_> {
             Request::MakeNode { at, mode, device } => self.node(at, mode, device),
             Request::Remove { at, folder } => {
                 let place = self.named(at, None)?;
+                self.drop_config(&place)?;
                 match place.kind() {
                     None => return Err(Errno::NOENT.into()),
                     Some(FileType::Directory) => {}
@@ -265,6 +268,7 @@ impl Work<'_> {
         // One of them elsewhere, or both: the kernel says what it is.
         let from = self.named(from, None)?;
         let to = self.named(to, Some(&from))?;
+        self.replace_config(&from, &to, flags)?;
         if from.found.is_none() {
             return Err(Errno::NOENT.into());
         }

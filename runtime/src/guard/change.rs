@@ -35,6 +35,7 @@ impl Work<'_> {
                 }
             }
         };
+        self.pass_config(&place, how)?;
         if place.found.is_none() {
             return Err(Errno::NOENT.into());
         }

@@ -12,12 +12,13 @@
 //!   does the cell.
 //!
 //! `policy` says what is refused, `request` reads registers, `caller` says who asks, `place` where it is, `known` what was found before, `carry`,
-//! `open` and `change` do it.
+//! `open` and `change` do it, `config` what is done to git's configuration.
 
 mod audit;
 mod caller;
 mod carry;
 mod change;
+mod config;
 mod known;
 mod open;
 mod place;
@@ -53,6 +54,8 @@ use audit::Audit;
 pub use audit::Denial;
 use caller::{Disguise, Identity, Threads};
 use carry::{Caller, Outcome, Worker};
+use config::Configs;
+pub(crate) use config::looks_after;
 use known::Known;
 use place::{Root, Roots};
 use policy::Policy;
@@ -245,8 +248,8 @@ fn settle(setup: &Setup, line: BorrowedFd<'_>) -> Result<(Worker, Audit), GuardE
     rustix::process::fchdir(&processes).map_err(os("cannot enter /proc"))?;
     Disguise::limit().map_err(failed("cannot give up its powers"))?;
     let policy = Policy::new(&setup.protect);
-    let (threads, disguise) = (Threads::default(), Disguise::default());
-    Ok((Worker { roots, policy, threads, disguise, umask: None }, audit))
+    let (threads, disguise, configs) = (Threads::default(), Disguise::default(), Configs::new(&setup.protect));
+    Ok((Worker { roots, policy, threads, disguise, umask: None, configs }, audit))
 }
 
 /// Covers every folder that is protected and that the cell may write, the outermost only: a copy has what is mounted below.

@@ -42,6 +42,7 @@ impl Work<'_> {
         if place.dots || place.slash {
             return Err(GO_ON);
         }
+        self.begin_config(&place, flags)?;
         match place.kind() {
             None if !flags.contains(OFlags::CREATE) => return Err(Errno::NOENT.into()),
             Some(_) if fresh => return Err(Errno::EXIST.into()),

@@ -29,6 +29,7 @@ const ALL: [Act; 7] = [Act::Make, Act::MakeDir, Act::Place, Act::PlaceDir, Act::
 fn policy() -> Policy {
     let said = |list: &[&str]| list.iter().map(|name| ((*name).to_owned(), format!("why {name}"))).collect();
     Policy::new(&Protect {
+        configs: BTreeSet::new(),
         roots: ["/p".into(), "/main/.git".into(), "/cache".into()].into(),
         trees: ["/p".into()].into(),
         names: said(&[".envrc", ".vscode", ".claude/settings*.json", ".claude/hooks", "**/.direnv"]),

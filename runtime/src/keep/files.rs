@@ -62,7 +62,7 @@ fn lay_private_file(
     let failed = |source| take_error(state, source);
     let above = open_folder(folder.own.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
     let _turn = turn(&above).map_err(failed)?;
-    let record = folder.own.with_file_name(format!("{}.seen", key(&state.host, &start.cell.user.home)));
+    let record = folder.own.with_file_name(format!("{}.seen", key(&state.host, start.cell.own_home())));
     let old = Seen::from_bytes(&std::fs::read(&record).unwrap_or_default());
     let taking = Taking { hidden: &[], owner: own.owner, links: &start.links, follow: Follow::Untouched };
     let taken = tree::take_file((host.folder.as_fd(), &host.name), (own.folder.as_fd(), &own.name), &old, taking)
@@ -89,7 +89,7 @@ pub(super) fn lay_loose(start: &Start, state: &State, laid: &mut Laid) -> Result
     let failed = |source| take_error(state, source);
     let (base, project) = base(start, state, laid)?;
     let above = open_folder(&base).map_err(failed)?;
-    let name = key(&state.target, &start.cell.user.home);
+    let name = key(&state.target, start.cell.own_home());
     let folder = place::make_folder(above.as_fd(), Path::new(&name), 0o700, Owner(None)).map_err(failed)?;
     let file = PathBuf::from(target.file_name().unwrap_or_default());
     let own = Side { folder, name: file, owner: Owner(None), acting: None };
@@ -120,7 +120,7 @@ pub(super) fn sow(start: &Start, seed: &Seed, folder: &Kept<'_>) -> io::Result<(
     let after = place::write(above.as_fd(), name, &new, mode, owner)?;
     let Some(before) = before else { return Ok(()) };
     // It came with the folder, or by an entry of its own.
-    let beside = |host: &Path| folder.own.with_file_name(format!("{}.seen", key(host, &start.cell.user.home)));
+    let beside = |host: &Path| folder.own.with_file_name(format!("{}.seen", key(host, start.cell.own_home())));
     let own =
         start.cell.state.iter().find(|state| state.target == seed.target).map(|state| (beside(&state.host), name));
     let with_folder = (beside(&folder.state.target), inside);

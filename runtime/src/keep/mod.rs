@@ -158,7 +158,7 @@ pub(crate) fn lay(start: &Start) -> Result<Laid, KeepError> {
             continue;
         }
         let (base, project) = base(start, state, &mut laid)?;
-        let one = Kept { state, own: base.join(key(&state.target, &cell.user.home)), project };
+        let one = Kept { state, own: base.join(key(&state.target, cell.own_home())), project };
         lay_folder(start, &one, &base, &mut laid)?;
         let writable = state.mode != StateMode::Sync;
         laid.mounts.push(Mount::Bind { source: one.own.clone(), target: state.target.clone(), writable });

@@ -58,6 +58,8 @@ impl World {
             mounts: Vec::new(),
             protect: Default::default(),
             guard: false,
+            own_home: None,
+            overlay: None,
             home_files: BTreeMap::new(),
             state,
             brokers: Default::default(),
@@ -77,7 +79,7 @@ impl World {
             work: self.path("data/cells/demo/work"),
             mounts: Vec::new(),
         };
-        let dirs = Dirs { runtime: self.path("run"), data: self.path("data"), state: self.path("state") };
+        let dirs = Dirs { runtime: self.path("run"), data: self.path("data"), state: self.path("state"), logs: None };
         let links = Links { within: vec![self.path("home")], never: Vec::new() };
         Start {
             cell,

@@ -34,10 +34,10 @@ const MAX_LINE: usize = 1 << 20;
 impl Tail {
     /// Reads all there is: of the older file first.
     pub(super) fn from_start(path: &Path) -> Result<Self, CliError> {
-        let mut tail = Self { path: path.to_owned(), files: Vec::new(), pending: Vec::new() };
+        let mut tail = Self::new(path);
         // In this order: if the file is renamed in between, it is found twice, and not missed.
-        let current = tail.open(path)?;
-        let older = tail.open(&older(path))?;
+        let current = tail.open(&tail.path)?;
+        let older = tail.open(&older(&tail.path))?;
         let same = matches!((&older, &current), (Some(a), Some(b)) if is_same(a, b));
         tail.files.extend(older.filter(|_| !same));
         tail.files.extend(current);
@@ -46,12 +46,18 @@ impl Tail {
 
     /// Reads only what is written from now on.
     pub(super) fn from_end(path: &Path) -> Result<Self, CliError> {
-        let mut tail = Self { path: path.to_owned(), files: Vec::new(), pending: Vec::new() };
-        if let Some(mut file) = tail.open(path)? {
+        let mut tail = Self::new(path);
+        if let Some(mut file) = tail.open(&tail.path)? {
             file.seek(SeekFrom::End(0)).map_err(|source| tail.failed(source))?;
             tail.files.push(file);
         }
         Ok(tail)
+    }
+
+    fn new(path: &Path) -> Self {
+        // A link leads to where the audit is written, and older parts of it are there.
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        Self { path, files: Vec::new(), pending: Vec::new() }
     }
 
     /// Whether there is a file at all.

@@ -85,6 +85,7 @@ fn subject(line: &Line) -> String {
             format!("{} ended: {} up, {} down{time}", place(line), bytes(line.up), bytes(line.down))
         }
         Event::Agent => format!("ssh agent {}", line.name.as_deref().unwrap_or("")),
+        Event::Signature => format!("signature {}", line.name.as_deref().unwrap_or("")),
         Event::Credentials => {
             let place = place(&Line { port: line.port.filter(|port| *port != 443), ..line.clone() });
             format!("git credentials for https://{place}{}", line.path.as_deref().unwrap_or(""))

@@ -42,6 +42,69 @@ fn typical_command_lines() {
 }
 
 #[test]
+fn another_home_and_another_place() {
+    let mut world = World::new();
+    world.files.dir("/home/ada/.claude");
+    world.files.dir("/home/ada/cells");
+    world.files.dir("/home/ada");
+    world.files.dir("/home/ada/logs");
+    world.files.dir("/home/ada/web/.git");
+    golden(
+        "placed",
+        &world.run("--home workspace --project-path /work --unprotect .vscode --log-dir ~/logs claude-code"),
+    );
+    let got = world.run("--home ~/cells -- sh");
+    assert_eq!(
+        (got.cell.user.home.as_path(), got.cell.own_home()),
+        (Path::new("/home/ada/cells"), Path::new("/home/ada"))
+    );
+    assert_eq!(got.why("home"), "/home/ada/cells (--home)");
+    assert_eq!(got.cell.env["GIT_CONFIG_GLOBAL"], "/home/ada/.gitconfig");
+    // A home with settings of git's has those.
+    world.files.file("/home/ada/cells/.gitconfig");
+    assert!(!world.run("--home ~/cells -- sh").cell.env.contains_key("GIT_CONFIG_GLOBAL"));
+    assert_eq!(world.run("-- sh").cell.own_home, None, "as ever");
+    let told = world.told("--home ~ -- sh");
+    assert!(told.contains("whole home directory") && told.contains("--force-project"), "{told}");
+    assert!(world.told("--force-project --home /proc/1 -- sh").contains("cannot be used"));
+    assert!(world.told("--no-project --home workspace -- sh").contains("there is none"));
+    assert!(world.told("--log-dir /home/ada/web -- sh").contains("could change what its logs say"));
+    let configured = world.clone().config("defaults: {project_path: /work, home: ~/cells}\n");
+    let got = configured.run("--no-project -- sh");
+    assert_eq!(got.cell.workdir, Path::new("/home/ada/cells"), "without a project the word means nothing");
+    assert_eq!(configured.run("-- sh").cell.workdir, Path::new("/work/src"));
+}
+
+#[test]
+fn an_overlay_is_apart_from_what_can_be_written_and_its_secrets_are_covered() {
+    let mut world = World::new().config("defaults: {overlay: ~/over, secret_paths: [~/over/keys]}\n");
+    world.files.dir("/home/ada/over");
+    world.files.dir("/home/ada/over/keys");
+    world.files.dir("/home/ada/over/home/ada/web/x");
+    let got = world.run("-- sh");
+    assert_eq!(got.cell.overlay.as_deref(), Some(Path::new("/home/ada/over")));
+    assert_eq!(got.why("overlay"), "/home/ada/over (/c.yaml:1)");
+    let mask = Mount::Mask { target: "/keys".into(), directory: true };
+    assert!(got.cell.mounts.contains(&mask), "{:?}", got.cell.mounts);
+    assert!(got.cell.mounts.iter().all(|mount| mount.target() != Path::new("/")), "the stand-in is gone");
+    world.files.file("/home/ada/over/etc");
+    assert!(world.told("-- sh").contains("would hide the root's"));
+    let mut world = World::new();
+    world.files.dir("/home/ada");
+    world.files.dir("/usr");
+    for (dir, want) in [
+        ("/home/ada/web/src", "must not change while it is mounted"),
+        ("~", "whole home directory"),
+        ("/usr", "folder of the system"),
+        ("/home/ada/.npmrc", "cannot be used"),
+        ("/gone", "cannot be used"),
+    ] {
+        let told = world.told(&format!("--overlay {dir} -- sh"));
+        assert!(told.contains(want), "{dir}: {told}");
+    }
+}
+
+#[test]
 fn what_may_be_reached_is_the_nearest_list_and_what_the_flags_add() {
     let rules = |world: &World, line: &str| {
         let cell = world.run(line).cell;

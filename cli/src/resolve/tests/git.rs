@@ -68,6 +68,7 @@ fn list(line: &str, world: &World) -> Vec<String> {
             format!("{} {}{to}", if *writable { "rw" } else { "ro" }, source.display()).replace("/home/ada/", "")
         }
         Mount::Tmpfs { target, .. } => format!("tmpfs {}", target.display()),
+        Mount::Layers { target, .. } => format!("layers {}", target.display()),
         Mount::Mask { target, .. } => format!("mask {}", target.display()),
     };
     world.run(line).cell.mounts.iter().map(words).collect()
@@ -206,6 +207,34 @@ fn what_configurations_name_and_links_lead_to_is_closed() {
     assert!(world.run("--unprotect .cursor -- x").cell.protect.links.len() == 1);
     let paths = world.run("-- x").cell.protect.paths;
     assert!(paths.contains_key(Path::new("/home/ada/web/tools/hooks")), "{paths:?}");
+}
+
+#[test]
+fn git_remembers_what_branches_follow_where_a_guard_looks_after_it() {
+    let keys = |world: &World, line: &str| world.run(line).cell.env["GIT_CONFIG_KEY_0"].clone();
+    let configs = |world: &World, line: &str| world.run(line).cell.protect.configs;
+    let (plain, linked) = (plain(), linked());
+    let own = PathBuf::from(WEB).join(".git");
+    let all = [own.clone(), own.join("modules/lib")];
+    assert_eq!(configs(&plain, "-- x"), all.into());
+    assert_eq!(configs(&linked, "-- x"), [own].into());
+    for world in [&plain, &linked] {
+        assert_eq!(keys(world, "-- x"), "push.default");
+        assert_eq!(keys(world, "--protect off -- x"), "push.default");
+        // The mount is in what is exported, and where there is no guard; git must not try.
+        assert!(list("-- x", world).contains(&"ro web/.git/config".to_owned()));
+        assert_eq!(keys(world, "--no-guard -- x"), "branch.autoSetupMerge");
+    }
+    // What a person opens is open, with what git writes before; what a person mounts is as mounted.
+    let opened = plain.run("--unprotect .git/config -- x").cell.protect;
+    assert!(!opened.configs.contains(&PathBuf::from(WEB).join(".git")));
+    assert!(opened.open.contains(&PathBuf::from(WEB).join(".git/config.lock")));
+    assert!(!configs(&plain, "-v ~/web/.git/config:ro -- x").contains(&PathBuf::from(WEB).join(".git")));
+    // A link leads elsewhere.
+    let mut world = plain.clone();
+    world.files.link(&format!("{WEB}/.git/config"), &format!("{WEB}/.git/modules/lib/config"), false);
+    assert!(!configs(&world, "-- x").contains(&PathBuf::from(WEB).join(".git")));
+    assert_eq!(keys(&world, "-- x"), "branch.autoSetupMerge");
 }
 
 #[test]

@@ -171,6 +171,7 @@ impl World {
         files.link("/bin", "/usr/bin", true);
         let project = ProjectFacts {
             root: "/home/ada/web".into(),
+            elsewhere: None,
             canonical_root: "/home/ada/web".into(),
             cwd: "/home/ada/web/src".into(),
             id: crate::project::id(Path::new("/home/ada/web")),

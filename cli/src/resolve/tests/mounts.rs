@@ -7,6 +7,7 @@ fn binds(resolved: &Resolved) -> Vec<(String, String, &'static str)> {
     let words = |mount: &Mount| match mount {
         Mount::Bind { source, target, writable } => (text(source), text(target), if *writable { "rw" } else { "ro" }),
         Mount::Tmpfs { target, .. } => ("-".to_owned(), text(target), "tmpfs"),
+        Mount::Layers { target, .. } => ("-".to_owned(), text(target), "layers"),
         Mount::Mask { target, .. } => ("-".to_owned(), text(target), "mask"),
     };
     resolved.cell.mounts.iter().map(words).collect()
@@ -143,4 +144,52 @@ fn a_project_does_not_choose_what_is_mounted() {
         World::new().config("defaults:\n  mounts: ['$GONE/x:/x']\n").told("-- x"),
         "/c.yaml:2: cannot expand \"$GONE/x\": $GONE is not set"
     );
+}
+
+#[test]
+fn what_is_shared_stands_at_its_own_path_and_may_be_missing() {
+    let mut world = World::new().config("defaults:\n  share: [~/.cargo, ~/.rustup]\n  mounts: [/srv/data:/data]\n");
+    world.files.dir("/home/ada/.cargo");
+    world.files.link("/home/ada/.tools", "/srv/data", true);
+    let got = world.run("--share ~/.tools --share ../gone -- x");
+    assert_eq!(
+        list("--share ~/.tools -- x", &world),
+        [
+            "/srv/data /data rw",
+            "/home/ada/web /home/ada/web rw",
+            "/home/ada/.cargo /home/ada/.cargo rw",
+            "/srv/data /home/ada/.tools rw",
+        ]
+    );
+    assert_eq!(
+        got.notes,
+        [
+            "/c.yaml:2: /home/ada/.rustup is to be shared and is not there: the cell does without",
+            "--share: /home/ada/web/src/../gone is to be shared and is not there: the cell does without",
+        ]
+    );
+    assert_eq!(got.why("mount /home/ada/.cargo"), "/home/ada/.cargo (rw) (/c.yaml:2)");
+    // What is secret in it is covered, and cellblock's own files are nobody's.
+    world.files.file("/home/ada/.cargo/credentials.toml");
+    assert!(list("-- x", &world).contains(&"- /home/ada/.cargo/credentials.toml mask".to_owned()));
+    world.files.dir("/home/ada/.local");
+    assert!(world.told("--share ~/.local -- x").contains("holds cellblock's own files"));
+}
+
+#[test]
+fn an_agents_own_folder_is_shared_with_its_login() {
+    let mut world = World::new();
+    world.files.dir("/home/ada/.claude");
+    world.files.file("/home/ada/.claude/.credentials.json");
+    let state = |world: &World, line: &str| {
+        let cell = world.run(line).cell;
+        let one = cell.state.iter().find(|one| one.host == Path::new("/home/ada/.claude")).map(|one| one.mode);
+        (one, cell.mounts.iter().any(|mount| mount.target().starts_with("/home/ada/.claude")))
+    };
+    use cellblock_bundle::StateMode;
+    assert_eq!(state(&world, "claude-code"), (Some(StateMode::Private), false));
+    assert_eq!(state(&world, "--share ~/.claude claude-code"), (Some(StateMode::Share), false));
+    // To anything else it is a folder like others, and the login in it is covered.
+    assert_eq!(state(&world, "--share ~/.claude -- sh"), (None, true));
+    assert!(list("--share ~/.claude -- sh", &world).contains(&"- /home/ada/.claude/.credentials.json mask".to_owned()));
 }

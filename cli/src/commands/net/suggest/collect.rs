@@ -106,7 +106,7 @@ impl Seen {
             }
             // No rule is about these.
             Event::Start | Event::Publish | Event::Policy => return,
-            Event::Agent | Event::Credentials | Event::Clipboard | Event::Open => return,
+            Event::Agent | Event::Signature | Event::Credentials | Event::Clipboard | Event::Open => return,
             Event::Dns | Event::Connect | Event::Request => {}
         }
         self.decisions += line.count.unwrap_or(1);

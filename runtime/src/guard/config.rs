@@ -1,0 +1,185 @@
+//! git's configuration, where a cell may change what git remembers about branches ([`cellblock_bundle::branches`]).
+//!
+//! git writes a new file, `config.lock`, and renames it. Whoever has the file open could write to it after it was looked at, so the cell never has
+//! one that becomes the configuration: what it gets for `config.lock` is memory, and nothing has that name. The rename is where it is
+//! read, once; then this process makes a `config.lock` of its own, which no cell may open or replace, holds what was read against what is there, writes
+//! it and renames that. git on the host and this process keep out of each other's way as two gits do, by that name.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+
+use cellblock_bundle::branches::{self, MOST};
+use cellblock_bundle::{Mount, Protect};
+use rustix::fs::{AtFlags, FileType, MemfdFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::carry::{Outcome, Step, Stop, Work};
+use super::place::Place;
+use super::request::Change;
+
+/// The configuration's name in a git folder.
+const CONFIG: &[u8] = b"config";
+/// What git writes before.
+const LOCK: &[u8] = b"config.lock";
+
+/// Most that are written at the same time. One that is never finished makes room for others.
+const DRAFTS: usize = 8;
+
+/// Whether `mount` is the cover of a configuration that is looked after here. A mount there would be in the way of the rename, and add nothing:
+/// the folder is read-only for everybody but this process.
+pub(crate) fn looks_after(protect: &Protect, mount: &Mount) -> bool {
+    let Mount::Bind { target, writable: false, .. } = mount else { return false };
+    target.file_name().is_some_and(|name| name.as_bytes() == CONFIG)
+        && target.parent().is_some_and(|folder| protect.configs.contains(folder))
+}
+
+/// A new configuration in the making.
+#[derive(Debug)]
+struct Draft {
+    /// The git folder.
+    folder: Vec<u8>,
+    /// Who writes it.
+    thread: i32,
+    text: File,
+    /// The configuration when it was begun.
+    old: Vec<u8>,
+}
+
+/// Those of a cell.
+#[derive(Debug)]
+pub(crate) struct Configs {
+    /// The git folders.
+    folders: BTreeSet<Vec<u8>>,
+    drafts: VecDeque<Draft>,
+}
+
+impl Configs {
+    pub(crate) fn new(protect: &Protect) -> Self {
+        let folders = protect.configs.iter().map(|folder| folder.as_os_str().as_bytes().to_vec()).collect();
+        Self { folders, drafts: VecDeque::new() }
+    }
+
+    /// Whether `place` is where git would write a new configuration.
+    fn is_lock(&self, place: &Place) -> bool {
+        place.name == LOCK && !place.slash && place.found.is_none() && self.folders.contains(&*place.folder_path)
+    }
+
+    /// What `thread` writes for `place`. Some programs finish in another thread than they begin in.
+    fn position(&self, place: &Place, thread: i32) -> Option<usize> {
+        if !self.is_lock(place) {
+            return None;
+        }
+        let here = |draft: &Draft| *draft.folder == *place.folder_path;
+        let own = self.drafts.iter().rposition(|draft| here(draft) && draft.thread == thread);
+        own.or_else(|| self.drafts.iter().rposition(here))
+    }
+}
+
+/// The call is answered.
+const DONE: Stop = Stop::Outcome(Outcome::Done(Ok(())));
+
+/// Each ends the call if it is about a configuration in the making, and otherwise does nothing.
+impl Work<'_> {
+    /// `place` is opened: a new configuration is begun, if git would write one there.
+    pub(super) fn begin_config(&mut self, place: &Place, flags: OFlags) -> Step<()> {
+        let begins = flags.contains(OFlags::CREATE | OFlags::EXCL) && flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+        if !begins || !self.worker.configs.is_lock(place) {
+            return Ok(());
+        }
+        let Some((old, _)) = read(place)? else { return Ok(()) };
+        let text = File::from(rustix::fs::memfd_create(c"config.lock", MemfdFlags::CLOEXEC)?);
+        let theirs = text.try_clone()?;
+        let drafts = &mut self.worker.configs.drafts;
+        // One that was not finished is nobody's any more once its thread begins anew.
+        drafts.retain(|draft| draft.thread != self.thread || *draft.folder != *place.folder_path);
+        if drafts.len() == DRAFTS {
+            drafts.pop_front();
+        }
+        drafts.push_back(Draft { folder: place.folder_path.to_vec(), thread: self.thread, text, old });
+        Err(Stop::Outcome(Outcome::Opened(theirs.into())))
+    }
+
+    /// `place` gets another mode. One in the making has none: it will have the old one's.
+    pub(super) fn pass_config(&self, place: &Place, how: Change) -> Step<()> {
+        let passes = matches!(how, Change::Mode(_)) && self.worker.configs.position(place, self.thread).is_some();
+        if passes { Err(DONE) } else { Ok(()) }
+    }
+
+    /// `place` is removed: it is given up.
+    pub(super) fn drop_config(&mut self, place: &Place) -> Step<()> {
+        let position = self.worker.configs.position(place, self.thread);
+        let dropped = position.and_then(|at| self.worker.configs.drafts.remove(at));
+        dropped.map_or(Ok(()), |_| Err(DONE))
+    }
+
+    /// `from` is renamed to `to`: the new configuration takes the place of the old one.
+    pub(super) fn replace_config(&mut self, from: &Place, to: &Place, flags: RenameFlags) -> Step<()> {
+        if to.name != CONFIG || to.slash || to.folder_path != from.folder_path || !flags.is_empty() {
+            return Ok(());
+        }
+        let position = self.worker.configs.position(from, self.thread);
+        let Some(draft) = position.and_then(|at| self.worker.configs.drafts.remove(at)) else { return Ok(()) };
+        if !(self.waits)() {
+            return Err(Errno::INTR.into());
+        }
+        let mut new = vec![0; MOST + 1];
+        let length = fill(&draft.text, &mut new)?;
+        new.truncate(length);
+        // From here on git on the host waits, and so does another cell's guard. Where one of them is at it, the file is there already.
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let lock = rustix::fs::openat(&from.folder, LOCK, flags, Mode::RUSR | Mode::WUSR)?;
+        let replaced = draft.replaces(&new, File::from(lock), to);
+        if replaced.is_err() {
+            let _ = rustix::fs::unlinkat(&from.folder, LOCK, AtFlags::empty());
+        }
+        replaced.and(Err(DONE))
+    }
+}
+
+impl Draft {
+    /// Puts `new`, by way of `lock`, in the place of the configuration `to`, if nothing differs but what may.
+    fn replaces(&self, new: &[u8], mut lock: File, to: &Place) -> Step<()> {
+        let (old, mode) = read(to)?.ok_or(Errno::NOENT)?;
+        let denied = |why: branches::Refused| Outcome::Denied { path: to.path(), why: why.to_string() };
+        branches::permits(&old, new).map_err(|why| Stop::Outcome(denied(why)))?;
+        // Somebody was faster, and what they changed would be lost.
+        if old != self.old {
+            return Err(Errno::BUSY.into());
+        }
+        lock.write_all(new)?;
+        rustix::fs::fchmod(&lock, mode)?;
+        Ok(rustix::fs::renameat(&to.folder, LOCK, &to.folder, CONFIG)?)
+    }
+}
+
+/// The configuration beside `place`, and its mode. None if there is none that can be looked at.
+fn read(place: &Place) -> Step<Option<(Vec<u8>, Mode)>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(&place.folder, CONFIG, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let stat = rustix::fs::fstat(&file)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Ok(None);
+    }
+    let mut text = Vec::new();
+    file.take(MOST as u64 + 1).read_to_end(&mut text)?;
+    Ok(Some((text, Mode::from_raw_mode(stat.st_mode & 0o777))))
+}
+
+/// Reads `file` from its beginning on: its place is the writer's.
+fn fill(file: &File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut length = 0;
+    while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, length as u64)? {
+            0 => break,
+            got => length += got,
+        }
+    }
+    Ok(length)
+}
