@@ -7,6 +7,7 @@ use cellblock_tests::World;
 
 const TWIN: &str = include_str!("guard/twin.py");
 const ATTACK: &str = include_str!("guard/attack.py");
+const MEANWHILE: &str = include_str!("guard/meanwhile.py");
 
 /// A world whose project has a script in it.
 fn world(script: &str) -> World {
@@ -111,6 +112,24 @@ fn a_path_that_changes_after_it_was_read_opens_nothing() {
     assert_eq!(out, "bad []\nlost []\ntried True\n");
     for path in ["plain/race/.git", "nested/.git/commondir", "nested/.git/config.worktree"] {
         assert!(!world.path("home/demo").join(path).exists(), "{path}");
+    }
+}
+
+#[test]
+fn a_folder_that_another_moves_is_judged_by_where_it_is() {
+    let world = attacked();
+    let out = world.cellblock("run --image host --net none -- python3 t.py moving handed").ok();
+    assert_eq!(out, "bad []\nlost []\ntried True\n");
+    let mode = std::fs::metadata(world.path("home/demo/nested/.envrc")).expect("there").permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o111, 0);
+}
+
+#[test]
+fn what_others_make_and_remove_meanwhile_is_never_told_to_be_read_only() {
+    let world = world(MEANWHILE);
+    for flag in ["--no-guard", ""] {
+        let out = world.cellblock(&format!("run {flag} --image host --net none -- python3 t.py 0.5")).ok();
+        assert_eq!(out, "odd []\ndull []\n", "{flag}");
     }
 }
 

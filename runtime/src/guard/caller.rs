@@ -3,9 +3,12 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::rc::Rc;
 
 use cellblock_sys::notify::{read_memory, set_file_ids};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Gid;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
@@ -86,39 +89,90 @@ fn parse(text: &str) -> Option<Status> {
     })
 }
 
-/// The status of those who called last. The file stays open: it means this thread for ever, and opening costs more than reading.
+/// Those who called last. What is open of one in `/proc` means this thread for ever, and finding it by its number costs more than what is
+/// asked of it: the number is looked up, and leave to look is given, at each step of a path through `/proc`.
 #[derive(Debug, Default)]
-pub(crate) struct Statuses {
-    open: VecDeque<(i32, File)>,
+pub(crate) struct Threads {
+    seen: VecDeque<Seen>,
     text: Vec<u8>,
 }
 
-impl Statuses {
-    /// That of `thread`.
-    pub(crate) fn of(&mut self, thread: i32) -> io::Result<Status> {
-        /// How many are kept.
-        const KEPT: usize = 32;
-        self.text.resize(8192, 0);
-        if let Some(index) = self.open.iter().position(|(known, _)| *known == thread) {
-            if let Some((_, file)) = self.open.get(index)
-                && let Ok(got @ 1..) = file.read_at(&mut self.text, 0)
-            {
-                return self.parsed(got);
-            }
-            // The thread has ended, and another one has its number.
-            self.open.remove(index);
+#[derive(Debug)]
+struct Seen {
+    id: i32,
+    folder: Rc<OwnedFd>,
+    status: Option<File>,
+}
+
+impl Threads {
+    /// `/proc/THREAD`. If it is one that was kept, the thread may have ended and another one have its number: then nothing is found in it any
+    /// more, for which [`Threads::anew`] is the answer. What is found in it is of the thread that has the number.
+    pub(crate) fn folder(&mut self, thread: i32) -> io::Result<Rc<OwnedFd>> {
+        match self.seen.iter().find(|seen| seen.id == thread) {
+            Some(seen) => Ok(Rc::clone(&seen.folder)),
+            None => self.anew(thread),
         }
-        let file = File::open(format!("{thread}/status"))?;
-        let got = file.read_at(&mut self.text, 0)?;
-        self.open.truncate(KEPT - 1);
-        self.open.push_front((thread, file));
-        self.parsed(got)
     }
 
-    fn parsed(&self, got: usize) -> io::Result<Status> {
-        let text = self.text.get(..got).and_then(|text| std::str::from_utf8(text).ok());
-        text.and_then(parse).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    /// The same, of the thread that has the number now.
+    pub(crate) fn anew(&mut self, thread: i32) -> io::Result<Rc<OwnedFd>> {
+        /// How many are kept.
+        const KEPT: usize = 32;
+        self.seen.retain(|seen| seen.id != thread);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = Rc::new(rustix::fs::open(format!("{thread}"), flags, Mode::empty())?);
+        self.seen.truncate(KEPT - 1);
+        self.seen.push_front(Seen { id: thread, folder: Rc::clone(&folder), status: None });
+        Ok(folder)
     }
+
+    /// What `thread` is.
+    pub(crate) fn status(&mut self, thread: i32) -> io::Result<Status> {
+        self.read(thread)?;
+        std::str::from_utf8(&self.text).ok().and_then(parse).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// The umask of `thread`, which only stands there.
+    pub(crate) fn umask(&mut self, thread: i32) -> io::Result<u32> {
+        self.read(thread)?;
+        // In one of the first lines.
+        let mut lines = self.text.split(|byte| *byte == b'\n');
+        let text = lines.find_map(|line| std::str::from_utf8(line.strip_prefix(b"Umask:")?).ok());
+        text.and_then(|text| u32::from_str_radix(text.trim(), 8).ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// Reads the status of `thread`.
+    fn read(&mut self, thread: i32) -> io::Result<()> {
+        let Self { seen, text } = self;
+        if let Some(Seen { status: Some(file), .. }) = seen.iter().find(|seen| seen.id == thread)
+            && read_whole(file, text).is_ok()
+        {
+            return Ok(());
+        }
+        let folder = match seen.iter().find(|seen| seen.id == thread) {
+            Some(Seen { folder, status: None, .. }) => Rc::clone(folder),
+            _ => self.anew(thread)?,
+        };
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&folder, c"status", flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(_) => rustix::fs::openat(self.anew(thread)?, c"status", flags, Mode::empty())?,
+        };
+        let file = File::from(file);
+        read_whole(&file, &mut self.text)?;
+        if let Some(seen) = self.seen.iter_mut().find(|seen| seen.id == thread) {
+            seen.status = Some(file);
+        }
+        Ok(())
+    }
+}
+
+/// Reads `file` of `/proc` from its beginning.
+fn read_whole(file: &File, text: &mut Vec<u8>) -> io::Result<()> {
+    text.resize(8192, 0);
+    let got = file.read_at(text, 0)?;
+    text.truncate(got);
+    if got == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
 
 /// This process's identity for files.

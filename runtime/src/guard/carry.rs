@@ -2,16 +2,14 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, UTIME_NOW, Uid, XattrFlags,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::caller::{self, Disguise, Identity, Statuses};
+use super::caller::{self, Disguise, Identity, Threads};
 use super::config::Configs;
 use super::place::{self, Place, Roots, Thread, magic, open_file};
 use super::policy::{Act, Policy};
-use super::request::{Address, At, Change, Clock, Request, Target};
+use super::request::{Address, At, Request};
 
 /// What becomes of a call.
 #[derive(Debug)]
@@ -51,32 +49,17 @@ impl From<std::io::Error> for Stop {
 
 pub(super) type Step<T> = Result<T, Stop>;
 
-/// `__O_TMPFILE`, without the `O_DIRECTORY` that comes with it.
-const UNNAMED: OFlags = OFlags::TMPFILE.difference(OFlags::DIRECTORY);
-/// What `open(2)` knows; it passes over the rest, which `openat2(2)` does not.
-const KNOWN: OFlags = OFlags::ACCMODE
-    .union(OFlags::APPEND)
-    .union(OFlags::CREATE)
-    .union(OFlags::DIRECT)
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::DSYNC)
-    .union(OFlags::EXCL)
-    .union(OFlags::NOATIME)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::SYNC)
-    .union(OFlags::TMPFILE)
-    .union(OFlags::TRUNC);
-
-const GO_ON: Stop = Stop::Outcome(Outcome::GoOn);
+pub(super) const GO_ON: Stop = Stop::Outcome(Outcome::GoOn);
 
 /// Everything that is needed to carry requests out.
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) roots: Roots,
     pub(crate) policy: Policy,
-    pub(crate) statuses: Statuses,
+    pub(crate) threads: Threads,
     pub(crate) disguise: Disguise,
+    /// The umask in force.
+    pub(crate) umask: Option<u32>,
     pub(crate) configs: Configs,
 }
 
@@ -91,15 +74,21 @@ pub(crate) struct Caller<'a> {
 impl Worker {
     /// Does what `request` says for `caller`; `waits` tells whether it still is the one who waits.
     pub(crate) fn carry_out(&mut self, caller: Caller<'_>, request: &Request, waits: &dyn Fn() -> bool) -> Outcome {
-        let who = match caller.always {
-            Some(who) => self.disguise.wear(who),
-            None => self.statuses.of(caller.thread).and_then(|status| self.disguise.wear(&status.identity)),
+        let known = match caller.always {
+            Some(who) => self.disguise.wear(who).map(|()| None),
+            None => {
+                let status = self.threads.status(caller.thread);
+                status.and_then(|status| self.disguise.wear(&status.identity).map(|()| Some(status)))
+            }
         };
-        if let Err(error) = who {
-            return Outcome::Done(Err(Errno::from_io_error(&error).unwrap_or(Errno::PERM)));
-        }
-        let who = Thread { id: caller.thread, may_change_root: caller.always.is_none() };
-        match (Work { worker: self, thread: caller.thread, who, waits }).run(request) {
+        let (status, folder) = match known.and_then(|status| Ok((status, self.threads.folder(caller.thread)?))) {
+            Ok(known) => known,
+            Err(error) => return Outcome::Done(Err(Errno::from_io_error(&error).unwrap_or(Errno::PERM))),
+        };
+        let who = Thread { folder, may_change_root: caller.always.is_none() };
+        let umask = status.map(|status| status.umask);
+        let (thread, is_new, is_sure) = (caller.thread, false, false);
+        match (Work { worker: self, thread, who, is_new, umask, waits, is_sure }).run(request) {
             Ok(()) => Outcome::Done(Ok(())),
             Err(Stop::Outcome(outcome)) => outcome,
             Err(Stop::Errno(errno)) => Outcome::Done(Err(errno)),
@@ -111,8 +100,14 @@ impl Worker {
 pub(super) struct Work<'a> {
     pub(super) worker: &'a mut Worker,
     pub(super) thread: i32,
-    who: Thread,
+    pub(super) who: Thread,
+    /// Whether [`Work::who`] was looked for by this request.
+    is_new: bool,
+    /// The caller's, if it is known.
+    umask: Option<u32>,
     pub(super) waits: &'a dyn Fn() -> bool,
+    /// Whether what was read of the caller was its own.
+    is_sure: bool,
 }
 
 impl Work<'_> {
@@ -121,13 +116,13 @@ impl Work<'_> {
             Request::Open { at, flags, mode } => self.open(at, OFlags::from_bits_retain(flags), mode),
             Request::MakeDir { at, mode } => {
                 let place = self.new_name(at)?;
+                self.take_umask()?;
                 self.allowed(&place, Act::MakeDir)?;
-                self.umask()?;
                 Ok(rustix::fs::mkdirat(&place.folder, place.name.as_slice(), Mode::from_raw_mode(mode & 0o7777))?)
             }
             Request::MakeNode { at, mode, device } => self.node(at, mode, device),
             Request::Remove { at, folder } => {
-                let place = self.named(at)?;
+                let place = self.named(at, None)?;
                 self.drop_config(&place)?;
                 match place.kind() {
                     None => return Err(Errno::NOENT.into()),
@@ -146,7 +141,7 @@ impl Work<'_> {
                 if place.slash {
                     return Err(GO_ON);
                 }
-                let target = caller::text(self.thread, target).ok_or(GO_ON)?;
+                let target = self.text(target)?;
                 self.allowed(&place, Act::Link)?;
                 Ok(rustix::fs::symlinkat(target, &place.folder, place.name.as_slice())?)
             }
@@ -158,37 +153,79 @@ impl Work<'_> {
     }
 
     /// The path at `address`.
-    fn text(&self, address: Address) -> Step<Vec<u8>> {
+    pub(super) fn text(&mut self, address: Address) -> Step<Vec<u8>> {
+        self.is_sure = false;
         caller::text(self.thread, address).ok_or(GO_ON)
     }
 
-    fn find(&self, at: At, follow: bool) -> Step<Place> {
-        let path = self.text(at.path)?;
-        self.find_text(at, &path, follow)
+    /// `count` bytes at `address`.
+    pub(super) fn bytes(&mut self, address: Address, count: usize) -> Option<Vec<u8>> {
+        self.is_sure = false;
+        caller::bytes(self.thread, address, count)
     }
 
-    fn find_text(&self, at: At, path: &[u8], follow: bool) -> Step<Place> {
-        self.worker.roots.find(self.who, at, path, follow)?.ok_or(GO_ON)
+    fn find(&mut self, at: At, follow: bool) -> Step<Place> {
+        let path = self.text(at.path)?;
+        self.find_text(at, &path, follow, None)
+    }
+
+    /// The place that `path` means; `near` is another one of the same request.
+    pub(super) fn find_text(&mut self, at: At, path: &[u8], follow: bool, near: Option<&Place>) -> Step<Place> {
+        self.find_as(at, path, follow, near, true)
+    }
+
+    fn find_as(&mut self, at: At, path: &[u8], follow: bool, near: Option<&Place>, contents: bool) -> Step<Place> {
+        self.is_sure = false;
+        match self.worker.roots.recall(&self.who, at, path, follow, near, contents) {
+            Ok(place) => place.ok_or(GO_ON),
+            Err(unknown) => {
+                if !unknown.is_its {
+                    self.renew()?;
+                }
+                self.worker.roots.find(&self.who, at, path, follow)?.ok_or(GO_ON)
+            }
+        }
+    }
+
+    /// An open file of the caller's.
+    pub(super) fn open_file(&mut self, number: i32) -> Step<OwnedFd> {
+        self.is_sure = false;
+        if let Ok(file) = open_file(&self.who, number) {
+            return Ok(file);
+        }
+        self.renew()?;
+        open_file(&self.who, number).map_err(|_| GO_ON)
+    }
+
+    /// What was not found may only not be found because what is kept of the caller is another thread's.
+    fn renew(&mut self) -> Step<()> {
+        if !self.is_new {
+            self.who.folder = self.worker.threads.anew(self.thread).map_err(|_| GO_ON)?;
+            self.is_new = true;
+        }
+        Ok(())
     }
 
     /// A place that is to be removed or renamed: one with a name of its own that exists.
-    fn named(&self, at: At) -> Step<Place> {
-        let place = self.find(at, false)?;
+    fn named(&mut self, at: At, near: Option<&Place>) -> Step<Place> {
+        let path = self.text(at.path)?;
+        let place = self.find_as(at, &path, false, near, false)?;
         if place.dots { Err(GO_ON) } else { Ok(place) }
     }
 
     /// A place for something new. If it is taken, the kernel says so.
-    fn new_name(&self, at: At) -> Step<Place> {
-        let place = self.named(at)?;
+    fn new_name(&mut self, at: At) -> Step<Place> {
+        let place = self.named(at, None)?;
         if place.found.is_some() { Err(Errno::EXIST.into()) } else { Ok(place) }
     }
 
     /// Stops unless `act` may happen to the place, and to the one who asked.
-    fn allowed(&self, place: &Place, act: Act) -> Step<()> {
-        // What was read of the caller was its own only if it still waits.
-        if !(self.waits)() {
+    pub(super) fn allowed(&mut self, place: &Place, act: Act) -> Step<()> {
+        // What was read of the caller was its own only if it still waits: asked once more whenever something was read since.
+        if !self.is_sure && !(self.waits)() {
             return Err(Errno::INTR.into());
         }
+        self.is_sure = true;
         let path = place.path();
         self.worker
             .policy
@@ -197,75 +234,19 @@ impl Work<'_> {
     }
 
     /// Takes the caller's umask.
-    fn umask(&mut self) -> Step<()> {
-        let status = self.worker.statuses.of(self.thread)?;
-        rustix::process::umask(Mode::from_raw_mode(status.umask));
-        Ok(())
-    }
-
-    fn open(&mut self, at: At, flags: OFlags, mode: u32) -> Step<()> {
-        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC);
-        if flags.intersects(UNNAMED) {
-            return self.open_unnamed(at, flags, mode);
-        }
-        let fresh = flags.contains(OFlags::CREATE | OFlags::EXCL);
-        let path = self.text(at.path)?;
-        if matches!(path.as_slice(), b"/dev/null" | b"/dev/tty") {
-            // By far the most frequent ones that are not guarded. If a chroot has others there, it finds them read-only.
-            return Err(GO_ON);
-        }
-        let place = self.find_text(at, &path, !fresh && !flags.contains(OFlags::NOFOLLOW))?;
-        if place.dots || place.slash {
-            return Err(GO_ON);
-        }
-        self.begin_config(&place, flags)?;
-        match place.kind() {
-            None if !flags.contains(OFlags::CREATE) => return Err(Errno::NOENT.into()),
-            Some(_) if fresh => return Err(Errno::EXIST.into()),
-            Some(FileType::Symlink) => return Err(Errno::LOOP.into()),
-            Some(FileType::Directory) => return Err(Errno::ISDIR.into()),
-            // Reading what is there works on the read-only mount.
-            Some(FileType::RegularFile) if !writes => return Err(GO_ON),
-            Some(FileType::RegularFile) => self.allowed(&place, Act::Write)?,
-            // Pipes, sockets, devices: the mount does not matter to them, and opening may wait.
-            Some(_) => return Err(GO_ON),
+    pub(super) fn take_umask(&mut self) -> Step<()> {
+        let umask = match self.umask {
+            Some(umask) => umask,
             None => {
-                self.allowed(&place, Act::Make)?;
-                self.umask()?;
+                self.is_sure = false;
+                self.worker.threads.umask(self.thread)?
             }
+        };
+        if self.worker.umask != Some(umask) {
+            rustix::process::umask(Mode::from_raw_mode(umask));
+            self.worker.umask = Some(umask);
         }
-        let name = place.name.as_slice();
-        self.opened(&place.folder, name, flags, mode)
-    }
-
-    /// A file without a name, in a folder.
-    fn open_unnamed(&mut self, at: At, flags: OFlags, mode: u32) -> Step<()> {
-        let mut path = self.text(at.path)?;
-        path.extend_from_slice(b"/.");
-        let place = self.find_text(at, &path, true)?;
-        let folder = place.grip()?;
-        self.allowed(&place, Act::MakeDir)?;
-        self.umask()?;
-        self.opened(&folder, b".", flags, mode)
-    }
-
-    /// Opens and hands over. Only ever a regular file: from a folder on the writable mount its owner could go on without us.
-    fn opened(&self, folder: &OwnedFd, name: &[u8], flags: OFlags, mode: u32) -> Step<()> {
-        // Not waiting, should somebody outside have put a pipe there meanwhile.
-        let ours = OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::LARGEFILE;
-        let makes = flags.intersects(OFlags::CREATE | UNNAMED);
-        let mode = if makes { Mode::from_raw_mode(mode & 0o7777) } else { Mode::empty() };
-        // By this call and not O_NOFOLLOW: a file remembers how it was opened, and somebody may look.
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let file = rustix::fs::openat2(folder, name, (flags & KNOWN) | ours, mode, resolve)?;
-        if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
-            return Err(Errno::ISDIR.into());
-        }
-        if !flags.contains(OFlags::NONBLOCK) {
-            let kept = OFlags::APPEND | OFlags::DIRECT | OFlags::NOATIME;
-            rustix::fs::fcntl_setfl(&file, flags & kept)?;
-        }
-        Err(Stop::Outcome(Outcome::Opened(file)))
+        Ok(())
     }
 
     fn node(&mut self, at: At, mode: u32, device: u64) -> Step<()> {
@@ -277,15 +258,16 @@ impl Work<'_> {
         if place.slash || matches!(kind, FileType::Directory | FileType::Symlink | FileType::Unknown) {
             return Err(GO_ON);
         }
+        self.take_umask()?;
         self.allowed(&place, Act::Make)?;
-        self.umask()?;
         let mode = Mode::from_raw_mode(mode & 0o7777);
         Ok(rustix::fs::mknodat(&place.folder, place.name.as_slice(), kind, mode, device)?)
     }
 
     fn rename(&mut self, from: At, to: At, flags: RenameFlags) -> Step<()> {
         // One of them elsewhere, or both: the kernel says what it is.
-        let (from, to) = (self.named(from)?, self.named(to)?);
+        let from = self.named(from, None)?;
+        let to = self.named(to, Some(&from))?;
         self.replace_config(&from, &to, flags)?;
         if from.found.is_none() {
             return Err(Errno::NOENT.into());
@@ -317,7 +299,7 @@ impl Work<'_> {
         } else if let Some(number) = own_descriptor(&path).filter(|_| follow) {
             self.open_source(number)?
         } else {
-            let place = self.find_text(from, &path, follow)?;
+            let place = self.find_text(from, &path, follow, Some(&to))?;
             self.allowed(&place, Act::Write)?;
             place.grip()?
         };
@@ -327,8 +309,8 @@ impl Work<'_> {
     }
 
     /// An open file of the caller's that is to get a name: by the writable mount, if it has a name already.
-    fn open_source(&self, number: i32) -> Step<OwnedFd> {
-        let grip = open_file(self.thread, number).map_err(|_| GO_ON)?;
+    fn open_source(&mut self, number: i32) -> Step<OwnedFd> {
+        let grip = self.open_file(number)?;
         match self.worker.roots.place_of(&grip)? {
             Some(place) => {
                 self.allowed(&place, Act::Write)?;
@@ -357,98 +339,27 @@ impl Work<'_> {
         if path.is_empty() {
             return Err(GO_ON);
         }
-        let place = self.find_text(at, &path, !flags.contains(AtFlags::SYMLINK_NOFOLLOW))?;
-        if place.found.is_none() || place.slash && place.kind() != Some(FileType::Directory) {
-            return Err(GO_ON);
+        let place = self.find_text(at, &path, !flags.contains(AtFlags::SYMLINK_NOFOLLOW), None)?;
+        match place.kind() {
+            None => return Err(Errno::NOENT.into()),
+            Some(FileType::Directory) => {}
+            Some(_) if place.slash => return Err(Errno::NOTDIR.into()),
+            Some(_) => {}
         }
         if !place.name.is_empty() && self.worker.policy.decide(&place.path(), Act::Write, &self.worker.roots).is_err() {
             return Err(Errno::ACCESS.into());
         }
         let access = rustix::fs::Access::from_bits_retain(mode);
+        if !place.name.is_empty() {
+            let flags = AtFlags::EACCESS | AtFlags::SYMLINK_NOFOLLOW;
+            match rustix::fs::accessat(&place.folder, place.name.as_slice(), access, flags) {
+                // Linux 5.8.
+                Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => {}
+                answer => return Ok(answer?),
+            }
+        }
         let grip = place.grip()?;
         Ok(rustix::fs::accessat(rustix::fs::CWD, magic(&grip).as_str(), access, AtFlags::EACCESS)?)
-    }
-
-    fn change(&mut self, what: Target, how: Change) -> Step<()> {
-        let place = match what {
-            Target::Open(number) => self.open_place(number)?,
-            Target::Path { at, follow, empty } => {
-                let path = self.text(at.path)?;
-                if path.is_empty() && empty && at.folder >= 0 {
-                    self.open_place(at.folder)?
-                } else if path.is_empty() {
-                    return Err(GO_ON);
-                } else {
-                    self.find_text(at, &path, follow)?
-                }
-            }
-        };
-        self.pass_config(&place, how)?;
-        if place.found.is_none() {
-            return Err(Errno::NOENT.into());
-        }
-        if place.slash && place.kind() != Some(FileType::Directory) {
-            return Err(Errno::NOTDIR.into());
-        }
-        self.allowed(&place, Act::Write)?;
-        let grip = place.grip()?;
-        let path = magic(&grip);
-        match how {
-            // The mode of a link does not exist.
-            Change::Mode(_) if place.kind() == Some(FileType::Symlink) => Err(Errno::OPNOTSUPP.into()),
-            Change::Mode(mode) => {
-                let mode = Mode::from_raw_mode(mode & 0o7777);
-                Ok(rustix::fs::chmodat(rustix::fs::CWD, path.as_str(), mode, AtFlags::empty())?)
-            }
-            Change::Owner(uid, gid) => {
-                let uid = (uid != u32::MAX).then(|| Uid::from_raw(uid));
-                let gid = (gid != u32::MAX).then(|| Gid::from_raw(gid));
-                Ok(rustix::fs::chownat(rustix::fs::CWD, path.as_str(), uid, gid, AtFlags::empty())?)
-            }
-            Change::Times(address, clock) => {
-                let times = self.times(address, clock)?;
-                Ok(rustix::fs::utimensat(rustix::fs::CWD, path.as_str(), &times, AtFlags::empty())?)
-            }
-            Change::SetXattr { name, value, size, flags } => {
-                /// `XATTR_SIZE_MAX` (`<linux/limits.h>`).
-                const MOST: u64 = 65_536;
-                let name = self.text(name)?;
-                let size = usize::try_from(size).ok().filter(|size| *size as u64 <= MOST).ok_or(Errno::TOOBIG)?;
-                let value = caller::bytes(self.thread, value, size).ok_or(Errno::FAULT)?;
-                let flags = XattrFlags::from_bits_retain(flags);
-                Ok(rustix::fs::setxattr(path.as_str(), name, &value, flags)?)
-            }
-            Change::RemoveXattr { name } => Ok(rustix::fs::removexattr(path.as_str(), self.text(name)?)?),
-        }
-    }
-
-    /// The place of an open file of the caller's.
-    fn open_place(&self, number: i32) -> Step<Place> {
-        let grip = open_file(self.thread, number).map_err(|_| GO_ON)?;
-        // One that lies elsewhere, or that has no name any more, was not opened by its name on the read-only mount.
-        self.worker.roots.place_of(&grip).ok().flatten().ok_or(GO_ON)
-    }
-
-    fn times(&self, address: Address, clock: Clock) -> Step<Timestamps> {
-        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-        if address == 0 {
-            return Ok(Timestamps { last_access: now, last_modification: now });
-        }
-        let count = if clock.unit == 0 { 2 } else { 4 };
-        let bytes = caller::bytes(self.thread, address, clock.width * count).ok_or(GO_ON)?;
-        let number = |index: usize| -> i64 {
-            let from = index * clock.width;
-            match bytes.get(from..from + clock.width) {
-                Some(&[a, b, c, d]) => i32::from_le_bytes([a, b, c, d]).into(),
-                Some(&[a, b, c, d, e, f, g, h]) => i64::from_le_bytes([a, b, c, d, e, f, g, h]),
-                _ => 0,
-            }
-        };
-        let time = |index: usize| match clock.unit {
-            0 => Timespec { tv_sec: number(index), tv_nsec: 0 },
-            unit => Timespec { tv_sec: number(2 * index), tv_nsec: number(2 * index + 1).wrapping_mul(unit) },
-        };
-        Ok(Timestamps { last_access: time(0), last_modification: time(1) })
     }
 
     fn bind(&mut self, socket: i32, address: Address, length: u32) -> Step<()> {
@@ -459,24 +370,27 @@ impl Work<'_> {
         if !(PATH + 1..=WHOLE).contains(&length) {
             return Err(GO_ON);
         }
-        let bytes = caller::bytes(self.thread, address, length).ok_or(GO_ON)?;
+        let bytes = self.bytes(address, length).ok_or(GO_ON)?;
         // AF_UNIX, with a name in the file system.
         let Some([1, 0, path @ ..]) = bytes.get(..).filter(|bytes| bytes.get(PATH) != Some(&0)) else {
             return Err(GO_ON);
         };
         let end = path.iter().position(|byte| *byte == 0).unwrap_or(path.len());
         let path = path.get(..end).unwrap_or_default();
-        let place = self.find_text(At { folder: super::request::CWD, path: 0 }, path, false)?;
-        if place.dots || place.slash || place.found.is_some() {
+        let place = self.find_text(At { folder: super::request::CWD, path: 0 }, path, false, None)?;
+        if place.dots || place.slash {
             return Err(GO_ON);
         }
-        self.allowed(&place, Act::Make)?;
-        let leader = self.worker.statuses.of(self.thread)?.group_leader;
+        if place.found.is_some() {
+            return Err(Errno::ADDRINUSE.into());
+        }
+        let leader = self.worker.threads.status(self.thread)?.group_leader;
         let leader = rustix::process::Pid::from_raw(leader).ok_or(Errno::SRCH)?;
         let process = rustix::process::pidfd_open(leader, rustix::process::PidfdFlags::empty())?;
         let flags = rustix::process::PidfdGetfdFlags::empty();
         let socket = rustix::process::pidfd_getfd(&process, socket, flags)?;
-        self.umask()?;
+        self.take_umask()?;
+        self.allowed(&place, Act::Make)?;
         place::bind_in(&socket, &place)?;
         Ok(())
     }

@@ -11,12 +11,16 @@
 //! - The process is a child of the supervisor, in the cell's user and mount namespaces: it can do no more than root inside can. If it ends, so
 //!   does the cell.
 //!
-//! `policy` says what is refused, `request` reads registers, `caller` says who asks, `carry` does it, `config` what is done to git's configuration.
+//! `policy` says what is refused, `request` reads registers, `caller` says who asks, `place` where it is, `known` what was found before, `carry`,
+//! `open` and `change` do it, `config` what is done to git's configuration.
 
 mod audit;
 mod caller;
 mod carry;
+mod change;
 mod config;
+mod known;
+mod open;
 mod place;
 mod policy;
 mod request;
@@ -28,6 +32,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use cellblock_bundle::seccomp::GUARDED;
 use cellblock_bundle::{Cell, IdScheme, Mount, Protect, policy as powers};
@@ -47,10 +52,11 @@ use serde::{Deserialize, Serialize};
 
 use audit::Audit;
 pub use audit::Denial;
-use caller::{Disguise, Identity, Statuses};
+use caller::{Disguise, Identity, Threads};
 use carry::{Caller, Outcome, Worker};
 use config::Configs;
 pub(crate) use config::looks_after;
+use known::Known;
 use place::{Root, Roots};
 use policy::Policy;
 
@@ -202,8 +208,8 @@ fn child(setup: Setup, mut line: &UnixStream, door: &UnixListener, gate: OwnedFd
     let _ = SignalSet::all().block();
     let settled = settle(&setup, line.as_fd());
     let answer = settled.as_ref().map(drop).map_err(Clone::clone);
-    let text = serde_json::to_string(&answer).unwrap_or_default();
-    let told = writeln!(line, "{text}");
+    let text = serde_json::to_string(&answer).unwrap_or_default() + "\n";
+    let told = line.write_all(text.as_bytes());
     let code = match (settled, told) {
         (Ok((worker, audit)), Ok(())) => {
             let calls = GUARDED.iter().map(|(arch, number, name)| ((*arch, *number), *name)).collect();
@@ -238,20 +244,12 @@ fn settle(setup: &Setup, line: BorrowedFd<'_>) -> Result<(Worker, Audit), GuardE
     die().map_err(os("cannot be bound to the supervisor"))?;
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(os("cannot protect its process"))?;
-    let roots = Roots(cover_all(setup)?);
+    let roots = Roots { all: cover_all(setup)?, known: Known::default() };
     rustix::process::fchdir(&processes).map_err(os("cannot enter /proc"))?;
     Disguise::limit().map_err(failed("cannot give up its powers"))?;
     let policy = Policy::new(&setup.protect);
-    Ok((
-        Worker {
-            roots,
-            policy,
-            statuses: Statuses::default(),
-            disguise: Disguise::default(),
-            configs: Configs::new(&setup.protect),
-        },
-        audit,
-    ))
+    let (threads, disguise, configs) = (Threads::default(), Disguise::default(), Configs::new(&setup.protect));
+    Ok((Worker { roots, policy, threads, disguise, umask: None, configs }, audit))
 }
 
 /// Covers every folder that is protected and that the cell may write, the outermost only: a copy has what is mounted below.
@@ -272,7 +270,7 @@ fn cover_all(setup: &Setup) -> Result<Vec<Root>, GuardError> {
     }
     let covered = |root: &PathBuf| {
         let folder = cover(root).map_err(|e| failed(&format!("cannot cover {}", root.display()))(e.into()))?;
-        Ok(Root { path: root.as_os_str().as_bytes().to_vec(), folder })
+        Ok(Root { path: root.as_os_str().as_bytes().to_vec(), folder: Rc::new(folder) })
     };
     outermost.into_iter().map(covered).collect()
 }
@@ -378,7 +376,7 @@ impl Serving {
             return;
         };
         if behind.one == Some(None) {
-            behind.one = self.worker.statuses.of(call.thread).ok().map(|status| Some(status.identity));
+            behind.one = self.worker.threads.status(call.thread).ok().map(|status| Some(status.identity));
         }
         let caller = Caller { thread: call.thread, always: behind.one.as_ref().and_then(Option::as_ref) };
         let listener = &behind.listener;

@@ -383,6 +383,145 @@ def racing(seconds):
         lost.append(("race", won, refused))
 
 
+def moving():
+    """Folders that calls were about before, moved by others, exchanged, and replaced by links to where they went."""
+    global tried
+    os.makedirs("clean/objects")
+    os.makedirs("clean/sub/deep")
+    os.makedirs("almost/sub")
+    almost, clean = (os.open(name, os.O_RDONLY | os.O_DIRECTORY) for name in ("almost", "clean"))
+    os.mkdir("clean/other")
+    exchange = 316 if X86 else 276
+    openat = 257 if X86 else 56
+
+    def make(folder, name):
+        result = native(openat, folder, name, CREAT, 0o644)
+        if result >= 0:
+            os.close(result)
+            os.unlink(name, dir_fd=folder)
+        return result >= 0
+
+    for turn in range(200):
+        tried += 1
+        # One of them would become a repository by HEAD, the other would not, whatever they are called now.
+        if make(almost, b"HEAD"):
+            bad.append(("moving", turn))
+        if not make(almost, b"free") or not make(clean, b"HEAD") or not make(clean, b"free"):
+            lost.append(("moving", turn))
+        if native(exchange, AT, b"almost", AT, b"clean", 2) < 0:
+            lost.append(("moving", "exchange", turn))
+    for turn in range(50):
+        tried += 1
+        ways = (b"clean/sub/deep/x", b"moved/deep/x", b"clean/sub/deep/.git", b"moved/deep/.git")
+        was = [make(AT, way) for way in ways]
+        os.rename("clean/sub", "moved")
+        then = [make(AT, way) for way in ways]
+        os.symlink("../moved", "clean/sub")
+        by_link = [make(AT, way) for way in ways]
+        os.unlink("clean/sub")
+        # Another one with the name it had.
+        os.makedirs("clean/sub/deep")
+        twice = [make(AT, way) for way in ways]
+        os.rmdir("clean/sub/deep")
+        os.rmdir("clean/sub")
+        os.rename("moved", "clean/sub")
+        free = ([True, False], [False, True], [True, True], [True, True])
+        for result, expected in zip((was, then, by_link, twice), free):
+            if result[:2] != expected:
+                lost.append(("moved", turn, result))
+            if any(result[2:]):
+                bad.append(("moved", turn, result))
+    # Removed, and its number perhaps given to the next.
+    for turn in range(200):
+        tried += 1
+        os.mkdir("clean/n%d" % turn)
+        if make(AT, b"clean/n%d/.envrc" % turn) or not make(AT, b"clean/n%d/x" % turn):
+            lost.append(("number", turn))
+        os.rmdir("clean/n%d" % turn)
+    racing_links()
+    for folder in (almost, clean):
+        os.close(folder)
+    for path in ("clean/objects", "clean/other", "clean/sub/deep", "clean/sub", "clean", "almost/sub"):
+        os.rmdir(path)
+
+
+def racing_links():
+    """A folder that is now itself and now a link to a repository, while others make files through its name and in what it was."""
+    global tried
+    os.makedirs("plain/way")
+    turner = os.fork()
+    if turner == 0:
+        os.symlink("../nested/.git", "plain/other")
+        while True:
+            native(316 if X86 else 276, AT, b"plain/way", AT, b"plain/other", 2)
+    end = time.time() + 3
+    won = refused = 0
+    while time.time() < end:
+        for name in (b"commondir", b"config.worktree", b"hooks/new"):
+            tried += 1
+            result = native(257 if X86 else 56, AT, b"plain/way/" + name, CREAT, 0o644)
+            done(result)
+            won, refused = won + (result >= 0), refused + (result < 0)
+            if os.path.lexists(b"nested/.git/" + name):
+                bad.append(("link", name))
+            for folder in (b"plain/way/", b"plain/other/"):
+                clear(folder + name)
+    os.kill(turner, 9)
+    os.waitpid(turner, 0)
+    if not won or not refused:
+        lost.append(("links", won, refused))
+    for name in ("plain/way", "plain/other"):
+        for folder in ("commondir", "config.worktree"):
+            if not os.path.islink(name):
+                clear(name + "/" + folder)
+        clear(name)
+
+
+def handed():
+    """A number that is now a file that may be changed and now a protected one, while its attributes are changed by the number."""
+    global tried
+    path = "nested/.envrc"
+    mode, time_of = os.stat(path).st_mode, os.stat(path).st_mtime_ns
+    closed, free = os.open(path, os.O_RDONLY), os.open("plain/there", os.O_RDWR)
+    number = os.dup(free)
+    ready = threading.Event()
+
+    def change():
+        ready.set()
+        while number is not None:
+            os.dup2(closed, number)
+            os.dup2(free, number)
+
+    def attempt(call):
+        try:
+            call()
+            return True
+        except OSError as e:
+            if e.errno not in (errno.EPERM, errno.EROFS):
+                lost.append(("handed", str(e)))
+            return False
+
+    mine = number
+    thread = threading.Thread(target=change)
+    thread.start()
+    ready.wait()
+    end, answers = time.time() + 2, set()
+    while time.time() < end:
+        tried += 1
+        answers.add(attempt(lambda: os.fchmod(mine, 0o777)))
+        attempt(lambda: os.utime(mine, (1, 1)))
+    number = None
+    thread.join()
+    if os.stat(path).st_mode != mode or os.stat(path).st_mtime_ns != time_of:
+        bad.append(("handed", oct(os.stat(path).st_mode)))
+    if answers != {True, False}:
+        lost.append(("handed", answers))
+    if attempt(lambda: os.fchmod(closed, 0o777)) or not attempt(lambda: os.fchmod(free, 0o644)):
+        bad.append(("handed", "alone"))
+    for fd in (closed, free, mine):
+        os.close(fd)
+
+
 for part in sys.argv[1:]:
     if part == "race":
         racing(5)
