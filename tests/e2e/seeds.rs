@@ -132,6 +132,10 @@ fn nothing_is_written_where_it_would_be_the_hosts() {
             if ["private", "copy"].contains(&mode) { "points to /etc/cellblock/SANDBOX.md" } else { "left as it is" };
         assert!(plan.lines().any(|line| line.contains("seed ~/.claude/CLAUDE.md") && line.contains(said)), "{plan}");
     }
+    // With another home the agent is told where its folder is, and finds ours there.
+    world.configure("");
+    let seen = seeded(&world, "--yes --home workspace", "cat $CLAUDE_CONFIG_DIR/CLAUDE.md; ls -A ~/.claude").run();
+    assert!(seen.stdout().contains(SANDBOX) && !world.project().join(".claude").exists(), "{seen}");
     // What the person mounts is as the person mounts it.
     world.configure("");
     let mount = format!("--yes -v {}", world.path("home/.claude").display());

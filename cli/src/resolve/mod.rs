@@ -228,7 +228,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     let mut hidden = environment.hidden;
     hidden.retain(|wanted| !variables.contains_key(&wanted.name));
     let has = |name: &str| variables.contains_key(name) || hidden.iter().any(|wanted| wanted.name == name);
-    let ground = seeds::Ground { state: &state.state, home: &user.1.home, workdir: &workdir, has: &has };
+    let ground = seeds::Ground { state: &state.state, workdir: &workdir, has: &has };
     let seeds = inputs.seeds(layers, ground, &mut explain)?;
     for (key, list) in [("allow", &reach.allow), ("deny", &reach.deny)] {
         explain.0.extend(list.iter().map(|said| Explained {

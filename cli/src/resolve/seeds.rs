@@ -16,7 +16,6 @@ use crate::sandbox_md;
 #[derive(Clone, Copy)]
 pub(super) struct Ground<'a> {
     pub(super) state: &'a [State],
-    pub(super) home: &'a Path,
     pub(super) workdir: &'a Path,
     pub(super) has: &'a dyn Fn(&str) -> bool,
 }
@@ -35,7 +34,7 @@ impl<'a> Inputs<'a> {
         let Some(agent) = self.agent.filter(|_| self.typed.cell.entrypoint.is_none()) else { return Ok(Vec::new()) };
         let mut seeds: Vec<Seed> = Vec::new();
         let mut add = |path: &str, edit: Edit, value: String, origin: &Origin| {
-            let target = self.inside(path, ground);
+            let target = self.inside(path, ground.state);
             let key = format!("seed {path}");
             match whose(&target, ground.state) {
                 Ok(()) => explain.add(&key, &value, origin),
@@ -72,11 +71,16 @@ impl<'a> Inputs<'a> {
         Ok(seeds)
     }
 
-    /// Where a file of the person's home is inside; the agent may have been told of another place for it.
-    fn inside(self, path: &str, ground: Ground<'_>) -> PathBuf {
+    /// Where a file of the person's is inside: the agent may have been told of another place for it, or for the folder that it is in.
+    fn inside(self, path: &str, state: &[State]) -> PathBuf {
         let host = at_home(path, &self.host.home);
-        let own = ground.state.iter().find(|state| state.kind == StateKind::File && state.host == host);
-        own.map_or_else(|| at_home(path, ground.home), |state| state.target.clone())
+        let holds =
+            |state: &&State| state.host == host || state.kind == StateKind::Folder && host.starts_with(&state.host);
+        match state.iter().filter(holds).max_by_key(|state| state.host.components().count()) {
+            Some(state) if state.host == host => state.target.clone(),
+            Some(state) => state.target.join(host.strip_prefix(&state.host).unwrap_or(Path::new(""))),
+            None => host,
+        }
     }
 }
 
