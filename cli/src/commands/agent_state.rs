@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use cellblock_bundle::protect::component_matches;
 use cellblock_runtime::keep;
 use cellblock_runtime::state::NO_PROJECT;
 use rustix::fs::FlockOperation;
@@ -113,7 +114,9 @@ fn drop_layer(layer: &Layer, keep_history: bool, host: &HostFacts) -> Result<(),
             gone.push(entry.path());
             continue;
         }
-        let stays = |name: &str| kept.iter().any(|(_, names)| names.iter().any(|n| n == "*" || first(n) == name));
+        let stays = |name: &str| {
+            kept.iter().any(|(_, names)| names.iter().any(|n| component_matches(first(n), name.as_bytes())))
+        };
         let below = std::fs::read_dir(entry.path()).map_err(failed)?;
         gone.extend(below.flatten().filter(|e| !e.file_name().to_str().is_some_and(stays)).map(|e| e.path()));
     }

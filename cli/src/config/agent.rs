@@ -234,7 +234,7 @@ impl Reader<'_> {
                 "path" => path = self.scalar(&key, node, home_path),
                 "mode" => mode = self.scalar(&key, node, StateMode::read),
                 "file" => file = self.truth(&key, node).is_some_and(|said| said.value),
-                "history" => history = self.texts(&key, node, beneath).into_iter().map(|said| said.value).collect(),
+                "history" => history = self.texts(&key, node, row).into_iter().map(|said| said.value).collect(),
                 "inside" => inside = self.scalar(&key, node, home_path).map(|said| said.value),
                 "inside_env" => inside_env = self.scalar(&key, node, assignment).map(|said| said.value),
                 "home_env" => home_env = self.scalar(&key, node, variable).map(|said| said.value),
@@ -319,6 +319,12 @@ fn home_path(text: &str) -> Result<String, ValueError> {
 /// A path below another, or `*`.
 fn beneath(text: &str) -> Result<String, ValueError> {
     if plain(text) { Ok(text.to_owned()) } else { Err(ValueError::Beneath) }
+}
+
+/// The same, where a `*` may stand for any letters of a name: one in each.
+fn row(text: &str) -> Result<String, ValueError> {
+    let single = text.split('/').all(|part| part.matches('*').count() < 2);
+    if single { beneath(text) } else { Err(ValueError::Beneath) }
 }
 
 /// `NAME=VALUE`.

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use cellblock_bundle::protect::component_matches;
 use rustix::fs::{AtFlags, Dir, FileType, Stat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -123,9 +124,23 @@ pub(super) fn take_file(
     Ok(visit.taken)
 }
 
+/// Whether a row, in which a `*` stands for any letters of a name, means `path`.
+fn matches(row: &Path, path: &Path) -> bool {
+    let bytes = |part: std::path::Component<'_>| part.as_os_str().as_bytes().to_vec();
+    let mut names = path.components();
+    let fits = row.components().all(|part| {
+        let name = names.next().map(bytes);
+        name.is_some_and(|name| match part.as_os_str().to_str() {
+            Some(pattern) if pattern.contains('*') => component_matches(pattern, &name),
+            _ => bytes(part) == name,
+        })
+    });
+    fits && names.next().is_none()
+}
+
 impl Visit<'_> {
     fn hides(&self, path: &Path) -> bool {
-        self.taking.hidden.iter().any(|hidden| hidden == path || hidden == Path::new("*"))
+        self.taking.hidden.iter().any(|hidden| matches(hidden, path))
     }
 
     fn problem(&mut self, path: &Path, error: &io::Error) -> io::Result<()> {

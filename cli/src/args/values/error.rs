@@ -67,7 +67,7 @@ pub(crate) enum ValueError {
     #[error("a path begins with `~/` or `/`, without `.` and `..`")]
     HomePath,
     /// Not a path below another.
-    #[error("a path below the folder, without `.` and `..`, or `*`")]
+    #[error("a path below the folder, without `.` and `..`, and with one `*` in a name at most")]
     Beneath,
     /// Not a user.
     #[error("a user is UID, UID:GID, root, or your own login name")]

@@ -43,7 +43,7 @@ impl World {
     }
 
     fn take(&mut self, follow: Follow) -> Vec<String> {
-        let hidden = [PathBuf::from("projects"), "deep/history".into()];
+        let hidden = [PathBuf::from("projects"), "deep/history".into(), "*.sqlite-wal".into()];
         let taking = Taking { hidden: &hidden, owner: Owner(None), links: &self.links, follow };
         let (host, own) = (open_folder(&self.path("home/.agent")), open_folder(&self.path("own")));
         let (host, own) = (host.expect("host"), own.expect("own"));
@@ -63,8 +63,13 @@ fn everything_but_history_is_taken() {
     world.write("home/.agent/projects/other/secret.jsonl", "another project's");
     world.write("home/.agent/deep/history/x", "another project's");
     world.write("home/.agent/deep/keep", "3");
+    world.write("home/.agent/state_5.sqlite-wal", "another project's");
+    world.write("home/.agent/deep/x.sqlite-wal", "4");
     assert_eq!(world.take(Follow::Untouched), [""; 0]);
-    for (path, text) in [("settings.json", "1"), ("skills/a/SKILL.md", "2"), ("deep/keep", "3")] {
+    assert!(!world.path("own/state_5.sqlite-wal").exists());
+    for (path, text) in
+        [("settings.json", "1"), ("skills/a/SKILL.md", "2"), ("deep/keep", "3"), ("deep/x.sqlite-wal", "4")]
+    {
         assert_eq!(world.read(&format!("own/{path}")).as_deref(), Some(text));
     }
     assert!(!world.path("own/projects").exists() && !world.path("own/deep/history").exists());
