@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use brokers::{BROKERS, Brokers, GitCredentials, GitRemote, SHIMS, SSH_AGENT, Signer, SshAgent};
 pub use ids::{Extent, IdScheme, Ids};
-pub use state::{Edit, Seed, State, StateKind, StateMode};
+pub use state::{Added, Edit, Seed, State, StateKind, StateMode};
 
 use crate::protect::Protect;
 

@@ -11,7 +11,7 @@ pub mod seccomp;
 pub mod spec;
 
 pub use cell::{
-    Cell, Edit, Extent, IdScheme, Ids, Limits, Mount, Network, Overlay, Profile, Project, Publish, Reach, RootFs, Said,
-    SecretUse, Seed, State, StateKind, StateMode, User,
+    Added, Cell, Edit, Extent, IdScheme, Ids, Limits, Mount, Network, Overlay, Profile, Project, Publish, Reach,
+    RootFs, Said, SecretUse, Seed, State, StateKind, StateMode, User,
 };
 pub use protect::Protect;

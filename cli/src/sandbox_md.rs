@@ -22,6 +22,17 @@ pub(crate) fn entry(cell: &Cell, keep: bool) -> Entry {
     Entry::File { path: PATH.into(), text: text(cell, keep) }
 }
 
+/// What stands in an agent's own file for it, once for all cells that have the file together: by import where the agent can do that.
+pub(crate) fn pointer(imports: bool) -> String {
+    if imports {
+        return format!("@{PATH}\n");
+    }
+    format!(
+        "You work in a sandbox, a cell made by cellblock. {PATH} says what you may do in it, what you may not, and what to do when something is \
+         refused. Read it before you begin.\n"
+    )
+}
+
 /// The text.
 pub(crate) fn text(cell: &Cell, keep: bool) -> String {
     let mut out = String::from("# You are in a cell\n\n");

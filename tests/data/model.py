@@ -3,7 +3,7 @@
 usage: model.py SCRIPT LOG     prints its port; ends with its standard input.
 
 SCRIPT is JSON: {"steps": [STEP…], "end": "last words"}. A STEP is {"edit": [FILE, OLD, NEW]} or {"run": "command"}; the agent's own tools do
-it. Which step is next is told by how many tools' results the conversation holds, so that no state is kept here. LOG gets a JSON line a request.
+it. "look_for" is a list of texts: LOG says which of them a request holds. Which step is next is told by how many tools' results the conversation holds, so that no state is kept here. LOG gets a JSON line a request.
 """
 
 import http.server
@@ -141,7 +141,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             request = json.loads(body)
         except ValueError:
             request = None
-        self.note(request)
+        self.note(request, [words for words in script.get("look_for", []) if words in body.decode()])
         if path == "/v1/messages" and request:
             self.answer(200, *messages(request))
         elif path == "/v1/messages/count_tokens":
@@ -151,11 +151,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.answer(404, b"{}")
 
-    def note(self, request):
+    def note(self, request, found=()):
         request = request or {}
         said = {key: request.get(key) for key in ("model", "stream")}
         said["tools"] = [tool.get("name") or tool.get("type") for tool in request.get("tools") or []]
         said["last"] = (request.get("messages") or request.get("input") or [None])[-1]
+        said["found"] = list(found)
         said["key"] = self.headers.get("x-api-key") or self.headers.get("authorization")
         log.write(json.dumps({"request": f"{self.command} {self.path}", **said}) + "\n")
 

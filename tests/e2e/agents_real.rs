@@ -49,6 +49,7 @@ impl Model {
         let steps = serde_json::json!({
             "steps": [{"edit": [file, "one two", "one three"]}, {"run": commit}],
             "end": "All of it is done.",
+            "look_for": ["# You are in a cell", "/etc/cellblock/SANDBOX.md says"],
         });
         world.write("home/model.json", &steps.to_string());
         world.write("home/model.py", include_str!("../data/model.py"));
@@ -72,14 +73,14 @@ impl Model {
     }
 
     /// What reaches the model from inside: the address, and a key.
-    fn env(&self, call: Call) -> Call {
+    pub(super) fn env(&self, call: Call) -> Call {
         call.env("ANTHROPIC_BASE_URL", &format!("http://host.docker.internal:{}", self.port))
             .env("ANTHROPIC_API_KEY", "key-of-the-test")
             .env("OPENAI_API_KEY", "key-of-the-test")
     }
 
     /// The words for a session without a person.
-    fn session(&self, agent: &str) -> String {
+    pub(super) fn session(&self, agent: &str) -> String {
         let port = self.port;
         match agent {
             "claude-code" => "claude-code -p 'change the file'".to_owned(),
@@ -89,7 +90,7 @@ impl Model {
         }
     }
 
-    fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
@@ -102,7 +103,7 @@ impl Drop for Model {
 }
 
 /// A world with the packages in a prefix of the person's own home.
-fn at_home(test: &str) -> Option<World> {
+pub(super) fn at_home(test: &str) -> Option<World> {
     let glibc = package(test, "glibc")?;
     let world = World::new();
     std::fs::create_dir(world.path("home/npm")).expect("a folder");
@@ -120,7 +121,7 @@ fn at_home(test: &str) -> Option<World> {
     Some(world)
 }
 
-fn with_path(world: &World, call: Call) -> Call {
+pub(super) fn with_path(world: &World, call: Call) -> Call {
     let path = format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", world.path("home/npm/bin").display());
     call.env("PATH", &path)
 }

@@ -32,6 +32,8 @@ mod network_walls;
 mod programs;
 mod secrets;
 mod security;
+mod seeds;
+mod seeds_real;
 mod signing;
 mod ssh;
 mod state;

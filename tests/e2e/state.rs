@@ -26,12 +26,18 @@ pub(crate) fn world() -> World {
 
 /// `cellblock` with the agent in the PATH; `{}` in `line` stands for the agent's own command.
 pub(crate) fn agent(world: &World, flags: &str, command: &str) -> Call {
+    // Without what cellblock itself writes there (seeds.rs): what is looked at here is what becomes of the person's.
+    seeded(world, &format!("--onboarding --no-sandbox-md {flags}"), command)
+}
+
+/// The same as people have it.
+pub(crate) fn seeded(world: &World, flags: &str, command: &str) -> Call {
     let path = format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", world.path("home/bin").display());
     world.cellblock(&format!("run --image host --net none {flags} claude-code -- '{command}'")).env("PATH", &path)
 }
 
 /// Every file below a folder with its content, links and modes.
-fn tree(folder: &Path) -> BTreeMap<PathBuf, String> {
+pub(crate) fn tree(folder: &Path) -> BTreeMap<PathBuf, String> {
     let mut all = BTreeMap::new();
     let mut left = vec![folder.to_owned()];
     while let Some(folder) = left.pop() {

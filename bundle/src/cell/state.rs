@@ -58,29 +58,32 @@ pub enum StateMode {
 pub struct Seed {
     /// Absolute path inside, below a folder of [`Cell::state`](super::Cell::state).
     pub target: PathBuf,
-    /// What.
-    pub edit: Edit,
+    /// What, one after the other.
+    pub edits: Vec<Edit>,
 }
 
 /// A change of a file that can be made again and again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Edit {
-    /// Lines before everything else, if they are nowhere in it.
-    Begin {
-        /// The lines.
+    /// A part of a text between two lines that mark it as cellblock's; the rest is somebody else's.
+    Part {
+        /// Its lines; if there are none, there is no such part.
         text: String,
-    },
-    /// Lines after everything else.
-    End {
-        /// The lines.
-        text: String,
-        /// Not if this is somewhere in it.
-        unless: String,
     },
     /// Keys of a JSON object.
-    Json {
-        /// Merged into what is there: objects key by key, everything else is replaced.
-        merge: serde_json::Value,
-    },
+    Json(Added),
+    /// Keys of a TOML document.
+    Toml(Added),
+}
+
+/// Keys that a file is to have. What it says of them already stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Added {
+    /// An object; objects in it are gone through key by key, everything else is put where nothing is.
+    pub keys: serde_json::Value,
+    /// Whether `false` counts as nothing: some programs write it before they have asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub over_false: bool,
 }

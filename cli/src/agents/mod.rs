@@ -148,6 +148,8 @@ fn over(spec: AgentSpec, own: &AgentSpec) -> AgentSpec {
         state: by_path(spec.state, own.state),
         login: by_path(spec.login, own.login),
         instructions: own.instructions.or(spec.instructions),
+        imports: own.imports.or(spec.imports),
+        seeds: own.seeds.or(spec.seeds),
         install,
     }
 }
@@ -196,6 +198,13 @@ mod tests {
             assert_eq!(allowed, [format!("@{name}")]);
             assert!(cellblock_egress::policy::sets::rules(name).is_some(), "{name} has a set");
             assert!(agent.spec.state.iter().chain(&agent.spec.login).all(|one| one.mode.is_some()), "{name}");
+            let told = agent.spec.instructions.iter().map(|path| &path.value);
+            for file in told.chain(agent.spec.seeds.iter().flatten().map(|seed| &seed.path.value)) {
+                let below =
+                    |one: &StatePath| *file == one.path.value || file.starts_with(&format!("{}/", one.path.value));
+                assert!(agent.spec.state.iter().any(below), "{name}: {file} is nobody's");
+                assert!(!agent.spec.login.iter().any(|login| login.path.value == *file), "{name}: {file} is a login");
+            }
             for login in &agent.spec.login {
                 assert!(!agent.spec.state.iter().any(|one| one.path.value == login.path.value), "{name}");
             }
@@ -243,10 +252,28 @@ mod tests {
             ("agents: {a: {state: [{path: ~/x, history: [../y]}]}}", "a path below the folder"),
             ("agents: {a: {login: [{pth: ~/x}]}}", "did you mean `path`?"),
             ("agents: {a: {pass_env: [A=1]}}", "is not a name for a variable"),
+            ("agents: {a: {imports: yes}}", "must be true or false"),
+            ("agents: {a: {seeds: [{path: ~/x}]}}", "has a `path` and `keys`"),
+            ("agents: {a: {seeds: [{path: x, keys: {}}]}}", "begins with `~/` or `/`"),
+            ("agents: {a: {seeds: [{path: ~/x, key: {}}]}}", "did you mean `keys`?"),
+            ("agents: {a: {seeds: [{path: ~/x, keys: [a]}]}}", "must be a map, not a list"),
+            ("agents: {a: {seeds: [{path: ~/x, keys: {a: b}, form: ini}]}}", "invalid value"),
         ];
         for (text, want) in cases {
             assert!(told(text).contains(want), "{text}: {}", told(text));
         }
+    }
+
+    #[test]
+    fn seeds_are_replaced_as_a_whole_and_keep_their_kinds() {
+        let claude = find("claude", &Config::default()).unwrap().unwrap().spec;
+        let trust = &claude.seeds.unwrap()[1];
+        assert_eq!(trust.keys["projects"]["{workdir}"]["hasTrustDialogAccepted"], true);
+        assert!(trust.unattended && trust.over_false && claude.imports.unwrap().value);
+        let own = config("agents: {claude-code: {seeds: [{path: ~/x, keys: {a: 1, b: '1', c: [true, ~], d: 0x1}}]}}");
+        let seeds = find("claude", &own).unwrap().unwrap().spec.seeds.unwrap();
+        assert_eq!(seeds.len(), 1);
+        assert_eq!(seeds[0].keys, serde_json::json!({"a": 1, "b": "1", "c": [true, null], "d": "0x1"}));
     }
 
     #[test]

@@ -73,6 +73,12 @@ pub(crate) struct CellFlags {
     /// Let an agent ask before it acts, as it does without cellblock
     #[arg(long, help_heading = "Process")]
     pub(crate) ask: bool,
+    /// Let an agent ask what it asks at its first start, such as whether it may trust the folder
+    #[arg(long, help_heading = "Process")]
+    pub(crate) onboarding: bool,
+    /// Do not point the agent to /etc/cellblock/SANDBOX.md in the file that it reads at each start
+    #[arg(long, help_heading = "Process")]
+    pub(crate) no_sandbox_md: bool,
     /// Allocate a pseudo-terminal, the same as --tty=always
     #[arg(short = 't', conflicts_with = "tty", help_heading = "Process")]
     pub(crate) tty_short: bool,

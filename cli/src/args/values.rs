@@ -92,6 +92,7 @@ choice!(StateMode {
     "sync" => StateMode::Sync,
 });
 choice!(Bridge { "clipboard-image" => Bridge::ClipboardImage, "open-url" => Bridge::OpenUrl, "workmux-status" => Bridge::WorkmuxStatus });
+choice!(SeedForm { "json" => SeedForm::Json, "toml" => SeedForm::Toml });
 choice!(Protection { "on" => Protection::On, "off" => Protection::Off });
 choice!(Tty { "auto" => Tty::Auto, "always" => Tty::Always, "never" => Tty::Never });
 
@@ -105,6 +106,17 @@ pub(crate) enum Userns {
     KeepId,
     /// The person's own ids and nobody else's.
     Single,
+}
+
+/// How a file that keys are put into is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SeedForm {
+    /// As JSON.
+    #[default]
+    Json,
+    /// As TOML.
+    Toml,
 }
 
 /// What happens to a limit that the host cannot enforce.

@@ -198,6 +198,9 @@ fn show(agent: &Agent, host: &HostFacts, as_json: bool) -> Result<(), CliError> 
     if let Some(path) = &agent.spec.instructions {
         add("instructions", path.value.clone());
     }
+    for seed in agent.spec.seeds.iter().flatten() {
+        add("says already", format!("{}: {}", seed.path.value, seed.keys));
+    }
     let rows = rows.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| vec![key, plain(&value)]);
     data(&table(&["WHAT", "VALUE"], rows.collect()))
 }

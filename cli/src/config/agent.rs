@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::model::{Located, Settings, words};
 use super::problem::{Place, Problem};
 use super::read::{KEYS, Reader, unknown};
-use super::tree::{Key, Node};
-use crate::args::values::{Choice, EnvEntry, Given, StateMode, ValueError};
+use super::tree::{Key, Kind, Node};
+use crate::args::values::{Choice, EnvEntry, Given, SeedForm, StateMode, ValueError};
 use crate::project::sanitise;
 
 /// An agent, or what is to be different for one that is known.
@@ -71,6 +71,41 @@ pub(crate) struct AgentSpec {
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) instructions: Option<Located<String>>,
+    /// Whether a line `@PATH` in that file brings another file in, one of /etc too.
+    #[schemars(with = "Option<bool>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) imports: Option<Located<bool>>,
+    /// What its files are to say already when it starts, so that it does not ask; only inside, and only where they say nothing.
+    #[schemars(with = "Option<Vec<SeedSpec>>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seeds: Option<Vec<SeedSpec>>,
+}
+
+/// Keys of a file of an agent's.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct SeedSpec {
+    /// The file: an absolute path, or one that begins with `~/`; it is in a folder of the agent's state, or is a file of it.
+    #[schemars(with = "String")]
+    pub(crate) path: Located<String>,
+    /// How the file is written.
+    #[schemars(default, schema_with = "words::<SeedForm>")]
+    pub(crate) form: SeedForm,
+    /// The keys, as a map; `{workdir}` as a key is the folder in which the cell works.
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
+    pub(crate) keys: serde_json::Value,
+    /// Whether `false` in the file counts as nothing said: some programs write it before they have asked.
+    #[schemars(default)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) over_false: bool,
+    /// Whether this is only for an agent that acts without asking, as for questions about trust and danger.
+    #[schemars(default)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) unattended: bool,
+    /// Only where the cell has this variable.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) variable: Option<String>,
 }
 
 /// A file or folder of an agent's.
@@ -111,8 +146,22 @@ pub(crate) struct StatePath {
 }
 
 /// Keys of an agent beside those of every section.
-pub(super) const AGENT_KEYS: &[&str] =
-    &["title", "programs", "install", "unattended", "asks", "pass_env", "state", "login", "instructions"];
+pub(super) const AGENT_KEYS: &[&str] = &[
+    "title",
+    "programs",
+    "install",
+    "unattended",
+    "asks",
+    "pass_env",
+    "state",
+    "login",
+    "instructions",
+    "imports",
+    "seeds",
+];
+
+/// Keys of a seed.
+const SEED_KEYS: &[&str] = &["path", "form", "keys", "over_false", "unattended", "variable"];
 
 /// Keys of a file or folder of an agent's.
 const STATE_KEYS: &[&str] = &["path", "mode", "file", "history", "inside", "inside_env", "home_env", "locks"];
@@ -149,6 +198,8 @@ impl Reader<'_> {
                 to.login = self.state(key, node).into_iter().map(|one| StatePath { file: true, ..one }).collect()
             }
             "instructions" => to.instructions = self.scalar(key, node, home_path),
+            "imports" => to.imports = self.truth(key, node),
+            "seeds" => to.seeds = Some(self.seeds(key, node)),
             _ => return false,
         }
         true
@@ -195,6 +246,50 @@ impl Reader<'_> {
             self.problems.push(Problem::new(at, format!("an entry of `{}` has no `path`", outer.text)));
         }
         Some(StatePath { path: path?, mode, file, history, inside, inside_env, home_env, locks })
+    }
+}
+
+impl Reader<'_> {
+    fn seeds(&mut self, key: &Key, node: Node) -> Vec<SeedSpec> {
+        self.list(node, &key.text).into_iter().filter_map(|item| self.seed(item)).collect()
+    }
+
+    fn seed(&mut self, node: Node) -> Option<SeedSpec> {
+        let (at, before) = (node.at, self.problems.len());
+        let (mut path, mut form, mut keys) = (None, None, None);
+        let (mut over_false, mut unattended, mut variable) = (false, false, None);
+        for (key, node) in self.map(node, "an entry of `seeds`") {
+            match key.text.as_str() {
+                "path" => path = self.scalar(&key, node, home_path),
+                "form" => form = self.scalar(&key, node, SeedForm::read).map(|said| said.value),
+                "keys" => {
+                    keys = Some(value(&Node { kind: Kind::Map(self.map(node, "`keys`")), at }));
+                }
+                "over_false" => over_false = self.truth(&key, node).is_some_and(|said| said.value),
+                "unattended" => unattended = self.truth(&key, node).is_some_and(|said| said.value),
+                "variable" => variable = self.scalar(&key, node, self::variable).map(|said| said.value),
+                _ => self.problems.push(unknown(&key, SEED_KEYS)),
+            }
+        }
+        if self.problems.len() == before && (path.is_none() || keys.is_none()) {
+            self.problems.push(Problem::new(at, "an entry of `seeds` has a `path` and `keys`"));
+        }
+        let form = form.unwrap_or(SeedForm::Json);
+        Some(SeedSpec { path: path?, form, keys: keys?, over_false, unattended, variable })
+    }
+}
+
+/// A value as JSON has it: what is not in quotes may be a truth or a whole number.
+fn value(node: &Node) -> serde_json::Value {
+    match &node.kind {
+        Kind::Null => serde_json::Value::Null,
+        Kind::Scalar { text, plain: true } if matches!(text.as_str(), "true" | "false") => (text == "true").into(),
+        Kind::Scalar { text, plain } => match text.parse::<i64>() {
+            Ok(number) if *plain => number.into(),
+            _ => text.as_str().into(),
+        },
+        Kind::List(items) => items.iter().map(value).collect(),
+        Kind::Map(entries) => entries.iter().map(|(key, node)| (key.text.clone(), value(node))).collect(),
     }
 }
 

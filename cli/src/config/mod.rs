@@ -13,7 +13,7 @@ mod tree;
 use std::io::Read;
 use std::path::Path;
 
-pub(crate) use agent::{AgentSettings, AgentSpec, StatePath};
+pub(crate) use agent::{AgentSettings, AgentSpec, SeedSpec, StatePath};
 pub(crate) use model::{Config, Located, ProjectSettings, Settings, schema};
 pub(crate) use problem::{ConfigError, Place};
 pub(crate) use table::{Row, rows};

@@ -241,6 +241,15 @@ pub(crate) struct Settings {
     #[schemars(default, schema_with = "words::<StateMode>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) claude_config: Option<Located<StateMode>>,
+    /// Whether the file in which an agent reads what you want in every project points to /etc/cellblock/SANDBOX.md, inside only (the default).
+    #[schemars(with = "Option<bool>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sandbox_md: Option<Located<bool>>,
+    /// Whether an agent asks what it asks at its first start: its looks, whether a folder is trusted, whether it may act without asking. By
+    /// default that is answered in the cell's own files.
+    #[schemars(with = "Option<bool>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) onboarding: Option<Located<bool>>,
 }
 
 /// The JSON schema of the file, for editors.

@@ -54,6 +54,8 @@ pub(super) const KEYS: &[&str] = &[
     "userns",
     "alpine_mirror",
     "claude_config",
+    "sandbox_md",
+    "onboarding",
 ];
 
 /// Keys that cellblock's manual knows and this version does not act on. Ignoring one would mean less protection or less work done
@@ -237,6 +239,8 @@ impl Reader<'_> {
             "userns" => to.userns = self.scalar(key, node, Choice::read),
             "alpine_mirror" => to.alpine_mirror = self.scalar(key, node, values::mirror),
             "claude_config" => to.claude_config = self.scalar(key, node, Choice::read),
+            "sandbox_md" => to.sandbox_md = self.truth(key, node),
+            "onboarding" => to.onboarding = self.truth(key, node),
             _ => return false,
         }
         true

@@ -56,6 +56,8 @@ defaults:
   project_path: /work
   log_dir: ~/logs
   overlay: ~/overlay
+  sandbox_md: false
+  onboarding: true
 projects:
   web:
     path: ~/work/web
@@ -75,6 +77,8 @@ agents:
     state: [{path: ~/.codex, mode: private, home_env: CODEX_HOME, history: [sessions, \"*\"]}, {path: ~/.x.json, file: true, inside: ~/.codex/x.json, inside_env: X_HOME=~/.codex}]
     login: [{path: ~/.codex/auth.json, mode: copy, locks: [.lock]}]
     instructions: ~/.codex/AGENTS.md
+    imports: false
+    seeds: [{path: ~/.codex/config.toml, form: toml, keys: {a: {b: true}}, over_false: true, unattended: true, variable: A_KEY}]
     memory: 4g
 ";
 
@@ -114,6 +118,7 @@ fn every_key_is_read() {
     assert_eq!(d.protect.as_ref().unwrap().value, Protection::On);
     assert_eq!(d.protect_except[0].value, Opened(".vscode".into()));
     assert!(!d.guard.as_ref().unwrap().value);
+    assert!(!d.sandbox_md.as_ref().unwrap().value && d.onboarding.as_ref().unwrap().value);
     assert_eq!(d.user.as_ref().unwrap().value, UserSpec::Ids { uid: 1000, gid: Some(100) });
     assert_eq!(d.shell.as_ref().unwrap().value, Path::new("/bin/zsh"));
     assert_eq!(d.workdir.as_ref().unwrap().value, Path::new("/src"));
@@ -123,7 +128,7 @@ fn every_key_is_read() {
     assert_eq!(d.alpine_mirror.as_ref().unwrap().value, "https://mirror.example/alpine");
     let web = &config.projects["web"];
     assert_eq!(web.path.value, "~/work/web");
-    assert_eq!(web.at.line, 43);
+    assert_eq!(web.at.line, 45);
     assert_eq!(d.claude_config.as_ref().unwrap().value, crate::args::values::StateMode::Sync);
     assert!(!d.guard.as_ref().unwrap().value);
     assert_eq!(web.settings.network.as_ref().unwrap().value, Network::None);

@@ -16,17 +16,22 @@ impl Inputs<'_> {
         found.map(Some).ok_or_else(|| ResolveError::NoAgent(Box::new(AgentMissing::new(agent, &image.name))))
     }
 
-    /// The program, the flags that make it act without asking, and its own arguments.
-    pub(super) fn agents_command(self, args: &[String], found: Option<&Found>, explain: &mut Explain) -> Vec<String> {
-        let Some((agent, found)) = self.agent.zip(found) else { return args.to_vec() };
-        let (asks, origin) = match &agent.spec.asks {
+    /// Whether the agent is to ask before it acts, and who says so.
+    pub(super) fn asks(self, agent: &Agent) -> (bool, Origin) {
+        match &agent.spec.asks {
             _ if self.typed.cell.ask => (true, Origin::Flag("--ask")),
             Some(said) => {
                 let (of, file) = (format!("agent {}", agent.name), self.config.file.clone());
                 (said.value, Origin::Section { of, file, line: said.at.line })
             }
             None => (false, Origin::Default),
-        };
+        }
+    }
+
+    /// The program, the flags that make it act without asking, and its own arguments.
+    pub(super) fn agents_command(self, args: &[String], found: Option<&Found>, explain: &mut Explain) -> Vec<String> {
+        let Some((agent, found)) = self.agent.zip(found) else { return args.to_vec() };
+        let (asks, origin) = self.asks(agent);
         explain.add("agent", &format!("{} ({})", agent.name, agent.title()), &Origin::Words);
         explain.add("asks", &asks.to_string(), &origin);
         let flags = agent.unattended(args).filter(|_| !asks).map(str::to_owned);

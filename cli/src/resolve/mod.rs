@@ -25,6 +25,7 @@ mod presence;
 mod protect;
 mod reach;
 mod secret_paths;
+mod seeds;
 mod state;
 
 use std::collections::BTreeMap;
@@ -226,6 +227,9 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     // What stands for a secret stands before it.
     let mut hidden = environment.hidden;
     hidden.retain(|wanted| !variables.contains_key(&wanted.name));
+    let has = |name: &str| variables.contains_key(name) || hidden.iter().any(|wanted| wanted.name == name);
+    let ground = seeds::Ground { state: &state.state, home: &user.1.home, workdir: &workdir, has: &has };
+    let seeds = inputs.seeds(layers, ground, &mut explain)?;
     for (key, list) in [("allow", &reach.allow), ("deny", &reach.deny)] {
         explain.0.extend(list.iter().map(|said| Explained {
             key: key.to_owned(),
@@ -255,7 +259,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         state: state.state,
         own_home: home.own,
         overlay,
-        seeds: Vec::new(),
+        seeds,
         network,
         reach,
         limits: inputs.limits(layers, &mut explain)?,

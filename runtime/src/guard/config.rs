@@ -64,7 +64,7 @@ impl Configs {
 
     /// Whether `place` is where git would write a new configuration.
     fn is_lock(&self, place: &Place) -> bool {
-        place.name == LOCK && !place.slash && place.found.is_none() && self.folders.contains(&*place.folder_path)
+        place.name == LOCK && !place.slash && place.found.is_none() && self.folders.contains(folder(place))
     }
 
     /// What `thread` writes for `place`. Some programs finish in another thread than they begin in.
@@ -72,7 +72,7 @@ impl Configs {
         if !self.is_lock(place) {
             return None;
         }
-        let here = |draft: &Draft| *draft.folder == *place.folder_path;
+        let here = |draft: &Draft| draft.folder == folder(place);
         let own = self.drafts.iter().rposition(|draft| here(draft) && draft.thread == thread);
         own.or_else(|| self.drafts.iter().rposition(here))
     }
@@ -94,11 +94,11 @@ impl Work<'_> {
         let theirs = text.try_clone()?;
         let drafts = &mut self.worker.configs.drafts;
         // One that was not finished is nobody's any more once its thread begins anew.
-        drafts.retain(|draft| draft.thread != self.thread || *draft.folder != *place.folder_path);
+        drafts.retain(|draft| draft.thread != self.thread || draft.folder != folder(place));
         if drafts.len() == DRAFTS {
             drafts.pop_front();
         }
-        drafts.push_back(Draft { folder: place.folder_path.to_vec(), thread: self.thread, text, old });
+        drafts.push_back(Draft { folder: folder(place).to_vec(), thread: self.thread, text, old });
         Err(Stop::Outcome(Outcome::Opened(theirs.into())))
     }
 
@@ -117,7 +117,7 @@ impl Work<'_> {
 
     /// `from` is renamed to `to`: the new configuration takes the place of the old one.
     pub(super) fn replace_config(&mut self, from: &Place, to: &Place, flags: RenameFlags) -> Step<()> {
-        if to.name != CONFIG || to.slash || to.folder_path != from.folder_path || !flags.is_empty() {
+        if to.name != CONFIG || to.slash || folder(to) != folder(from) || !flags.is_empty() {
             return Ok(());
         }
         let position = self.worker.configs.position(from, self.thread);
@@ -153,6 +153,10 @@ impl Draft {
         rustix::fs::fchmod(&lock, mode)?;
         Ok(rustix::fs::renameat(&to.folder, LOCK, &to.folder, CONFIG)?)
     }
+}
+
+fn folder(place: &Place) -> &[u8] {
+    &place.folder_path
 }
 
 /// The configuration beside `place`, and its mode. None if there is none that can be looked at.

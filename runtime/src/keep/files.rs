@@ -105,33 +105,63 @@ pub(super) fn lay_loose(start: &Start, state: &State, laid: &mut Laid) -> Result
 pub(super) fn sow(start: &Start, seed: &Seed, folder: &Kept<'_>) -> io::Result<()> {
     let owner = owner(&start.cell);
     let inside = seed.target.strip_prefix(&folder.state.target).unwrap_or(&seed.target);
-    let base = open_folder(folder.own.parent().unwrap_or(Path::new("/")))?;
-    let _turn = turn(&base)?;
-    let top = open_folder(&folder.own)?;
-    let above = place::make_path(top.as_fd(), inside.parent().unwrap_or(Path::new("")), owner)?;
     let name = Path::new(inside.file_name().ok_or(io::ErrorKind::InvalidInput)?);
-    let (now, before) = match place::read(above.as_fd(), name, MOST_SOWN) {
-        Ok((now, stat)) => (now, Some(stat)),
-        Err(error) if tree::is_missing(&error) => (Vec::new(), None),
+    let top = open_folder(&folder.own)?;
+    let above = inside.parent().unwrap_or(Path::new(""));
+    // At nearly every start everything is there, and nothing is made for what has nothing to say.
+    let look = |above: BorrowedFd<'_>| {
+        let (now, before) = match place::read(above, name, MOST_SOWN) {
+            Ok((now, stat)) => (now, Some(stat)),
+            Err(error) if tree::is_missing(&error) => (Vec::new(), None),
+            Err(error) => return Err(error),
+        };
+        Ok((edit::edited(&now, &seed.edits).map_err(io::Error::other)?, before))
+    };
+    let new = match place::path(top.as_fd(), above) {
+        Ok(above) => look(above.as_fd())?.0,
+        Err(error) if tree::is_missing(&error) => edit::edited(b"", &seed.edits).map_err(io::Error::other)?,
         Err(error) => return Err(error),
     };
-    let Some(new) = edit::edited(&now, &seed.edit).map_err(io::Error::other)? else { return Ok(()) };
-    let mode = before.as_ref().map_or(0o600, |stat| stat.st_mode);
-    let after = place::write(above.as_fd(), name, &new, mode, owner)?;
-    let Some(before) = before else { return Ok(()) };
-    // It came with the folder, or by an entry of its own.
+    if new.is_none() {
+        return Ok(());
+    }
+    let base = open_folder(folder.own.parent().unwrap_or(Path::new("/")))?;
+    let _turn = turn(&base)?;
+    let above = place::make_path(top.as_fd(), above, owner)?;
+    // Cells of the project may be at it: what one of them has just written is looked at again.
+    for _ in 0..4 {
+        let (Some(new), before) = look(above.as_fd())? else { return Ok(()) };
+        let mode = before.as_ref().map_or(0o600, |stat| stat.st_mode);
+        let stamp = before.as_ref().map(Stamp::of);
+        if let Some(after) = place::write_over(above.as_fd(), name, stamp, (&new, mode, owner))? {
+            return stamp.map_or(Ok(()), |stamp| remember(start, seed, folder, &base, (stamp, after)));
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "it changes all the time"))
+}
+
+/// Notes that what was taken from the host is what we made of it: it came with the folder, or by an entry of its own.
+fn remember(
+    start: &Start,
+    seed: &Seed,
+    folder: &Kept<'_>,
+    base: &OwnedFd,
+    (before, after): (Stamp, Stamp),
+) -> io::Result<()> {
+    let inside = seed.target.strip_prefix(&folder.state.target).unwrap_or(&seed.target);
+    let name = Path::new(inside.file_name().unwrap_or_default());
     let beside = |host: &Path| folder.own.with_file_name(format!("{}.seen", key(host, start.cell.own_home())));
     let own =
         start.cell.state.iter().find(|state| state.target == seed.target).map(|state| (beside(&state.host), name));
     let with_folder = (beside(&folder.state.target), inside);
     for (record, path) in own.into_iter().chain([with_folder]) {
         let mut seen = Seen::from_bytes(&std::fs::read(&record).unwrap_or_default());
-        if seen.moved(path, &before, &after) {
-            write_seen(&base, &record, &seen)?;
+        if seen.moved(path, before, after) {
+            write_seen(base, &record, &seen)?;
         }
     }
     Ok(())
 }
 
 /// Larger files than this are no settings of an agent's.
-const MOST_SOWN: u64 = 64 << 20;
+const MOST_SOWN: u64 = 16 << 20;

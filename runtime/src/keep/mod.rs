@@ -7,7 +7,7 @@
 //!
 //! Everything below a folder that a cell can write is hostile: it is reached by descriptor, and no link in it is followed.
 
-mod edit;
+pub mod edit;
 mod files;
 mod pair;
 mod place;
@@ -30,7 +30,7 @@ use files::{lay_beside, lay_loose, sow};
 use pair::{Flow, Pair, Side};
 use place::Owner;
 pub(crate) use process::Keeper;
-use seen::Seen;
+use seen::{Seen, Stamp};
 pub use tree::Links;
 use tree::{Follow, Taking};
 
@@ -173,19 +173,26 @@ pub(crate) fn lay(start: &Start) -> Result<Laid, KeepError> {
             None => lay_loose(start, state, &mut laid)?,
         }
     }
-    for seed in &cell.seeds {
-        let holds = |folder: &&Kept<'_>| {
-            seed.target.starts_with(&folder.state.target)
-                && matches!(folder.state.mode, StateMode::Private | StateMode::Copy)
-        };
+    sow_all(start, &kept, &mut laid.notes);
+    Ok(laid)
+}
+
+/// Writes into files what cellblock has to say, where nothing of that can get to the host.
+fn sow_all(start: &Start, kept: &[Kept<'_>], notes: &mut Vec<String>) {
+    let state = &start.cell.state;
+    for seed in &start.cell.seeds {
+        let holds = |folder: &&Kept<'_>| seed.target.starts_with(&folder.state.target);
         let folder = kept.iter().filter(holds).max_by_key(|folder| folder.state.target.components().count());
-        if let Some(folder) = folder
+        let own = |mode| matches!(mode, StateMode::Private | StateMode::Copy);
+        // A login is the host's own file, and so is one that is kept in step.
+        let hosts = |state: &State| state.kind == StateKind::Login || !own(state.mode);
+        let shared = state.iter().any(|state| state.target == seed.target && hosts(state));
+        if let Some(folder) = folder.filter(|folder| own(folder.state.mode) && !shared)
             && let Err(error) = sow(start, seed, folder)
         {
-            laid.notes.push(format!("{} is left as it is: {error}", seed.target.display()));
+            notes.push(format!("{} is left as it is: {error}", seed.target.display()));
         }
     }
-    Ok(laid)
 }
 
 fn take_error(state: &State, source: io::Error) -> KeepError {

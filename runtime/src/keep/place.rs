@@ -58,6 +58,13 @@ pub(super) fn make_folder(above: BorrowedFd<'_>, name: &Path, mode: u32, owner: 
     }
 }
 
+/// The folder `path` below `top`, which must be one.
+pub(super) fn path(top: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    Ok(rustix::fs::openat2(top, path, FOLDER, Mode::empty(), resolve)?)
+}
+
 /// The folder `path` below `top`, with what is missing of it made.
 pub(super) fn make_path(top: BorrowedFd<'_>, path: &Path, owner: Owner) -> io::Result<OwnedFd> {
     let mut here = rustix::io::fcntl_dupfd_cloexec(top, 0)?;
@@ -87,7 +94,9 @@ pub(super) fn open(folder: BorrowedFd<'_>, name: &Path) -> io::Result<(std::fs::
 /// The content of the regular file `name`, of at most `most` bytes.
 pub(super) fn read(folder: BorrowedFd<'_>, name: &Path, most: u64) -> io::Result<(Vec<u8>, Stat)> {
     let (file, stat) = open(folder, name)?;
-    let mut bytes = Vec::new();
+    // All of it in one read, and one more that finds the end.
+    let size = u64::try_from(stat.st_size).unwrap_or(0).min(most);
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
     file.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large"));

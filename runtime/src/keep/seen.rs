@@ -38,10 +38,10 @@ pub(super) struct Seen(pub(super) BTreeMap<PathBuf, Mark>);
 
 impl Seen {
     /// What was taken as `path` and is `before` still, has become `after` by our own work; false if it was not so.
-    pub(super) fn moved(&mut self, path: &Path, before: &Stat, after: &Stat) -> bool {
+    pub(super) fn moved(&mut self, path: &Path, before: Stamp, after: Stamp) -> bool {
         match self.0.get_mut(path) {
-            Some(mark) if mark.own == Stamp::of(before) => {
-                mark.own = Stamp::of(after);
+            Some(mark) if mark.own == before => {
+                mark.own = after;
                 true
             }
             _ => false,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use cellblock_bundle::{Edit, Extent, Ids, Limits, Network, Profile, Project, Reach, RootFs, User};
+use cellblock_bundle::{Added, Edit, Extent, Ids, Limits, Network, Profile, Project, Reach, RootFs, User};
 
 use super::*;
 
@@ -132,21 +132,25 @@ fn each_mode_has_its_place() {
     }
 }
 
+fn seed(target: &str, edit: Edit) -> Seed {
+    Seed { target: target.into(), edits: vec![edit] }
+}
+
 #[test]
 fn what_is_written_for_a_cell_stays_out_of_the_hosts_and_follows_it() {
     let world = World::new();
     world.write("home/.agent/MEMORY.md", "words\n");
     world.write("home/.agent.json", "{\"n\":1}");
-    let seed = |target: &str, edit: Edit| Seed { target: target.into(), edit };
-    let line = Edit::Begin { text: "@/etc/x.md\n".into() };
-    let keys = Edit::Json { merge: serde_json::json!({"done": true}) };
+    let line = |text: &str| Edit::Part { text: text.to_owned() };
+    let keys = Edit::Json(Added { keys: serde_json::json!({"done": true}), over_false: false });
+    let said = RefCell::new("@/etc/x.md");
     let start = || {
         let mut file = world.state(".agent.json", StateKind::File, StateMode::Private);
         file.target = "/h/.agent/.agent.json".into();
         let state = vec![world.state(".agent", StateKind::Folder, StateMode::Private), file];
         let seeds = vec![
-            seed("/h/.agent/MEMORY.md", line.clone()),
-            seed("/h/.agent/deep/new.md", line.clone()),
+            seed("/h/.agent/MEMORY.md", line(*said.borrow())),
+            seed("/h/.agent/deep/new.md", line(*said.borrow())),
             seed("/h/.agent/.agent.json", keys.clone()),
         ];
         lay(&world.start(state, seeds)).expect("laid").notes
@@ -157,17 +161,24 @@ fn what_is_written_for_a_cell_stays_out_of_the_hosts_and_follows_it() {
         world.write("home/.agent/MEMORY.md", words);
         world.write("home/.agent.json", &format!("{{\"n\":{number}}}"));
         assert_eq!(start(), [""; 0]);
-        assert_eq!(layer("MEMORY.md"), format!("@/etc/x.md\n{words}"));
-        assert_eq!(layer("deep/new.md"), "@/etc/x.md\n");
+        let (before, ours) =
+            layer("MEMORY.md").split_once("<!--").map(|(a, b)| (a.to_owned(), b.to_owned())).expect("ours");
+        assert_eq!((before.as_str(), ours.matches("\n@/etc/x.md\n").count()), (words, 1));
+        assert!(layer("deep/new.md").contains("\n@/etc/x.md\n"));
         let json: serde_json::Value = serde_json::from_str(&layer(".agent.json")).expect("JSON");
         assert_eq!(json, serde_json::json!({"n": number, "done": true}));
         assert_eq!(fs::read_to_string(world.path("home/.agent/MEMORY.md")).expect("there"), words);
     }
-    // What a cell has made of it stays, and still begins so.
+    // What a cell has made of it stays, and ours comes to it.
     fs::write(world.path("data/projects/p1/state/a/.agent/MEMORY.md"), "inside").expect("write");
     world.write("home/.agent/MEMORY.md", "later");
     start();
-    assert_eq!(layer("MEMORY.md"), "@/etc/x.md\ninside");
+    assert!(layer("MEMORY.md").starts_with("inside\n<!--") && layer("MEMORY.md").contains("@/etc/x.md"));
+    // Where there is nothing to say any more, nothing of it is left.
+    *said.borrow_mut() = "";
+    start();
+    assert_eq!((layer("MEMORY.md").as_str(), layer("deep/new.md").as_str()), ("inside\n", ""));
+    *said.borrow_mut() = "@/etc/x.md";
     // A cell's link is not written through.
     world.write("home/victim", "safe");
     fs::remove_file(world.path("data/projects/p1/state/a/.agent/MEMORY.md")).expect("rm");
@@ -175,6 +186,45 @@ fn what_is_written_for_a_cell_stays_out_of_the_hosts_and_follows_it() {
         .expect("link");
     assert_eq!(start().len(), 1);
     assert_eq!(fs::read_to_string(world.path("home/victim")).expect("there"), "safe");
+}
+
+/// A login, and a file that both sides have, are the host's: what is written there would be written on the host.
+#[test]
+fn nothing_is_written_into_what_is_the_hosts() {
+    let both = |mode| {
+        let world = World::new();
+        for name in ["login", "settings", "other"] {
+            world.write(&format!("home/.agent/{name}"), "{}");
+        }
+        let state = vec![
+            world.state(".agent", StateKind::Folder, mode),
+            world.state(".agent/login", StateKind::Login, StateMode::Private),
+            world.state(".agent/settings", StateKind::File, StateMode::Share),
+        ];
+        let edit = Edit::Json(Added { keys: serde_json::json!({"done": true}), over_false: false });
+        let seeds =
+            ["login", "settings", "other", "none/new"].map(|name| seed(&format!("/h/.agent/{name}"), edit.clone()));
+        let laid = lay(&world.start(state, seeds.to_vec())).expect("laid");
+        for pair in &laid.pairs {
+            pair.settle().expect("settled");
+        }
+        assert_eq!(laid.notes, [""; 0]);
+        for name in ["login", "settings", "other"] {
+            assert_eq!(fs::read_to_string(world.path("home/.agent").join(name)).expect("there"), "{}", "{mode:?}");
+        }
+        assert!(!world.path("home/.agent/none").exists());
+        let own = laid.mounts.iter().find_map(|mount| match mount {
+            Mount::Bind { source, .. } => Some(source.clone()),
+            _ => None,
+        });
+        let own = own.expect("its folder");
+        ["settings", "other", "none/new"]
+            .map(|name| fs::read_to_string(own.join(name)).unwrap_or_default().contains("done"))
+    };
+    assert_eq!(both(StateMode::Private), [false, true, true]);
+    assert_eq!(both(StateMode::Copy), [false, true, true]);
+    assert_eq!(both(StateMode::Share), [false; 3]);
+    assert_eq!(both(StateMode::Sync), [false; 3]);
 }
 
 #[test]
