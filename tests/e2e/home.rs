@@ -100,6 +100,10 @@ fn an_agent_keeps_its_login_and_history_at_another_home() {
         let out = agent(&world, flags, script).ok();
         let at = world.path("home/.claude").display().to_string();
         assert_eq!(out, format!("{at}\n{{\"token\":1}}talk\n{talk}"), "one history, wherever the home is");
+        let line = format!("run --image host --net none {flags} claude-code -- 'cat $CLAUDE_CONFIG_DIR/CLAUDE.md'");
+        let path = format!("{}:/usr/bin:/bin", world.path("home/bin").display());
+        let told = world.cellblock(&line).env("PATH", &path).ok();
+        assert!(told.contains("SANDBOX.md"), "{told}");
     }
     assert!(!world.project().join(".claude").exists() && !world.path("home/cells/.claude").exists());
     // One that cannot be told where its files are has those of the home.
