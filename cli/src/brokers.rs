@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use cellblock_broker::{Agent, Settings, Signer};
-use cellblock_bundle::cell::{Brokers, GitRemote, Network, SHIMS, SSH_AGENT, TRUST};
+use cellblock_bundle::cell::{BROKERS, Brokers, GitRemote, Network, SHIMS, SSH_AGENT, TRUST};
 use cellblock_bundle::{Cell, Mount};
 use cellblock_egress::git::Remote;
 use cellblock_rootfs::root::skeleton::Entry;
@@ -182,6 +182,21 @@ fn settings(cell: &Cell, dirs: &Dirs, env: &BTreeMap<String, String>) -> Result<
         workmux: workmux.clone(),
         published: cell.reach.publish.iter().map(|port| port.host.port()).collect(),
     })
+}
+
+/// Refuses a folder of the host's that is mounted where the cell finds its answers: their mount point would be made in that folder, for the host to keep.
+pub(crate) fn make_room(cell: &Cell) -> Result<(), CliError> {
+    let taken = |mount: &&Mount| matches!(mount, Mount::Bind { .. }) && Path::new(BROKERS).starts_with(mount.target());
+    match cell.mounts.iter().find(taken).filter(|_| cell.brokers.is_inside()) {
+        Some(mount) => Err(CliError::plain(
+            format!(
+                "a folder of this host is mounted on {}, and {BROKERS} is where what answers the cell is found",
+                mount.target().display()
+            ),
+            "mount it somewhere else, or leave out the ssh agent, signatures and bridges",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// What is asked for and will not work as things are, in words.

@@ -348,3 +348,18 @@ mkdir -p ../home/.ssh
     let _ = server.kill();
     let _ = server.wait();
 }
+
+#[test]
+fn no_mount_point_is_made_in_a_folder_of_the_host() {
+    let world = World::new();
+    let agent = Agent::new(&world);
+    std::fs::create_dir_all(world.path("home/run")).expect("mkdir");
+    let mount = format!("-v {}:/run", world.path("home/run").display());
+    cell(&world, &agent.socket, &format!("{mount} --ssh-agent"), "true")
+        .fails(125)
+        .says("is mounted on /run, and /run/cellblock");
+    assert_eq!(std::fs::read_dir(world.path("home/run")).expect("there").count(), 0);
+    // The twins: each of them alone.
+    assert_eq!(cell(&world, &agent.socket, &mount, "echo on").ok(), "on\n");
+    assert_eq!(cell(&world, &agent.socket, "--ssh-agent", "echo on").ok(), "on\n");
+}

@@ -56,6 +56,7 @@ pub(crate) fn run(typed: &Typed) -> Result<i32, CliError> {
     }
     brokers::tell(&ready.resolved.cell.brokers, &mut ready.resolved.cell.env);
     signing::arrange(&mut ready.resolved, &ready.host)?;
+    brokers::make_room(&ready.resolved.cell)?;
     if ready.show(&typed.start)? {
         return Ok(0);
     }
