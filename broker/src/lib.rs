@@ -19,5 +19,4 @@ pub mod signature;
 pub mod workmux;
 
 pub use process::{BrokerError, end, start};
-pub use settings::{Agent, Settings};
-pub use signature::Signer;
+pub use settings::{Agent, Settings, Signer};

@@ -5,8 +5,6 @@ use std::path::PathBuf;
 
 use cellblock_egress::git::Remote;
 
-use crate::signature::Signer;
-
 /// What one cell may ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -66,4 +64,13 @@ pub struct Agent {
     pub keys: Vec<String>,
     /// Whether signatures for git are given, besides those for logging in.
     pub commits: bool,
+}
+
+/// The key with which commits are signed, and what signs with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signer {
+    /// gpg, as the person's git calls it: a name, or an absolute path.
+    pub program: PathBuf,
+    /// The key as gpg(1) takes it after `--local-user`.
+    pub key: String,
 }

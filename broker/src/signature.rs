@@ -5,7 +5,6 @@
 //! `ID sign-part BASE64`, then `ID sign`.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -13,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use crate::child;
-use crate::settings::Settings;
+use crate::settings::{Settings, Signer};
 
 /// Largest object in bytes: less than a pipe holds (pipe(7)), so that handing it to gpg never waits. Commits of git's own history have 5000 at most.
 pub const MAX_OBJECT: usize = 60 << 10;
@@ -29,15 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Largest signature in bytes; one of RSA with 4096 bits has 900.
 const MAX_SIGNATURE: usize = 16 << 10;
-
-/// The key with which commits are signed, and what signs with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Signer {
-    /// gpg, as the person's git calls it: a name, or an absolute path.
-    pub program: PathBuf,
-    /// The key as gpg(1) takes it after `--local-user`.
-    pub key: String,
-}
 
 /// What is to be signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
