@@ -95,6 +95,17 @@ impl Desk {
         self.tmux(&["display-message", "-p", "-t", &format!("main:{window}"), format]).trim().to_owned()
     }
 
+    /// The name of the pane's command. While the kernel puts one program in the place of another (execve(2)), the process has no command line, and tmux
+    /// names the shell: what is said once is not believed.
+    fn command(&self, window: &str) -> String {
+        loop {
+            let [first, second] = [(); 2].map(|()| self.ask(window, "#{pane_current_command}"));
+            if first == second {
+                return first;
+            }
+        }
+    }
+
     fn windows(&self) -> String {
         self.tmux(&["list-windows", "-t", "main", "-F", "#{window_name}"])
     }
@@ -206,7 +217,7 @@ fn the_panes_command_has_one_name_from_begin_to_end() {
         let end = std::time::Instant::now() + std::time::Duration::from_secs(40);
         let mut sent = false;
         loop {
-            let now = desk.ask(window, "#{pane_current_command}");
+            let now = desk.command(window);
             if names.last() != Some(&now) {
                 names.push(now);
             }
@@ -223,7 +234,7 @@ fn the_panes_command_has_one_name_from_begin_to_end() {
             assert!(std::time::Instant::now() < end, "{names:?}\n{screen}");
         }
         while names.last().is_none_or(|last| last != "sh") || names.len() < 2 {
-            let now = desk.ask(window, "#{pane_current_command}");
+            let now = desk.command(window);
             if names.last() != Some(&now) {
                 names.push(now);
             }
