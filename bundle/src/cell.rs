@@ -208,6 +208,14 @@ impl Mount {
     }
 }
 
+impl Cell {
+    /// What of the host the cell can write: by its mounts, and as its agent's files that are shared with it.
+    pub fn writable_sources(&self) -> impl Iterator<Item = &std::path::Path> {
+        let shared = self.state.iter().filter(|state| state.mode == StateMode::Share).map(|state| state.host.as_path());
+        self.mounts.iter().filter_map(Mount::writable_source).chain(shared)
+    }
+}
+
 /// What the cell's network namespace is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

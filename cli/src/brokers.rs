@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cellblock_broker::{Agent, Settings, Signer};
@@ -81,12 +81,13 @@ pub(crate) fn add_git_setting(variables: &mut BTreeMap<String, String>, key: &st
 }
 
 /// What of it is in the cell's root. `remotes` are the project's.
-pub(crate) fn files(brokers: &Brokers, remotes: &[Address], host: &HostFacts) -> Vec<Entry> {
+pub(crate) fn files(cell: &Cell, remotes: &[Address], host: &HostFacts) -> Vec<Entry> {
+    let brokers = &cell.brokers;
     let script =
         |name: &str, text: &str| Entry::Script { path: format!("{SHIMS}/{name}").into(), text: text.to_owned() };
     let mut entries = Vec::new();
     if brokers.ssh_agent.is_some() {
-        let text = format!("{KNOWN_HOSTS}{}", own_known_hosts(remotes, host));
+        let text = format!("{KNOWN_HOSTS}{}", own_known_hosts(remotes, host, &safe_environment(cell, &host.env)));
         entries.push(Entry::File { path: KNOWN_HOSTS_FILE.into(), text });
     }
     if brokers.clipboard_image || brokers.open_url {
@@ -110,14 +111,22 @@ pub(crate) fn files(brokers: &Brokers, remotes: &[Address], host: &HostFacts) ->
 
 /// What the person's `known_hosts` says about the servers of the project's remotes, and about no other: which servers they use is theirs to know.
 /// Read by OpenSSH's own program, for names in there may be hashed.
-fn own_known_hosts(remotes: &[Address], host: &HostFacts) -> String {
+fn own_known_hosts(remotes: &[Address], host: &HostFacts, env: &BTreeMap<String, String>) -> String {
     let mut text = String::new();
     let file = host.home.join(".ssh/known_hosts");
     for remote in remotes {
         let Address::Ssh { host: server, port } = remote else { continue };
         let name = if *port == 22 { server.clone() } else { format!("[{server}]:{port}") };
         let mut command = Command::new("ssh-keygen");
-        command.arg("-F").arg(&name).arg("-f").arg(&file).stdin(Stdio::null()).stderr(Stdio::null());
+        command
+            .env_clear()
+            .envs(env)
+            .arg("-F")
+            .arg(&name)
+            .arg("-f")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
         let Ok(output) = command.output() else { continue };
         let found = String::from_utf8_lossy(&output.stdout);
         for line in found.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
@@ -144,18 +153,32 @@ pub(crate) fn start(cell: &Cell, dirs: &Dirs, env: &BTreeMap<String, String>) ->
 }
 
 /// The person's environment for programs of theirs that the cell can cause to run. Nothing is looked for where the cell can write: a folder of the
-/// project's in the `PATH` would let it choose what runs outside.
-fn safe_environment(cell: &Cell, env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let writable: Vec<&Path> = cell.mounts.iter().filter_map(Mount::writable_source).collect();
-    let mut env = env.clone();
-    if let Some(path) = env.get_mut("PATH") {
-        let safe = |folder: &&str| {
-            let real = Path::new(folder).canonicalize();
-            folder.starts_with('/') && real.is_ok_and(|real| !writable.iter().any(|own| real.starts_with(own)))
-        };
-        *path = path.split(':').filter(safe).collect::<Vec<_>>().join(":");
+/// project's in the `PATH` would let it choose what runs outside, one in any other variable what that loads or reads. Variables of the dynamic loader
+/// (ld.so(8)) are left out whatever they say.
+pub(crate) fn safe_environment(cell: &Cell, env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let writable: Vec<PathBuf> = cell.writable_sources().flat_map(|path| [path.to_owned(), real(path)]).collect();
+    // By its nearest parent that is there: what is not there yet, the cell can make.
+    let reaches = |path: &Path| {
+        let there = path.ancestors().find_map(|above| above.canonicalize().ok());
+        writable.iter().any(|own| path.starts_with(own) || there.as_ref().is_some_and(|there| there.starts_with(own)))
+    };
+    let names_one = |value: &str| {
+        let mut words = value.split([':', ',', ';', '=', ' ']).filter(|word| word.starts_with('/'));
+        words.any(|word| reaches(Path::new(word)))
+            || writable.iter().filter_map(|own| own.to_str()).any(|own| value.contains(own))
+    };
+    let mut safe = BTreeMap::new();
+    for (name, value) in env {
+        if name == "PATH" {
+            let there =
+                |folder: &&str| folder.starts_with('/') && Path::new(folder).is_dir() && !reaches(Path::new(folder));
+            safe.insert(name.clone(), value.split(':').filter(there).collect::<Vec<_>>().join(":"));
+        } else if !name.starts_with("LD_") && !names_one(value) {
+            safe.insert(name.clone(), value.clone());
+        }
     }
-    env
+    safe
 }
 
 fn settings(cell: &Cell, dirs: &Dirs, env: &BTreeMap<String, String>) -> Result<Settings, CliError> {
@@ -273,8 +296,6 @@ pub(crate) fn for_agents(brokers: &Brokers) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use cellblock_broker::agent::wire;
     use cellblock_bundle::cell::GitCredentials;
 
@@ -292,7 +313,13 @@ mod tests {
         cell.mounts = vec![Mount::Bind { source: root.clone(), target: root.clone(), writable: true }];
         let path = format!("{0}/bin:/usr/bin:relative::{1}:/nowhere:/bin", root.display(), link.display());
         let env = BTreeMap::from([("PATH".to_owned(), path), ("A".to_owned(), "b".to_owned())]);
+        let loads = [("GNUPGHOME", "new/.gnupg"), ("NODE_OPTIONS", "x.js"), ("PYTHONPATH", "lib")];
+        let mut env = env;
+        env.extend(loads.map(|(name, path)| (name.to_owned(), format!("--at={}/{path}", root.display()))));
+        env.insert("BY_A_LINK".to_owned(), format!("/nowhere:{}/x/y", link.display()));
+        env.insert("LD_LIBRARY_PATH".to_owned(), "/usr/lib".to_owned());
         let safe = safe_environment(&cell, &env);
+        assert_eq!(safe.keys().collect::<Vec<_>>(), ["A", "PATH"]);
         assert_eq!((safe["PATH"].as_str(), safe["A"].as_str()), ("/usr/bin:/bin", "b"));
         // The twin: what the cell cannot write to stays.
         cell.mounts = vec![Mount::Bind { source: root.clone(), target: root.clone(), writable: false }];
@@ -355,7 +382,10 @@ mod tests {
         tell(&brokers, &mut variables);
         assert_eq!(variables["PATH"], "/etc/cellblock/bin:/bin");
         assert_eq!(variables["BROWSER"], "/etc/cellblock/bin/xdg-open");
-        let names: Vec<PathBuf> = files(&brokers, &[], &HostFacts::default())
+        let mut cell: Cell = serde_json::from_str(include_str!("resolve/tests/golden/command.json")).expect("a cell");
+        assert_eq!(files(&cell, &[], &HostFacts::default()), []);
+        cell.brokers = brokers;
+        let names: Vec<PathBuf> = files(&cell, &[], &HostFacts::default())
             .iter()
             .map(|entry| match entry {
                 Entry::Script { path, .. } | Entry::Link { path, .. } => path.clone(),
@@ -363,6 +393,5 @@ mod tests {
             })
             .collect();
         assert!(names.contains(&"/etc/cellblock/bin/wl-paste".into()), "{names:?}");
-        assert_eq!(files(&Brokers::default(), &[], &HostFacts::default()), []);
     }
 }

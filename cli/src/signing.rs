@@ -3,14 +3,15 @@
 //! Their global configuration says it: with a key of the ssh agent, which the cell's ssh signs with by the agent's socket; or with OpenPGP, where what
 //! stands for gpg inside has the person's gpg sign outside. Only their own git is asked, where no repository has a say.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use cellblock_broker::agent::wire;
+use cellblock_bundle::Cell;
 use cellblock_bundle::cell::{SHIMS, Signer};
-use cellblock_bundle::{Cell, Mount};
 
-use crate::brokers::{GPG, add_git_setting};
+use crate::brokers::{GPG, add_git_setting, safe_environment};
 use crate::output::say;
 use crate::report::CliError;
 use crate::resolve::{HostFacts, Origin, Resolved, typed_path};
@@ -22,9 +23,10 @@ const SWITCHES: &[&str] = &["commit.gpgsign", "tag.gpgsign"];
 struct Global(String);
 
 impl Global {
-    fn read() -> Result<Self, String> {
+    /// By a git that the cell cannot have put there.
+    fn read(env: &BTreeMap<String, String>) -> Result<Self, String> {
         let mut command = Command::new("git");
-        command.args(["config", "--global", "--includes", "--null", "--list"]);
+        command.env_clear().envs(env).args(["config", "--global", "--includes", "--null", "--list"]);
         let output = command.stdin(Stdio::null()).stderr(Stdio::null()).current_dir("/").output();
         let output = output.map_err(|error| format!("git: {error}"))?;
         Ok(Self(String::from_utf8_lossy(&output.stdout).into_owned()))
@@ -40,7 +42,7 @@ impl Global {
 /// Arranges it, if the cell is to sign. What is impossible is an error where a flag asks for it, else something to be told.
 pub(crate) fn arrange(resolved: &mut Resolved, host: &HostFacts) -> Result<(), CliError> {
     let Some(origin) = resolved.signing.clone() else { return Ok(()) };
-    let settings = Global::read().and_then(|global| {
+    let settings = Global::read(&safe_environment(&resolved.cell, &host.env)).and_then(|global| {
         let (mut settings, signer) = match global.value("gpg.format").unwrap_or("openpgp") {
             "ssh" if resolved.cell.brokers.ssh_agent.is_none() => {
                 return Err(
@@ -100,7 +102,7 @@ fn by_gpg(global: &Global, cell: &Cell) -> Result<Signer, String> {
     let program = global.value("gpg.openpgp.program").or_else(|| global.value("gpg.program")).unwrap_or("gpg");
     if program.contains('/') {
         let real = Path::new(program).canonicalize().map_err(|error| format!("gpg.program {program}: {error}"))?;
-        let mut writable = cell.mounts.iter().filter_map(Mount::writable_source);
+        let mut writable = cell.writable_sources();
         if !program.starts_with('/') || writable.any(|own| real.starts_with(own) || Path::new(program).starts_with(own))
         {
             return Err(format!("gpg.program {program} is no program outside of what the cell can change"));
@@ -123,6 +125,8 @@ fn gpg_settings(signer: &Signer) -> Vec<(&'static str, String)> {
 
 #[cfg(test)]
 mod tests {
+    use cellblock_bundle::Mount;
+
     use super::*;
 
     fn global(pairs: &[(&str, &str)]) -> Global {

@@ -183,15 +183,15 @@ impl Ready {
                 return Err(error);
             }
         };
-        skeleton.extend(brokers::files(&cell.brokers, &self.remotes, &self.host));
+        skeleton.extend(brokers::files(cell, &self.remotes, &self.host));
         let keep = self.keep();
         root.volatile = !keep;
         skeleton.push(sandbox_md::entry(&self.resolved.cell, keep));
         skeleton.extend(login_shell::entry(&self.resolved.cell));
         let cell = self.resolved.cell;
         let roots = secrets::roots(&self.host);
-        // A list is read for it, which others do without.
-        let links = if cell.state.is_empty() { Links::default() } else { resolve::links(&self.host) };
+        let links =
+            if cell.state.is_empty() { Links::default() } else { resolve::links(&self.host, &self.resolved.secret) };
         let start = Start {
             cell,
             root,

@@ -104,8 +104,8 @@ pub(crate) enum ResolveError {
         /// As written.
         text: String,
     },
-    /// A relative path of the configuration that a link leads out of the project.
-    #[error("{origin}: {text:?} leads out of the project, to {path}", path = .path.display())]
+    /// A path that a link leads out of the project, or of another repository.
+    #[error("{origin}: a link leads {text:?} out of the project or repository it is in, to {path}", path = .path.display())]
     LeadsOut {
         /// Where it stands.
         origin: Origin,

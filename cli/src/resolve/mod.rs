@@ -27,6 +27,7 @@ mod reach;
 mod secret_paths;
 mod seeds;
 mod state;
+mod steady;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -103,6 +104,8 @@ pub(crate) struct Resolved {
     pub(crate) log_dir: Option<PathBuf>,
     /// Its hidden variables, likewise.
     pub(crate) hidden: Vec<VariableWanted>,
+    /// Paths of the host that are secret, for a cell with files of an agent's.
+    pub(crate) secret: Vec<PathBuf>,
     /// Whether its commits are to be signed, and who said so.
     pub(crate) signing: Option<Origin>,
 }
@@ -189,19 +192,24 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
     }
     // After everything that mounts.
     let told = secret_paths::cover(asked, &mut placed)?;
-    let overlay = inputs.overlay(asked, &mut placed, &mut explain)?;
-    let log_dir = inputs.log_dir(layers, &placed, &mut explain)?;
+    let state = inputs.state(layers, &user.1, &home, &placed)?;
+    state::cover_shared(asked, &state.state, &mut placed)?;
+    // A list is read for it, which others do without.
+    let secret = if state.state.is_empty() { Vec::new() } else { secret_paths::all(asked)? };
+    let shared: Vec<PathBuf> = state::shared(&state.state).map(|one| inputs.end_of(&one.host)).collect();
+    let overlay = inputs.overlay(asked, &mut placed, &shared, &mut explain)?;
+    let log_dir = inputs.log_dir(layers, &placed, &shared, &mut explain)?;
     for mount in &placed {
         explain.add(&format!("mount {}", mount.mount.target().display()), &mount_words(&mount.mount), &mount.origin);
     }
-    let state = inputs.state(layers, &user.1, &home, &placed)?;
     explain.0.extend(state.explained);
     let inside = Inside { image, found: found.as_ref(), user: &user.1, name: &name };
     let environment = environment::environment(asked, inside)?;
     explain.0.extend(environment.explained);
     let network = inputs.network(layers, &mut explain)?;
     let (reach, secrets) = reach::reach(asked, network)?;
-    let writable: Vec<_> = placed.iter().filter_map(|placed| placed.mount.writable_source()).collect();
+    let writable = placed.iter().filter_map(|placed| placed.mount.writable_source());
+    let writable: Vec<_> = writable.chain(shared.iter().map(PathBuf::as_path)).collect();
     let answering = brokers::brokers(asked, network, &writable)?;
     let mut variables = environment.variables;
     for (name, value) in state.variables {
@@ -277,6 +285,7 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         start: inputs.typed.start.clone(),
         secrets,
         hidden,
+        secret,
         signing: answering.signing,
         explain: explain.0,
         notes: [

@@ -10,6 +10,7 @@ use super::error::ResolveError;
 use super::files::{Files, Seen};
 use super::origin::Origin;
 use super::state::at_home;
+use super::steady::Steady;
 use crate::agents::Found;
 use crate::args::values::MountSpec;
 
@@ -149,14 +150,7 @@ fn configured_mount(asked: Asked<'_>, spec: &MountSpec, origin: Origin) -> Resul
     let Some(project) = asked.project else {
         return Err(ResolveError::NoProject { origin, text: path.display().to_string() });
     };
-    let placed = bind(asked, spec, &project.root.join(&path), origin.clone())?;
-    // What is in a project is the project's to say, not where a link from there leads.
-    match &placed.mount {
-        Mount::Bind { source, .. } if !source.starts_with(&project.root) => {
-            Err(ResolveError::LeadsOut { origin, text: path.display().to_string(), path: source.clone() })
-        }
-        _ => Ok(placed),
-    }
+    bind(asked, spec, &project.root.join(&path), origin)
 }
 
 fn shared_spec(text: &str) -> MountSpec {
@@ -207,6 +201,7 @@ fn bind(asked: Asked<'_>, spec: &MountSpec, path: &Path, origin: Origin) -> Resu
     if source.to_str().is_none() {
         return Err(ResolveError::NotUtf8 { origin, path: source });
     }
+    Steady { files: asked.files, host: asked.host, project: asked.project }.check(path, &source, &origin)?;
     let overlaps = |own: &&PathBuf| own.starts_with(&source) || source.starts_with(own);
     let own = if spec.writable { asked.host.own.as_slice() } else { &[] };
     let runtime = Some(&asked.host.runtime).filter(|path| !path.as_os_str().is_empty());

@@ -7,6 +7,7 @@ use super::error::PathProblem;
 use super::expand::{config_path, typed_path};
 use super::files::Kind;
 use super::mounts::{Placed, check_target};
+use super::steady::Steady;
 use super::*;
 use crate::args::values::HomeSpec;
 
@@ -148,6 +149,7 @@ impl Inputs<'_> {
         if seen.canonical.to_str().is_none() {
             return Err(ResolveError::NotUtf8 { origin: origin.clone(), path: seen.canonical });
         }
+        self.steady().check(&path, &seen.canonical, origin)?;
         if let Some(refusal) = self.refused(&seen.canonical) {
             return Err(ResolveError::RefusedFolder {
                 what: "home",
@@ -159,18 +161,19 @@ impl Inputs<'_> {
         Ok((if plain { path.components().collect() } else { seen.canonical.clone() }, seen.canonical))
     }
 
-    /// The folder for logs, if there is one of its own. `placed` is everything that is mounted.
+    /// The folder for logs, if there is one of its own. `placed` is everything that is mounted, `shared` what of the agent's is.
     pub(super) fn log_dir(
         self,
         layers: Layers<'_>,
         placed: &[Placed],
+        shared: &[PathBuf],
         explain: &mut Explain,
     ) -> Result<Option<PathBuf>, ResolveError> {
         let flag = self.typed.cell.log_dir.clone().map(|dir| (dir, "--log-dir"));
         let Some(said) = layers.find(Wanted { flag, variable: None, key: |s| &s.log_dir })? else { return Ok(None) };
         let Sourced { value: text, origin } = said;
         let path = self.folder(&text, &origin)?;
-        apart(&path, placed, &origin, "it could change what its logs say")?;
+        apart(&path, placed, shared, &origin, "it could change what its logs say")?;
         explain.add("log_dir", &path.to_string_lossy(), &origin);
         Ok(Some(path))
     }
@@ -180,6 +183,7 @@ impl Inputs<'_> {
         self,
         asked: Asked<'_>,
         placed: &mut Vec<Placed>,
+        shared: &[PathBuf],
         explain: &mut Explain,
     ) -> Result<Option<PathBuf>, ResolveError> {
         let flag = self.typed.cell.overlay.clone().map(|dir| (dir, "--overlay"));
@@ -189,7 +193,7 @@ impl Inputs<'_> {
         if let Some(refusal) = self.refused(&path) {
             return Err(ResolveError::RefusedFolder { what: "overlay", origin, refusal: Box::new(refusal) });
         }
-        apart(&path, placed, &origin, "what lies below a root must not change while it is mounted")?;
+        apart(&path, placed, shared, &origin, "what lies below a root must not change while it is mounted")?;
         for name in OWN {
             let inside = path.join(name);
             if matches!(self.files.kind(&inside), Some(Kind::File | Kind::Link)) {
@@ -221,7 +225,12 @@ impl Inputs<'_> {
         if seen.canonical.to_str().is_none() {
             return Err(ResolveError::NotUtf8 { origin: origin.clone(), path: seen.canonical });
         }
+        self.steady().check(&path, &seen.canonical, origin)?;
         if seen.is_dir { Ok(seen.canonical) } else { Err(failed(std::io::ErrorKind::NotADirectory.into())) }
+    }
+
+    fn steady(&self) -> Steady<'_> {
+        Steady { files: self.files, host: self.host, project: self.project }
     }
 }
 
@@ -229,8 +238,15 @@ impl Inputs<'_> {
 const OWN: &[&str] = &["dev", "etc", "home", "proc", "run", "sys", "tmp", "usr", "var"];
 
 /// Whether `path` is out of the cell's reach.
-fn apart(path: &Path, placed: &[Placed], origin: &Origin, why: &'static str) -> Result<(), ResolveError> {
-    let mut writable = placed.iter().filter_map(|placed| placed.mount.writable_source());
+fn apart(
+    path: &Path,
+    placed: &[Placed],
+    shared: &[PathBuf],
+    origin: &Origin,
+    why: &'static str,
+) -> Result<(), ResolveError> {
+    let mounted = placed.iter().filter_map(|placed| placed.mount.writable_source());
+    let mut writable = mounted.chain(shared.iter().map(PathBuf::as_path));
     match writable.find(|source| path.starts_with(source)) {
         Some(within) => {
             Err(ResolveError::Within { origin: origin.clone(), path: path.into(), within: within.into(), why })

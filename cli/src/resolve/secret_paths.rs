@@ -25,11 +25,6 @@ const LIST: &str = include_str!("../../data/secret-paths.yaml");
 const XDG: &[(&str, &str)] =
     &[(".config", "XDG_CONFIG_HOME"), (".local/share", "XDG_DATA_HOME"), (".local/state", "XDG_STATE_HOME")];
 
-/// The list's paths in `home`.
-pub(super) fn in_home(home: &Path) -> Vec<PathBuf> {
-    rows(LIST).filter(|row| row.section == "home").map(|row| home.join(row.key)).collect()
-}
-
 /// Something that is to be covered, as an absolute path of the host.
 #[derive(Clone, Debug)]
 struct Secret {
@@ -199,6 +194,12 @@ fn listed(asked: Asked<'_>) -> Result<Vec<Secret>, ResolveError> {
         }
     }
     Ok(all)
+}
+
+/// The paths of all that is on the list and is not to stay visible.
+pub(super) fn all(asked: Asked<'_>) -> Result<Vec<PathBuf>, ResolveError> {
+    let excepted = exceptions(asked)?;
+    Ok(listed(asked)?.into_iter().map(|secret| secret.path).filter(|path| !excepted.contains(path)).collect())
 }
 
 /// Where an entry below the home directory is if XDG's variables say so.

@@ -24,10 +24,36 @@ pub(super) struct Decided {
 
 /// What is taken over of agents' folders: links lead within the home, and secrets stay out, also those that lie in such a folder. What a cell may
 /// write today, as in a folder that is shared, it could otherwise have copied into one tomorrow.
-pub(crate) fn links(host: &HostFacts) -> Links {
-    let secret = host.homes.iter().flat_map(|home| secret_paths::in_home(home));
-    let never = secret.chain(host.own.iter().cloned()).chain([host.runtime.clone()]);
+pub(crate) fn links(host: &HostFacts, secret: &[PathBuf]) -> Links {
+    let never = secret.iter().cloned().chain(host.own.iter().cloned()).chain([host.runtime.clone()]);
     Links { within: host.homes.clone(), never: never.filter(|path| !path.as_os_str().is_empty()).collect() }
+}
+
+/// What of the agent's is the host's own and can be written.
+pub(super) fn shared(state: &[State]) -> impl Iterator<Item = &State> {
+    state.iter().filter(|one| one.mode == StateMode::Share)
+}
+
+/// Covers what is secret in folders that are shared, but for what the agent has of them by an entry of its own, such as its login.
+pub(super) fn cover_shared(asked: Asked<'_>, state: &[State], placed: &mut Vec<Placed>) -> Result<(), ResolveError> {
+    let stand_in = |one: &State| {
+        let source = asked.files.look(&one.host).map_or_else(|_| one.host.clone(), |seen| seen.canonical);
+        let mount = Mount::Bind { source, target: one.target.clone(), writable: true };
+        Placed { mount, origin: Origin::Shipped { agent: one.agent.clone() } }
+    };
+    let folders = shared(state).filter(|one| one.kind == StateKind::Folder);
+    let stand_ins: Vec<Placed> = folders.map(stand_in).collect();
+    if stand_ins.is_empty() {
+        return Ok(());
+    }
+    placed.extend(stand_ins.iter().cloned());
+    // What there is to say of mounts has been said.
+    secret_paths::cover(asked, placed)?;
+    placed.retain(|one| {
+        let own = matches!(&one.mount, Mount::Mask { target, .. } if state.iter().any(|other| other.target == *target));
+        !own && !stand_ins.contains(one)
+    });
+    Ok(())
 }
 
 /// The agent whose state `claude_config` is about.
@@ -110,6 +136,11 @@ impl Inputs<'_> {
         }
         decided.explained.push(Explained { key, value: words(&state), origin: origin.clone() });
         decided.state.push(state);
+    }
+
+    /// Where `path` ends, if it is there.
+    pub(super) fn end_of(self, path: &Path) -> PathBuf {
+        self.files.look(path).map_or_else(|_| path.to_owned(), |seen| seen.canonical)
     }
 
     /// Nothing of cellblock's own is an agent's.
@@ -199,7 +230,7 @@ mod tests {
             own: vec!["/home/ada/.local/share/cellblock".into()],
             ..HostFacts::default()
         };
-        let links = links(&host);
+        let links = links(&host, &["/home/ada/.ssh".into()]);
         assert_eq!(links.within, [PathBuf::from("/home/ada")]);
         assert!(links.never.contains(&"/home/ada/.ssh".into()));
         assert!(links.never.contains(&"/home/ada/.local/share/cellblock".into()));

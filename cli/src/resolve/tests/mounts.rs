@@ -37,10 +37,10 @@ fn sources_are_expanded_and_found() {
     world.files.dir("/home/ada/web/cache");
     world.files.dir("/home/ada/web/src/here");
     world.files.link("/home/ada/web/up", "/srv/data", true);
-    world.files.link("/home/ada/web/src/../up", "/srv/data", true);
+    world.files.link("/home/ada/web/src/../../up", "/srv/data", true);
     world.files.link("/home/ada/link", "/srv/data", true);
     assert_eq!(
-        list("-v ./here:/here -v ~/.npmrc:/home/ada/.npmrc:ro -v /home/ada/link:ro -v ../up -- x", &world),
+        list("-v ./here:/here -v ~/.npmrc:/home/ada/.npmrc:ro -v /home/ada/link:ro -v ../../up -- x", &world),
         [
             "/home/ada/work/shared-libs /shared-libs ro",
             "/home/ada/web/cache /cache rw",
@@ -131,8 +131,26 @@ fn a_project_does_not_choose_what_is_mounted() {
     world.files.link("/home/ada/web/cache", "/home/ada/.ssh", true);
     assert_eq!(
         world.told("-- x"),
-        "/c.yaml:2: \"./cache\" leads out of the project, to /home/ada/.ssh\n  hint: if you mean it, write /home/ada/.ssh in full"
+        "/c.yaml:2: a link leads \"/home/ada/web/cache\" out of the project or repository it is in, to /home/ada/.ssh\n  hint: if you mean it, write /home/ada/.ssh in full"
     );
+    // By whatever words: on the command line, from another repository, as a home, for logs, below the root.
+    world.config.clear();
+    world.files.dir("/home/ada/p2/.git");
+    world.files.dir("/home/ada/p2");
+    world.files.link("/home/ada/p2/cache", "/home/ada/.ssh", true);
+    for line in [
+        "-v /home/ada/web/cache:/c:ro -- x",
+        "--share /home/ada/p2/cache -- x",
+        "--home /home/ada/web/cache -- x",
+        "--log-dir /home/ada/p2/cache -- x",
+        "--overlay /home/ada/p2/cache -- x",
+    ] {
+        assert!(matches!(world.try_run(line), Err(ResolveError::LeadsOut { .. })), "{line}");
+    }
+    // The twins: a link within the repository, and one that is the person's own.
+    world.files.link("/home/ada/p2/inner", "/home/ada/p2/data", true);
+    world.files.link("/home/ada/stuff", "/srv/data", true);
+    assert_eq!(list("-v /home/ada/p2/inner:/i -v /home/ada/stuff:/s -- x", &world).len(), 3);
     // A mount point that is a link could be turned elsewhere from inside.
     world.config.clear();
     assert!(matches!(world.try_run("-v /srv/data:/home/ada/web/cache -- x"), Err(ResolveError::NoPlace { .. })));
