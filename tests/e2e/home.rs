@@ -330,3 +330,29 @@ fn an_overlay_shows_no_secret_and_nothing_that_the_cell_can_write() {
         run("", "echo x > /dev/null").ok();
     }
 }
+
+/// A link in a repository is made by whoever writes there, and decides nothing of what a cell gets.
+#[test]
+fn no_link_in_a_repository_leads_a_mount_out_of_it() {
+    let world = World::new();
+    world.write("home/.ssh/id", "a secret");
+    world.write("home/p2/.git/HEAD", "ref: refs/heads/main\n");
+    world.write("home/p2/data/x", "inner");
+    let at = |path: &str| world.path(path).display().to_string();
+    for (link, to) in [("home/demo/h", "../.ssh"), ("home/p2/h", "../.ssh"), ("home/p2/inner", "data")] {
+        std::os::unix::fs::symlink(to, world.path(link)).expect("a link");
+    }
+    for (flag, path) in
+        [("-v", "demo/h"), ("--home", "demo/h"), ("--share", "p2/h"), ("--log-dir", "p2/h"), ("--overlay", "p2/h")]
+    {
+        let line = format!("run --image host --net none {flag} {} -- ls", at(&format!("home/{path}")));
+        world.cellblock(&line).fails(125).says("out of the project or repository it is in");
+    }
+    world.configure("defaults:\n  home: ./h\n  project_path: /w\n");
+    world.cellblock("run --image host --net none -- ls").fails(125).says("out of the project or repository it is in");
+    assert_eq!(std::fs::read_dir(world.path("home/.ssh")).expect("there").count(), 1);
+    world.configure("");
+    // The twin: within the repository it leads where it leads.
+    let line = format!("run --image host --net none -v {}:/inner -- cat /inner/x", at("home/p2/inner"));
+    assert_eq!(world.cellblock(&line).ok(), "inner");
+}

@@ -127,3 +127,31 @@ printf '0123456789abcdef sign\\n' 1<>/run/cellblock/requests
     world.configure("defaults:\n  commit_signing: true\n");
     cell(&world, "--image host", "echo on").run().says("commits are not signed").says("on");
 }
+
+/// What runs outside for a cell takes neither itself, nor its libraries, nor its settings from where the cell can write.
+#[test]
+fn programs_of_the_person_take_nothing_from_where_the_cell_writes() {
+    let world = World::new();
+    let key = Key::new(&world);
+    let evil = format!("#!/bin/sh\ntouch {}\nexit 1\n", world.path("home/ran").display());
+    for name in ["git", "gpg", "ssh-keygen"] {
+        world.write(&format!("home/demo/bin/{name}"), &evil);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(world.path(&format!("home/demo/bin/{name}")), mode).expect("chmod");
+    }
+    let inside = "PATH=/usr/local/bin:/usr/bin:/bin; mkdir -p .gnupg lib && echo 'keyserver evil' > .gnupg/gpg.conf; git commit -q --allow-empty -m x && git cat-file commit HEAD | grep -c 'BEGIN PGP'";
+    let project = world.project().display().to_string();
+    for (name, value) in [
+        ("PATH", format!("{project}/bin:/usr/local/bin:/usr/bin:/bin")),
+        ("GNUPGHOME", format!("{project}/.gnupg")),
+        ("LD_LIBRARY_PATH", format!("{project}/lib")),
+    ] {
+        let done = cell(&world, "--image host --commit-signing", inside).env(name, &value).run();
+        assert_eq!(done.stdout(), "1\n", "{name}: {done}");
+        assert!(!world.path("home/ran").exists(), "{name}");
+        key.host("rm -rf .gnupg").ok();
+    }
+    // The twin: the program is one that leaves a trace.
+    let _ = key.host("bin/gpg").run();
+    assert!(world.path("home/ran").exists());
+}

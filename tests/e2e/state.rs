@@ -338,3 +338,23 @@ fn what_cannot_be_read_is_told_and_stands_in_nobodys_way() {
         "nothing is made at home"
     );
 }
+
+#[test]
+fn secrets_in_an_agents_folder_stay_out_however_it_is_seen() {
+    let world = world();
+    world.write("home/.claude/mine/key", "a secret");
+    world.write("home/.claude/plain", "no secret");
+    world.configure("defaults:\n  secret_paths: [~/.claude/mine]\n");
+    let look = "cat ~/.claude/plain; cat ~/.claude/mine/key 2>/dev/null; echo; cat ~/.claude/.credentials.json";
+    for flags in ["", "--share ~/.claude"] {
+        assert_eq!(agent(&world, flags, look).ok(), "no secret\n{\"token\":1}", "{flags}");
+    }
+    // The twin: who takes it off the list sees it.
+    let open = "--share ~/.claude --secret-path-except ~/.claude/mine";
+    assert_eq!(agent(&world, open, look).ok(), "no secreta secret\n{\"token\":1}");
+    agent(&world, "--share ~/.claude", "echo written > ~/.claude/plain").ok();
+    assert_eq!(std::fs::read_to_string(world.path("home/.claude/plain")).expect("there"), "written\n");
+    // It can be written: nothing that must not be changed lies in it.
+    std::fs::create_dir(world.path("home/.claude/logs")).expect("mkdir");
+    let _ = agent(&world, "--share ~/.claude --log-dir ~/.claude/logs", "true").fails(125);
+}
