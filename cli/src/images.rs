@@ -167,13 +167,13 @@ impl Image {
                 let mut entries = skeleton::under_host(about, &replaceable(&image.entries, cell.overlay.as_deref()));
                 // What stands on another mount finds its place there.
                 let own = cell.mounts.iter().filter(|m| !stands_on_another(m, &cell.mounts));
-                let folders = image.mounts.iter().chain(own).filter(|m| match m {
-                    Mount::Bind { source, .. } => source.is_dir(),
-                    Mount::Tmpfs { .. } | Mount::Layers { .. } => true,
-                    // What it covers is there.
-                    Mount::Mask { .. } => false,
-                });
-                entries.extend(skeleton::mount_points(&entries, folders.map(Mount::target)));
+                // What a mask covers is there.
+                let own = image.mounts.iter().chain(own).filter(|m| !matches!(m, Mount::Mask { .. }));
+                let is_file = |m: &&Mount| matches!(m, Mount::Bind { source, .. } if !source.is_dir());
+                let (files, folders): (Vec<_>, Vec<_>) = own.partition(is_file);
+                let targets =
+                    |mounts: Vec<&'_ Mount>| mounts.into_iter().map(|m| m.target().to_owned()).collect::<Vec<_>>();
+                entries.extend(skeleton::mount_points(&entries, &targets(folders), &targets(files)));
                 entries
             }
             Self::Stored(image) => {

@@ -145,20 +145,23 @@ pub fn under_host(about: About<'_>, entries: &[Entry]) -> Vec<Entry> {
     all
 }
 
-/// Directories for those of `targets` that nothing in `entries` touches, so that they need not be made in the writable layer, on disk, at
-/// every start. Only for a root without an image below, whose directories these would hide.
+/// Directories for those of `folders`, and empty files for those of `files`, that nothing in `entries` touches, so that they need not be made in the
+/// writable layer, on disk, at every start. Only for a root without an image below, whose own these would hide.
 #[must_use]
-pub fn mount_points<'a>(entries: &[Entry], targets: impl Iterator<Item = &'a Path>) -> Vec<Entry> {
-    let free = |target: &&Path| {
+pub fn mount_points(entries: &[Entry], folders: &[PathBuf], files: &[PathBuf]) -> Vec<Entry> {
+    let free = |target: &&PathBuf| {
         entries.iter().all(|entry| match entry {
-            Entry::Directory { path, .. } => path != target,
+            Entry::Directory { path, .. } => path != *target,
             Entry::File { path, .. }
             | Entry::Script { path, .. }
             | Entry::Copy { path, .. }
             | Entry::Link { path, .. } => !target.starts_with(path),
         })
     };
-    targets.filter(free).map(|target| Entry::directory(target, 0o755)).collect()
+    let folders = folders.iter().filter(free).map(|target| Entry::directory(target, 0o755));
+    folders
+        .chain(files.iter().filter(free).map(|target| Entry::File { path: target.clone(), text: String::new() }))
+        .collect()
 }
 
 /// The folders of agents' state at home, and those they are in: the person's, as at any home, and not root's as mount points are.
@@ -403,10 +406,15 @@ mod tests {
             Entry::file("/etc/hosts", ""),
             Entry::link("/bin".into(), "/nix/store/x/bin".into()),
         ];
-        let targets = ["/usr", "/tmp", "/etc/hosts", "/bin/tool", "/home/ada/demo"].map(Path::new);
+        let folders = ["/usr", "/tmp", "/etc/hosts", "/bin/tool", "/home/ada/demo"].map(PathBuf::from);
+        let files = ["/etc/hosts", "/bin/x", "/home/ada/bin/claude"].map(PathBuf::from);
         assert_eq!(
-            mount_points(&entries, targets.into_iter()),
-            [Entry::directory("/usr", 0o755), Entry::directory("/home/ada/demo", 0o755)]
+            mount_points(&entries, &folders, &files),
+            [
+                Entry::directory("/usr", 0o755),
+                Entry::directory("/home/ada/demo", 0o755),
+                Entry::file("/home/ada/bin/claude", "")
+            ]
         );
     }
 

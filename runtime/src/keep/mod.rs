@@ -218,7 +218,11 @@ fn base(start: &Start, state: &State, laid: &mut Laid) -> Result<(PathBuf, bool)
     }
     if let (Some(project), Some(folder)) = (project, base.ancestors().nth(2)) {
         // For lists: nobody knows a project by its id. The canonical root is above or beside this one.
-        let _ = std::fs::write(folder.join("project"), project.root.as_os_str().as_encoded_bytes());
+        let (file, root) = (folder.join("project"), project.root.as_os_str().as_encoded_bytes());
+        // Written anew it would cost a block of the disk at each start.
+        if std::fs::read(&file).map_or(true, |known| known != root) {
+            let _ = std::fs::write(file, root);
+        }
     }
     let lock = lock(&base, FlockOperation::NonBlockingLockShared)
         .map_err(|_| KeepError::Busy { agent: state.agent.clone() })?;
