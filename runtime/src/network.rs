@@ -8,7 +8,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use cellblock_bundle::cell::Said;
 use cellblock_egress::gateway::{GatewayError, Rung, lay_down_capabilities};
@@ -304,9 +303,6 @@ impl Connected {
     }
 }
 
-/// How long it may take to write what it has counted, once there is nothing more to do.
-const FAREWELL: Duration = Duration::from_millis(200);
-
 impl Egress {
     fn has_died(&self) -> bool {
         let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -315,11 +311,9 @@ impl Egress {
 }
 
 impl Drop for Egress {
-    /// Ends it. That it is really gone the supervisor sees to, as with all its children.
+    /// Ends it, when it has written what it has counted.
     fn drop(&mut self) {
-        let _ = self.line.get_mut().shutdown(std::net::Shutdown::Both);
-        let limit = rustix::time::Timespec { tv_sec: 0, tv_nsec: i64::try_from(FAREWELL.as_nanos()).unwrap_or(0) };
-        let _ = rustix::event::poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&limit));
+        crate::reap::farewell(self.line.get_ref(), &self.pidfd);
     }
 }
 

@@ -1,9 +1,26 @@
 //! Ending and collecting whatever children a failed or finished start has left.
 
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 
 /// Rounds in which new children may turn up: orphans of those just killed come to us, and their orphans after them.
 const ROUNDS: usize = 16;
+
+/// How long a process of ours may take to finish what it is doing.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+/// Has the process behind `pidfd` end by itself, which it does once `line` is closed, and waits for it for a moment. That it is really gone
+/// [`kill_all_children`] sees to.
+pub(crate) fn farewell(line: &UnixStream, pidfd: &OwnedFd) {
+    let _ = line.shutdown(Shutdown::Both);
+    let limit = rustix::time::Timespec { tv_sec: 0, tv_nsec: FAREWELL.subsec_nanos().into() };
+    let _ = rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&limit));
+}
 
 /// Kills every child of this process and waits for it. As a subreaper this process inherits their orphans too.
 pub(crate) fn kill_all_children() {

@@ -2,22 +2,27 @@
 //!
 //! git writes a new file, `config.lock`, and renames it. Whoever has the file open could write to it after it was looked at, so the cell never has
 //! one that becomes the configuration: what it gets for `config.lock` is memory, and nothing has that name. The rename is where it is
-//! read, once; then this process makes a `config.lock` of its own, which no cell may open or replace, holds what was read against what is there, writes
-//! it and renames that. git on the host and this process keep out of each other's way as two gits do, by that name.
+//! read, once, and held against what is there; then this process makes a `config.lock` of its own, which no cell may open or replace, and renames that.
+//! git on the host and this process keep out of each other's way as two gits do, by that name.
+//!
+//! git on the host does not wait for that name, and nobody takes it away when this process is killed. So it is there for as short as can be: what
+//! is written has no name until it is complete; and not too often.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
 use cellblock_bundle::branches::{self, MOST};
 use cellblock_bundle::{Mount, Protect};
-use rustix::fs::{AtFlags, FileType, MemfdFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FileType, MemfdFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::carry::{Outcome, Step, Stop, Work};
-use super::place::Place;
+use super::place::{Place, magic};
 use super::request::Change;
 
 /// The configuration's name in a git folder.
@@ -27,6 +32,9 @@ const LOCK: &[u8] = b"config.lock";
 
 /// Most that are written at the same time. One that is never finished makes room for others.
 const DRAFTS: usize = 8;
+
+/// Least time between two replacements: git on the host gives up at once where it finds the lock.
+const PACE: Duration = Duration::from_millis(50);
 
 /// Whether `mount` is the cover of a configuration that is looked after here. A mount there would be in the way of the rename, and add nothing:
 /// the folder is read-only for everybody but this process.
@@ -54,12 +62,14 @@ pub(crate) struct Configs {
     /// The git folders.
     folders: BTreeSet<Vec<u8>>,
     drafts: VecDeque<Draft>,
+    /// When the last one took the lock.
+    last: Option<Instant>,
 }
 
 impl Configs {
     pub(crate) fn new(protect: &Protect) -> Self {
         let folders = protect.configs.iter().map(|folder| folder.as_os_str().as_bytes().to_vec()).collect();
-        Self { folders, drafts: VecDeque::new() }
+        Self { folders, drafts: VecDeque::new(), last: None }
     }
 
     /// Whether `place` is where git would write a new configuration.
@@ -122,16 +132,27 @@ impl Work<'_> {
         }
         let position = self.worker.configs.position(from, self.thread);
         let Some(draft) = position.and_then(|at| self.worker.configs.drafts.remove(at)) else { return Ok(()) };
-        if !(self.waits)() {
-            return Err(Errno::INTR.into());
-        }
         let mut new = vec![0; MOST + 1];
         let length = fill(&draft.text, &mut new)?;
         new.truncate(length);
+        let (old, mode) = read(to)?.ok_or(Errno::NOENT)?;
+        let denied = |why: branches::Refused| Outcome::Denied { path: to.path(), why: why.to_string() };
+        branches::permits(&old, &new).map_err(|why| Stop::Outcome(denied(why)))?;
+        // Somebody was faster, and what they changed would be lost.
+        if old != draft.old {
+            return Err(Errno::BUSY.into());
+        }
+        let last = &mut self.worker.configs.last;
+        if let Some(rest) = last.and_then(|last| PACE.checked_sub(last.elapsed())) {
+            std::thread::sleep(rest);
+        }
+        *last = Some(Instant::now());
+        if !(self.waits)() {
+            return Err(Errno::INTR.into());
+        }
         // From here on git on the host waits, and so does another cell's guard. Where one of them is at it, the file is there already.
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let lock = rustix::fs::openat(&from.folder, LOCK, flags, Mode::RUSR | Mode::WUSR)?;
-        let replaced = draft.replaces(&new, File::from(lock), to);
+        lock(from.folder.as_fd(), &new, mode)?;
+        let replaced = replace(to, &old, mode);
         if replaced.is_err() {
             let _ = rustix::fs::unlinkat(&from.folder, LOCK, AtFlags::empty());
         }
@@ -139,20 +160,45 @@ impl Work<'_> {
     }
 }
 
-impl Draft {
-    /// Puts `new`, by way of `lock`, in the place of the configuration `to`, if nothing differs but what may.
-    fn replaces(&self, new: &[u8], mut lock: File, to: &Place) -> Step<()> {
-        let (old, mode) = read(to)?.ok_or(Errno::NOENT)?;
-        let denied = |why: branches::Refused| Outcome::Denied { path: to.path(), why: why.to_string() };
-        branches::permits(&old, new).map_err(|why| Stop::Outcome(denied(why)))?;
-        // Somebody was faster, and what they changed would be lost.
-        if old != self.old {
-            return Err(Errno::BUSY.into());
-        }
-        lock.write_all(new)?;
-        rustix::fs::fchmod(&lock, mode)?;
-        Ok(rustix::fs::renameat(&to.folder, LOCK, &to.folder, CONFIG)?)
+/// Puts the lock in the place of the configuration `to`, if that still is `old`.
+fn replace(to: &Place, old: &[u8], mode: Mode) -> Step<()> {
+    let is_as_it_was = read(to)?.is_some_and(|(now, its)| now == old && its == mode);
+    if !is_as_it_was {
+        return Err(Errno::BUSY.into());
     }
+    Ok(rustix::fs::renameat(&to.folder, LOCK, &to.folder, CONFIG)?)
+}
+
+/// Makes the lock in `folder`, with `text` in it, if there is none.
+fn lock(folder: BorrowedFd<'_>, text: &[u8], mode: Mode) -> Step<()> {
+    match lock_at_once(folder, text, mode) {
+        Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
+        // Not every file system has files without names.
+        Err(_) => {}
+        Ok(()) => return Ok(()),
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(folder, LOCK, flags, Mode::RUSR | Mode::WUSR)?;
+    let written = filled(file, text, mode).map(drop);
+    if written.is_err() {
+        let _ = rustix::fs::unlinkat(folder, LOCK, AtFlags::empty());
+    }
+    Ok(written?)
+}
+
+/// Has it appear with all that is in it. By way of `/proc`, for a descriptor alone takes a power over all files before Linux 6.10 (open(2), `O_TMPFILE`).
+fn lock_at_once(folder: BorrowedFd<'_>, text: &[u8], mode: Mode) -> rustix::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(folder, c".", flags, Mode::RUSR | Mode::WUSR)?;
+    let file = filled(file, text, mode)?;
+    rustix::fs::linkat(CWD, magic(&file), folder, LOCK, AtFlags::SYMLINK_FOLLOW)
+}
+
+fn filled(file: OwnedFd, text: &[u8], mode: Mode) -> rustix::io::Result<OwnedFd> {
+    let mut file = File::from(file);
+    file.write_all(text).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    rustix::fs::fchmod(&file, mode)?;
+    Ok(file.into())
 }
 
 fn folder(place: &Place) -> &[u8] {
@@ -186,4 +232,25 @@ fn fill(file: &File, buffer: &mut [u8]) -> std::io::Result<usize> {
         }
     }
     Ok(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_lock_is_made_whole_and_only_where_there_is_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = File::open(folder.path()).expect("open");
+        let text = || std::fs::read(folder.path().join("config.lock")).expect("the lock");
+        assert!(lock(open.as_fd(), b"new", Mode::from_raw_mode(0o640)).is_ok());
+        assert_eq!(text(), b"new");
+        let mode = std::fs::metadata(folder.path().join("config.lock")).expect("the lock").permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
+        assert!(matches!(lock(open.as_fd(), b"other", Mode::RUSR), Err(Stop::Errno(Errno::EXIST))));
+        assert_eq!(text(), b"new");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    }
 }

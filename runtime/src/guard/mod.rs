@@ -160,6 +160,13 @@ impl Guard {
     }
 }
 
+impl Drop for Guard {
+    /// Ends it, when it has done what it is at: killed in the middle, it would leave things of its own in the host's folders.
+    fn drop(&mut self) {
+        crate::reap::farewell(self.line.get_ref(), &self.pidfd);
+    }
+}
+
 /// Whether a process that runs as `uid` inside can become somebody else, by the powers it begins with.
 fn is_settled(cell: &Cell, uid: u32) -> bool {
     powers::capabilities(cell.profile, uid).is_empty()
@@ -403,4 +410,34 @@ fn reply(listener: &Listener, call: &Call, outcome: Outcome, close_on_exec: bool
             errno(rustix::io::Errno::PERM.raw_os_error())
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// A guard that is a shell with `script`, whose standard input is the line.
+    fn guard(script: &str) -> (Guard, std::process::Child) {
+        let (ours, theirs) = UnixStream::pair().expect("a socket");
+        let child = Command::new("sh").args(["-c", script]).stdin(Stdio::from(OwnedFd::from(theirs))).spawn();
+        let child = child.expect("a shell");
+        let pid = Pid::from_raw(child.id().cast_signed()).expect("an id");
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).expect("a process");
+        (Guard { pidfd, line: BufReader::new(ours) }, child)
+    }
+
+    #[test]
+    fn one_that_is_let_go_finishes_what_it_is_at_and_is_not_waited_for_for_long() {
+        let (done, mut child) = guard("cat; sleep 0.05; exit 7");
+        drop(done);
+        assert_eq!(child.try_wait().expect("a child").and_then(|status| status.code()), Some(7));
+        let (stuck, mut child) = guard("exec sleep 10");
+        let begun = Instant::now();
+        drop(stuck);
+        assert!(begun.elapsed() < Duration::from_secs(5) && child.try_wait().expect("a child").is_none());
+        child.kill().and_then(|()| child.wait()).expect("killed");
+    }
 }
