@@ -3,13 +3,13 @@
 //! The configuration names programs that the host's git runs, and where it pushes to, so it is closed. But `git push -u`, `git switch` of a
 //! remote's branch and `git branch -m` write to it what they remember. [`permits`] says whether a new file is the old one but for that.
 //!
-//! It does not interpret: what it does not know stays as it was to the letter, and what is new stands in the form in which git itself writes it,
+//! It does not interpret: what it does not know stays as it was to the letter, or goes with all of its branch, and what is new stands in the form in which git itself writes it,
 //! which every reader of such files takes for the same. No line can go on in the next one, so each means what it begins as.
 //!
 //! What a branch follows decides where the person's next `git push` goes to. So it is a remote that a branch follows already, or `origin`, or the
 //! only one there is: always one of the configuration's own, and never an address, which could be a repository in the project with hooks in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Largest file that is looked at, in bytes.
 pub const MOST: usize = 256 * 1024;
@@ -39,7 +39,7 @@ pub enum Refused {
 }
 
 /// What git remembers about a branch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Remote,
     Merge,
@@ -79,26 +79,46 @@ pub fn permits(old: &[u8], new: &[u8]) -> Result<(), Refused> {
     if old.rest != new.rest {
         return Err(Refused::Other);
     }
-    let stays = |(branch, line): &(&str, &str)| {
-        let moved = variable(line).is_some_and(|(key, _)| MOVED.contains(&key));
-        old.odd.iter().any(|(of, known)| known == line && (moved || of == branch))
+    let (before, after) = (old.fixed(), new.fixed());
+    let is_kept = |(branch, lines): (&&str, &Vec<&str>)| match after.get(branch) {
+        Some(now) => now == lines,
+        // What goes with its branch.
+        None => !new.names(branch),
     };
-    if !new.odd.iter().all(stays) {
+    if !before.iter().all(is_kept) || after.keys().any(|branch| !before.contains_key(branch)) {
         return Err(Refused::Other);
     }
-    let followed = old.followed();
-    for (key, value) in &new.known {
-        match key {
-            Key::Remote if *value == "." || followed.contains(value) => {}
-            Key::Remote => return Err(Refused::Remote),
-            Key::Merge if value.starts_with("refs/") && is_ref(value) => {}
-            Key::Rebase if matches!(*value, "true" | "false" | "merges" | "interactive") => {}
-            Key::Description => {}
-            Key::Base if is_ref(value) => {}
-            Key::Merge | Key::Rebase | Key::Base => return Err(Refused::Value),
+    let moved: BTreeSet<&str> = old.odd.iter().map(|(_, line)| *line).collect();
+    if !new.odd.iter().all(|(_, line)| !is_moved(line) || moved.contains(line)) {
+        return Err(Refused::Other);
+    }
+    let (before, followed) = (old.values(), old.followed());
+    for ((branch, key), values) in new.values() {
+        // Whatever it is, the host wrote it there.
+        if before.get(&(branch, key)) == Some(&values) {
+            continue;
         }
+        values.into_iter().try_for_each(|value| fits(key, value, &followed))?;
     }
     Ok(())
+}
+
+/// Whether `value` may be written for `key`.
+fn fits(key: Key, value: &str, followed: &BTreeSet<&str>) -> Result<(), Refused> {
+    match key {
+        Key::Remote if value == "." || followed.contains(value) => Ok(()),
+        Key::Remote => Err(Refused::Remote),
+        Key::Merge if value.starts_with("refs/") && is_ref(value) => Ok(()),
+        Key::Rebase if matches!(value, "true" | "false" | "merges" | "interactive") => Ok(()),
+        Key::Description => Ok(()),
+        Key::Base if is_ref(value) => Ok(()),
+        Key::Merge | Key::Rebase | Key::Base => Err(Refused::Value),
+    }
+}
+
+/// Whether an odd line may go with its branch to another name.
+fn is_moved(line: &str) -> bool {
+    variable(line).is_some_and(|(key, _)| MOVED.contains(&key))
 }
 
 /// Where a line stands.
@@ -112,8 +132,8 @@ enum Section<'a> {
 /// A file by its lines. Empty ones and comments are left out.
 #[derive(Default)]
 struct File<'a> {
-    /// What git remembers about branches.
-    known: Vec<(Key, &'a str)>,
+    /// What git remembers about branches, each with the branch.
+    known: Vec<(&'a str, Key, &'a str)>,
     /// Other lines about branches, each with the branch.
     odd: Vec<(&'a str, &'a str)>,
     /// Everything else in its order, headers included, each with the header it stands below.
@@ -145,12 +165,35 @@ impl<'a> File<'a> {
                 },
                 (Some(_), Section::Other(header)) => file.rest.push((header, line)),
                 (Some(_), Section::Branch(branch)) => match known(line) {
-                    Some(known) => file.known.push(known),
+                    Some((key, value)) => file.known.push((branch, key, value)),
                     None => file.odd.push((branch, line)),
                 },
             }
         }
         Ok(file)
+    }
+
+    /// The lines of each branch that are not understood and stay where they are, in their order: which of two counts, that decides.
+    fn fixed(&self) -> BTreeMap<&'a str, Vec<&'a str>> {
+        let mut fixed = BTreeMap::<_, Vec<_>>::new();
+        for (branch, line) in self.odd.iter().filter(|(_, line)| !is_moved(line)) {
+            fixed.entry(*branch).or_default().push(*line);
+        }
+        fixed
+    }
+
+    /// What is known of each branch, in its order.
+    fn values(&self) -> BTreeMap<(&'a str, Key), Vec<&'a str>> {
+        let mut values = BTreeMap::<_, Vec<_>>::new();
+        for (branch, key, value) in &self.known {
+            values.entry((*branch, *key)).or_default().push(*value);
+        }
+        values
+    }
+
+    /// Whether anything is said of `branch`.
+    fn names(&self, branch: &str) -> bool {
+        self.known.iter().any(|(of, ..)| *of == branch) || self.odd.iter().any(|(of, _)| *of == branch)
     }
 
     /// The remotes that a branch may be told to follow.
@@ -161,8 +204,9 @@ impl<'a> File<'a> {
         };
         let remotes: BTreeSet<&str> = self.rest.iter().filter_map(with_address).collect();
         let only = remotes.len() == 1;
-        let known =
-            |name: &&str| only || *name == "origin" || self.known.iter().any(|(k, v)| *k == Key::Remote && v == name);
+        let known = |name: &&str| {
+            only || *name == "origin" || self.known.iter().any(|(_, k, v)| *k == Key::Remote && v == name)
+        };
         remotes.into_iter().filter(known).collect()
     }
 }

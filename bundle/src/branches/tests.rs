@@ -119,13 +119,51 @@ fn what_the_host_wrote_about_a_branch_goes_with_it_or_stays() {
     );
     let says = |from: &str, to: &str| permits(old.as_bytes(), old.replacen(from, to, 1).as_bytes());
     assert_eq!(says("[branch \"x\"]", "[branch \"y\"]"), Err(Refused::Other), "an odd address stays where it is");
-    assert_eq!(says("\tmergeOptions = --no-ff\n", ""), Ok(()));
+    assert_eq!(says("\tmergeOptions = --no-ff\n", ""), Err(Refused::Other));
+    let all = old.split_once("[branch \"x\"]").expect("the last section").1;
+    assert_eq!(says(&format!("[branch \"x\"]{all}"), ""), Ok(()), "with its branch");
+    assert_eq!(says(all, "\n"), Ok(()), "with its branch, of which the header is left");
+    assert_eq!(says(all, "\n\tremote = origin\n"), Err(Refused::Other));
+    assert_eq!(says("\tgithub-pr-owner-number = \"a#b#1\"\n", ""), Ok(()), "for people only");
     assert_eq!(says("[branch \"main\"]", "[branch \"main\"]\n\tgithub-pr-owner-number = \"a#b#1\""), Ok(()));
     assert_eq!(says("[branch \"main\"]", "[branch \"main\"]\n\tmergeOptions = --no-ff"), Err(Refused::Other));
     assert_eq!(
         says("[branch \"main\"]", "[branch \"main\"]\n\tgithub-pr-owner-number = \"a#b#2\""),
         Err(Refused::Other)
     );
+}
+
+#[test]
+fn where_the_host_has_a_branch_pushed_to_stays() {
+    let old = format!(
+        "{OLD}[branch \"x\"]\n\tpushRemote = fork\n\tpushRemote = own\n\tremote = https://e.example/x.git\n\tremote = origin\n"
+    );
+    let says = |from: &str, to: &str| {
+        assert!(old.contains(from), "{from}");
+        permits(old.as_bytes(), old.replacen(from, to, 1).as_bytes())
+    };
+    // The twin: an address that the host wrote is in nobody's way.
+    assert_eq!(says("[branch \"x\"]\n", "[branch \"x\"]\n\trebase = true\n"), Ok(()));
+    assert_eq!(says("[branch \"x\"]", "[branch \"y\"]\n\tremote = origin\n[branch \"x\"]"), Ok(()));
+    assert_eq!(says("\tremote = https://e.example/x.git\n", ""), Ok(()));
+    for (from, to) in [
+        ("\tpushRemote = own\n", ""),
+        ("\tpushRemote = fork\n\tpushRemote = own\n", "\tpushRemote = own\n\tpushRemote = fork\n"),
+        ("\tpushRemote = own\n", "\tpushRemote = own\n\tpushRemote = fork\n"),
+        ("[branch \"x\"]", "[branch \"y\"]"),
+        ("[branch \"x\"]", "[branch \"y\"]\n\tpushRemote = fork\n[branch \"x\"]"),
+    ] {
+        assert_eq!(says(from, to), Err(Refused::Other), "{from} -> {to}");
+    }
+    // Nor does the other one of two count, or count for another branch.
+    for (from, to) in [
+        ("x.git\n\tremote = origin\n", "x.git\n"),
+        ("https://e.example/x.git\n\tremote = origin\n", "origin\n\tremote = https://e.example/x.git\n"),
+        ("[branch \"main\"]\n", "[branch \"main\"]\n\tremote = https://e.example/x.git\n"),
+        ("https://e.example/x", "https://e.example/y"),
+    ] {
+        assert_eq!(says(from, to), Err(Refused::Remote), "{from} -> {to}");
+    }
 }
 
 #[test]
