@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use cellblock_bundle::spec::mounted_late;
 use cellblock_bundle::{Mount, RootFs};
 use libcontainer::oci_spec::runtime::Mount as KernelMount;
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 use serde::{Deserialize, Serialize};
@@ -237,10 +237,14 @@ fn held(top: BorrowedFd<'_>, source: BorrowedFd<'_>, target: &Path) -> Result<()
     rustix::mount::move_mount(&tree, c"", &place, c"", flags).map_err(failed)
 }
 
-/// Puts the mask `mount` back in its place below `top`: `tree` if that is an empty file, else a new empty folder. Nothing, if nothing is there.
+/// Puts the mask `mount` back in its place below `top`: `tree` if that is an empty file, else a new empty folder. Nothing, if nothing is there, or one
+/// already: where a link is on the way, it has another path than the mask's.
 pub(crate) fn cover(top: BorrowedFd<'_>, mount: &Mount, tree: Option<OwnedFd>) -> Result<(), RootError> {
-    if is_missing(top, mount.target()) {
-        return Ok(());
+    let target = mount.target();
+    match beneath(top, target.strip_prefix("/").unwrap_or(target)) {
+        Err(Errno::NOENT) => return Ok(()),
+        Ok(place) if is_mask(&place, tree.as_ref()).unwrap_or(false) => return Ok(()),
+        _ => {}
     }
     let failed = |source: io::Error| RootError::Mount { path: mount.target().to_owned(), source };
     let (tree, directory) = match tree {
@@ -250,6 +254,21 @@ pub(crate) fn cover(top: BorrowedFd<'_>, mount: &Mount, tree: Option<OwnedFd>) -
     cellblock_sys::mount::set_read_only(tree.as_fd()).map_err(failed)?;
     attach(top, tree.as_fd(), mount.target(), directory)
 }
+
+/// Whether `place` is a mask already: the empty file `empty`, or a folder that nobody can put anything in.
+fn is_mask(place: &OwnedFd, empty: Option<&OwnedFd>) -> rustix::io::Result<bool> {
+    if let Some(empty) = empty {
+        let (one, other) = (rustix::fs::fstat(place)?, rustix::fs::fstat(empty)?);
+        return Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino));
+    }
+    let about = rustix::fs::statx(place, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE)?;
+    Ok(about.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+        && rustix::fs::fstatfs(place)?.f_type == TMPFS_MAGIC
+        && rustix::fs::fstatvfs(place)?.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// `statfs(2)`'s name for a file system in memory.
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 
 /// Whether there is nothing at `target` below `root`.
 fn is_missing(root: BorrowedFd<'_>, target: &Path) -> bool {

@@ -131,6 +131,34 @@ fn what_the_host_replaces_is_covered_again() {
 }
 
 #[test]
+fn a_link_on_the_way_to_a_cover_does_not_have_it_mounted_again_and_again() {
+    let world = world();
+    for file in ["a/.env", "b/private/key", "c/.env"] {
+        world.write(&format!("home/demo/{file}"), "old");
+    }
+    world.cellblock("run -d --name cell --mask a/.env --mask b/private --mask c/.env -- sleep 600").ok();
+    let look = |words: &str| world.cellblock(&format!("exec cell -- sh -c '{words}'")).ok();
+    let mounts = || look("grep -c . /proc/self/mountinfo");
+    let before = mounts();
+    look("mv a real-a; ln -s real-a a; mv b real-b; ln -s real-b b");
+    // Something changes, and all of them are looked after.
+    world.write("home/demo/new", "new");
+    std::fs::rename(world.path("home/demo/new"), world.path("home/demo/c/.env")).expect("rename");
+    world.wait("the cover", || look("cat c/.env").is_empty() && mounts() == before);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(mounts(), before);
+    assert_eq!(
+        look("cat a/.env real-a/.env c/.env; ls -A b/private real-b/private"),
+        "b/private:\n\nreal-b/private:\n"
+    );
+    // The twin: where the link is replaced by a folder, its file is covered.
+    std::fs::remove_file(world.path("home/demo/a")).expect("remove");
+    world.write("home/demo/a/.env", "new");
+    world.wait("the cover", || look("cat a/.env").is_empty());
+    world.cellblock("stop cell -t 0").ok();
+}
+
+#[test]
 fn a_secret_is_covered_where_its_link_leads() {
     let world = world();
     world.write("home/demo/dotfiles/gnupg/key", "hush");
