@@ -12,6 +12,9 @@ use toml_edit::{DocumentMut, Item, TableLike};
 const BEGIN: &str = "<!-- cellblock: written at each start, inside only -->";
 const END: &str = "<!-- cellblock: end -->";
 
+/// Largest TOML that is taken apart, in bytes: it takes half a second for each megabyte, at each start, and a cell may make it as large as it likes.
+const MOST_TOML: usize = 1 << 20;
+
 /// What a file is to hold, from what it holds now; nothing if it does already.
 ///
 /// # Errors
@@ -94,6 +97,9 @@ fn add(into: &mut Value, from: &Value, over_false: bool) -> bool {
 }
 
 fn toml(now: &[u8], added: &Added) -> Result<Option<Vec<u8>>, &'static str> {
+    if now.len() > MOST_TOML {
+        return Err("it is larger than 1 MiB");
+    }
     let text = std::str::from_utf8(now).map_err(|_| "it is no text")?;
     let mut document: DocumentMut = text.parse().map_err(|_| "it is no TOML")?;
     let changed = add_toml(document.as_table_mut(), &added.keys, added.over_false);
@@ -268,5 +274,9 @@ mod tests {
             assert!(edited(bad.as_bytes(), &[edit()]).is_err(), "{bad:.20}");
         }
         assert!(edited(b"\xff", &[edit()]).is_err());
+        // What a cell has made large holds no start up.
+        let large = |length: usize| format!("{}\n", "#".repeat(length - 1));
+        assert!(edited(large(MOST_TOML).as_bytes(), &[edit()]).is_ok_and(|new| new.is_some()));
+        assert_eq!(edited(large(MOST_TOML + 1).as_bytes(), &[edit()]), Err("it is larger than 1 MiB"));
     }
 }
