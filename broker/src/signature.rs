@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use cellblock_egress::audit::is_hidden;
 use zeroize::Zeroizing;
 
 use crate::child;
@@ -76,9 +77,9 @@ fn is_person(line: &[u8], word: &[u8]) -> bool {
     who.contains(&b'<') && when.next().is_some_and(number) && when.next().is_some_and(zone) && when.next().is_none()
 }
 
-/// For people: at most 100 letters, none of which controls a terminal.
+/// For people: at most 100 letters, none of which controls a terminal or makes others look like something else.
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).chars().filter(|c| !c.is_control()).take(100).collect()
+    String::from_utf8_lossy(bytes).chars().filter(|c| !is_hidden(*c)).take(100).collect()
 }
 
 /// Whether `bytes` are one detached signature in ASCII armour (RFC 9580, section 6.2), and nothing before or behind it.
@@ -160,6 +161,8 @@ mod tests {
         assert_eq!(object(root.as_bytes()), Some(Object::Commit(String::new())));
         let tag = format!("object {ID}\ntype commit\ntag v1\ntagger A <a@b> 1 +0000\n\nFirst\n");
         assert_eq!(object(tag.as_bytes()), Some(Object::Tag("v1".to_owned())));
+        let turned = tag.replace("tag v1", "tag v\u{202e}1\u{2066}\u{200b}é\u{feff}\u{200f}");
+        assert_eq!(object(turned.as_bytes()), Some(Object::Tag("v1é".to_owned())));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use cellblock_egress::audit::is_hidden;
 
 use crate::child;
 use crate::settings::Settings;
@@ -112,12 +113,7 @@ fn is_session(name: &str) -> bool {
 
 /// A text as a single line that no terminal takes for a command; none if nothing is left.
 fn line(text: &str) -> Option<String> {
-    // Controls, and what changes the direction of writing or is not seen.
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    let plain: String = text.chars().map(|c| if hidden(c) { ' ' } else { c }).collect();
+    let plain: String = text.chars().map(|c| if is_hidden(c) { ' ' } else { c }).collect();
     let line: String = plain.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MAX_PROMPT).collect();
     (!line.is_empty()).then_some(line)
 }

@@ -2,6 +2,8 @@
 
 use std::io::{IsTerminal, Write};
 
+use cellblock_egress::audit::is_hidden;
+
 use crate::report::CliError;
 
 /// Bold, dim and so on, if standard error is a terminal and `NO_COLOR` is not set (no-color.org).
@@ -79,7 +81,22 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     table.trim_fmt() + "\n"
 }
 
-/// Text from a cell or a repository, fit for a terminal: control characters are shown, not obeyed.
+/// Text from a cell or a repository, fit for a terminal: control characters are shown, not obeyed, and so are those that have no looks of their own or turn the
+/// writing around ([`is_hidden`]).
 pub(crate) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { format!("\\u{{{:x}}}", u32::from(c)) } else { c.to_string() }).collect()
+    text.chars().map(|c| if is_hidden(c) { format!("\\u{{{:x}}}", u32::from(c)) } else { c.to_string() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_seen_or_turns_writing_around_is_shown() {
+        assert_eq!(plain("é 日本 🦀"), "é 日本 🦀");
+        assert_eq!(
+            plain("a\x1b[2J\u{202e}b\u{2066}\u{200f}\u{feff}"),
+            "a\\u{1b}[2J\\u{202e}b\\u{2066}\\u{200f}\\u{feff}"
+        );
+    }
 }

@@ -1,12 +1,12 @@
 //! A line of the audit, for people. What stands in one may come from the cell: nothing of it is obeyed by a terminal.
 
-use cellblock_egress::audit::{Event, Line, Process, Protocol, Verdict};
+use cellblock_egress::audit::{Event, Line, Process, Protocol, Verdict, is_hidden};
 
 use crate::output::Style;
 
 /// Text fit for a terminal: control characters are shown, and so are those that have no looks of their own or turn the writing around.
 pub(super) fn shown(text: &str) -> String {
-    text.chars().map(|c| if is_hidden(c) { format!("\\u{{{:x}}}", u32::from(c)) } else { c.to_string() }).collect()
+    crate::output::plain(text)
 }
 
 /// The line as JSON that is safe to look at: JSON itself escapes only the first 32 control characters (RFC 8259, section 7).
@@ -17,13 +17,6 @@ pub(super) fn json(line: &Line) -> String {
         c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>()
     };
     text.chars().map(|c| if is_hidden(c) { escaped(c) } else { c.to_string() }).collect::<String>() + "\n"
-}
-
-/// Control and format characters (Unicode categories Cc and, of Cf, those that change how other text is read).
-fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// The line, without a newline.
