@@ -211,3 +211,33 @@ fn what_git_on_the_host_is_writing_is_left_alone() {
     // The twin.
     assert_eq!(repository.inside("", "git config branch.main.rebase false").code(), Some(0));
 }
+
+/// Writes it all the time, in the background.
+const WRITING: &str =
+    "(while :; do git config branch.main.rebase true; git config branch.main.rebase false; done) 2>/dev/null & sleep";
+
+#[test]
+fn a_cell_that_ends_while_it_writes_leaves_no_lock() {
+    let repository = Repository::new("plain");
+    for round in 0..15 {
+        let done = repository.inside("", &format!("{WRITING} 0.{:03}", 200 + 7 * round));
+        assert_eq!(done.code(), Some(0), "{done}");
+        assert!(!repository.common.join("config.lock").exists(), "round {round}");
+    }
+    assert!(repository.git("config branch.main.rebase").stdout().len() > 3, "the twin: it has written");
+    assert_eq!(repository.git("config core.pager cat").code(), Some(0));
+}
+
+#[test]
+fn a_cell_that_writes_all_the_time_leaves_room_for_the_host() {
+    let repository = Repository::new("plain");
+    std::thread::scope(|scope| {
+        let cell = scope.spawn(|| repository.inside("", &format!("{WRITING} 4")));
+        repository.world.wait("a change", || repository.git("config branch.main.rebase").code() == Some(0));
+        let failed =
+            (0..50).filter(|round| repository.git(&format!("config core.pager p{round}")).code() != Some(0)).count();
+        assert!(!cell.is_finished(), "it was written at the same time");
+        assert!(failed <= 2, "{failed} of 50");
+        assert_eq!(cell.join().expect("a cell").code(), Some(0));
+    });
+}
