@@ -212,30 +212,51 @@ fn what_git_on_the_host_is_writing_is_left_alone() {
     assert_eq!(repository.inside("", "git config branch.main.rebase false").code(), Some(0));
 }
 
-/// Writes it all the time, in the background.
-const WRITING: &str =
-    "(while :; do git config branch.main.rebase true; git config branch.main.rebase false; done) 2>/dev/null & sleep";
+/// Writes it all the time, as fast as it can.
+const WRITING: &str = r#"
+import os
+lock, config = '.git/config.lock', '.git/config'
+old = open(config, 'rb').read()
+text = [old + b'[branch "x"]\n\trebase = %s\n' % value for value in (b'true', b'false')]
+while True:
+    text.reverse()
+    try:
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666); os.write(fd, text[0]); os.close(fd)
+        os.rename(lock, config)
+    except OSError: text = [open(config, 'rb').read()] * 2
+"#;
+
+/// A repository with such a program in it.
+fn written() -> Repository {
+    let repository = Repository::new("plain");
+    std::fs::write(repository.root.join("t.py"), WRITING).expect("write");
+    repository
+}
 
 #[test]
 fn a_cell_that_ends_while_it_writes_leaves_no_lock() {
-    let repository = Repository::new("plain");
+    let repository = written();
+    // It takes a while to look at.
+    let config = repository.common.join("config");
+    let text = std::fs::read_to_string(&config).expect("config") + &"\t# a comment\n".repeat(18_000);
+    std::fs::write(&config, text).expect("write");
     for round in 0..15 {
-        let done = repository.inside("", &format!("{WRITING} 0.{:03}", 200 + 7 * round));
+        let done = repository.inside("", &format!("python3 t.py & sleep 0.{:03}", 200 + 7 * round));
         assert_eq!(done.code(), Some(0), "{done}");
         assert!(!repository.common.join("config.lock").exists(), "round {round}");
     }
-    assert!(repository.git("config branch.main.rebase").stdout().len() > 3, "the twin: it has written");
+    assert_eq!(repository.git("config branch.x.rebase").code(), Some(0), "the twin: it has written");
     assert_eq!(repository.git("config core.pager cat").code(), Some(0));
 }
 
 #[test]
 fn a_cell_that_writes_all_the_time_leaves_room_for_the_host() {
-    let repository = Repository::new("plain");
+    let repository = written();
     std::thread::scope(|scope| {
-        let cell = scope.spawn(|| repository.inside("", &format!("{WRITING} 4")));
-        repository.world.wait("a change", || repository.git("config branch.main.rebase").code() == Some(0));
-        let failed =
-            (0..50).filter(|round| repository.git(&format!("config core.pager p{round}")).code() != Some(0)).count();
+        let cell = scope.spawn(|| repository.inside("", "python3 t.py & sleep 4"));
+        repository.world.wait("a change", || repository.git("config branch.x.rebase").code() == Some(0));
+        let fails = |round: &usize| repository.git(&format!("config core.pager p{round}")).code() != Some(0);
+        let failed = (0..50).filter(fails).count();
         assert!(!cell.is_finished(), "it was written at the same time");
         assert!(failed <= 2, "{failed} of 50");
         assert_eq!(cell.join().expect("a cell").code(), Some(0));

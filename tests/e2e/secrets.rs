@@ -138,15 +138,15 @@ fn a_link_on_the_way_to_a_cover_does_not_have_it_mounted_again_and_again() {
     }
     world.cellblock("run -d --name cell --mask a/.env --mask b/private --mask c/.env -- sleep 600").ok();
     let look = |words: &str| world.cellblock(&format!("exec cell -- sh -c '{words}'")).ok();
-    let mounts = || look("grep -c . /proc/self/mountinfo");
-    let before = mounts();
+    let mounts = || look("grep -c . /proc/self/mountinfo").trim().parse::<u32>().expect("a number");
+    let most = mounts();
     look("mv a real-a; ln -s real-a a; mv b real-b; ln -s real-b b");
     // Something changes, and all of them are looked after.
     world.write("home/demo/new", "new");
     std::fs::rename(world.path("home/demo/new"), world.path("home/demo/c/.env")).expect("rename");
-    world.wait("the cover", || look("cat c/.env").is_empty() && mounts() == before);
+    world.wait("the cover", || look("cat c/.env").is_empty());
     std::thread::sleep(std::time::Duration::from_secs(1));
-    assert_eq!(mounts(), before);
+    assert!(mounts() <= most);
     assert_eq!(
         look("cat a/.env real-a/.env c/.env; ls -A b/private real-b/private"),
         "b/private:\n\nreal-b/private:\n"
