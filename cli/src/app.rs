@@ -2,25 +2,11 @@
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{FromArgMatches, Subcommand};
 
 use crate::commands;
 use crate::invoked::{Invoked, invoked};
 use crate::report::CliError;
-
-/// A cell of its own for every coding agent: daemonless, rootless, in milliseconds
-#[derive(Parser, Debug)]
-#[command(name = "cellblock", version, max_term_width = 110, arg_required_else_help = true, subcommand_required = true)]
-#[command(after_help = "Examples:
-  cellblock run -- make test              run a command on the project of this folder
-  cellblock run claude-code               run an agent
-  cellblock shell                         look around inside
-  cellblock status                        which cells run
-  cellblock doctor                        what this host can do, and how to mend what it cannot")]
-pub(crate) struct App {
-    #[command(subcommand)]
-    command: Command,
-}
 
 #[derive(Subcommand, Debug)]
 enum Command {
@@ -43,21 +29,58 @@ enum Command {
 
 /// The command tree, for completions and the manual.
 pub(crate) fn command() -> clap::Command {
-    App::command()
+    Command::augment_subcommands(root())
+}
+
+/// `cellblock` without its commands.
+fn root() -> clap::Command {
+    clap::Command::new("cellblock")
+        .about("A cell of its own for every coding agent: daemonless, rootless, in milliseconds")
+        .version(env!("CARGO_PKG_VERSION"))
+        .max_term_width(110)
+        .arg_required_else_help(true)
+        .subcommand_required(true)
+        .after_help(
+            "Examples:
+  cellblock run -- make test              run a command on the project of this folder
+  cellblock run claude-code               run an agent
+  cellblock shell                         look around inside
+  cellblock status                        which cells run
+  cellblock doctor                        what this host can do, and how to mend what it cannot",
+        )
+}
+
+/// Parses what was typed.
+fn parse(arguments: &[OsString]) -> Result<Command, clap::Error> {
+    // Most starts of this program are one of these, and building all of the tree would take a tenth of the time that such a start may take.
+    match arguments.get(1).and_then(|word| word.to_str()) {
+        Some("run") => only("run", arguments).map(Command::Run),
+        Some("shell") => only("shell", arguments).map(Command::Shell),
+        Some("exec") => only("exec", arguments).map(Command::Exec),
+        _ => Command::from_arg_matches(&command().try_get_matches_from(arguments)?),
+    }
+}
+
+/// Parses the arguments of the command `name`, which is the first of them.
+fn only<A: clap::Args>(name: &'static str, arguments: &[OsString]) -> Result<A, clap::Error> {
+    let mut tree = root().subcommand(A::augment_args(clap::Command::new(name)));
+    let matches = tree.try_get_matches_from_mut(arguments)?;
+    let (_, own) = matches.subcommand().ok_or_else(|| tree.error(clap::error::ErrorKind::MissingSubcommand, ""))?;
+    A::from_arg_matches(own).map_err(|error| error.format(&mut tree))
 }
 
 /// Parses `arguments` and does what they say; the exit code, or why not.
 pub(crate) fn main(arguments: Vec<OsString>) -> Result<i32, CliError> {
     let Invoked { arguments, before } = invoked(arguments)?;
-    let app = match App::try_parse_from(&arguments) {
-        Ok(app) => app,
+    let command = match parse(&arguments) {
+        Ok(command) => command,
         Err(error) => {
             let _ = error.print();
             // Like podman and docker: a wrong command line is cellblock's own failure, never confused with a command's code.
             return Ok(if error.use_stderr() { cellblock_runtime::exit::OURS } else { 0 });
         }
     };
-    match app.command {
+    match command {
         Command::Run(args) => commands::run::run(args, &arguments, before),
         Command::Shell(args) => commands::shell::run(args),
         Command::Exec(args) => commands::exec::run(&args),
@@ -73,5 +96,51 @@ pub(crate) fn main(arguments: Vec<OsString>) -> Result<i32, CliError> {
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Completions(args) => commands::completions::run(&args),
         Command::Man(args) => commands::man::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    fn in_the_tree(arguments: &[OsString]) -> Result<Command, clap::Error> {
+        let mut tree = command();
+        let matches = tree.try_get_matches_from_mut(arguments)?;
+        Command::from_arg_matches(&matches)
+    }
+
+    #[test]
+    fn a_command_by_itself_is_the_one_of_the_tree() {
+        for line in [
+            "cellblock run --help",
+            "cellblock run -h",
+            "cellblock run --no-such-flag",
+            "cellblock run --net nowhere -- true",
+            "cellblock shell --help",
+            "cellblock exec --help",
+            "cellblock exec",
+        ] {
+            let (one, other) = (parse(&words(line)).expect_err(line), in_the_tree(&words(line)).expect_err(line));
+            assert_eq!(one.render().ansi().to_string(), other.render().ansi().to_string(), "{line}");
+            assert_eq!(one.exit_code(), other.exit_code(), "{line}");
+        }
+        for line in [
+            "cellblock run -- true",
+            "cellblock run --net none -v /a:/b -- make -j",
+            "cellblock shell",
+            "cellblock exec x -- ls -l",
+        ] {
+            let (one, other) = (parse(&words(line)).expect(line), in_the_tree(&words(line)).expect(line));
+            assert_eq!(format!("{one:?}"), format!("{other:?}"), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_tree_is_sound() {
+        command().debug_assert();
     }
 }
