@@ -122,14 +122,21 @@ impl World {
         can
     }
 
-    /// What is left of cells: must be nothing after each test's cells have ended.
+    /// What is left of cells: must be nothing after each test's cells have ended, once the process that removes it has had its time.
     #[must_use]
     pub fn leftovers(&self) -> Vec<PathBuf> {
-        ["run/cellblock/cells", "home/.local/share/cellblock/cells"]
-            .iter()
-            .flat_map(|d| std::fs::read_dir(self.path(d)).into_iter().flatten().flatten())
-            .map(|e| e.path())
-            .collect()
+        let end = Instant::now() + patience() / 10;
+        loop {
+            let left: Vec<_> = ["run/cellblock/cells", "home/.local/share/cellblock/cells"]
+                .iter()
+                .flat_map(|d| std::fs::read_dir(self.path(d)).into_iter().flatten().flatten())
+                .map(|e| e.path())
+                .collect();
+            if left.is_empty() || Instant::now() > end {
+                return left;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Waits until `check` holds.

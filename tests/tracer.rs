@@ -127,7 +127,13 @@ impl Tracer {
         if traced.calls == self.nth {
             let victim = if self.victim == Victim::Caller { pid } else { self.command };
             traced.killed = Some(name(victim));
-            kill(victim, Signal::SIGKILL).expect("kill");
+            match kill(victim, Signal::SIGKILL) {
+                // What comes after it has ended: what removes the cell's folders.
+                Err(nix::errno::Errno::ESRCH) if victim != pid => {
+                    traced.killed = Some("nobody: it has ended".to_owned())
+                }
+                killed => killed.expect("kill"),
+            }
         }
         traced.calls += 1;
     }

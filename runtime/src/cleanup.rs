@@ -1,14 +1,58 @@
 //! Removing what a cell leaves on disk: at its end, and after a supervisor that was killed.
+//!
+//! At its end in two steps. [`set_aside`] gives everything another name, so that the cell is gone for everybody and its name is free;
+//! `sweep` then removes it, in a process for which nobody waits: mounts, namespaces and folders take the kernel milliseconds. If that process
+//! is killed, what it has not removed is a stale cell like any other.
 
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cellblock_sys::process::{Fork, SingleThreaded, exit_now};
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 
 use crate::state::{self, Claim, Dirs};
+
+/// Gives the folders of the cell behind `claim` names under which nobody looks for cells. Where that is not possible they keep theirs, and are
+/// removed all the same.
+pub(crate) fn set_aside(dirs: &Dirs, claim: Claim, keep: bool) -> Claim {
+    let name = state::aside(&claim.name, rustix::process::getpid());
+    let dir = dirs.cell(&name);
+    let rename = |from: &Path, to: &Path| rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE);
+    // The layer first: once the other folder is renamed the name may be taken, and a cell that takes it must not find this layer.
+    let (layer, aside) = (dirs.layer(&claim.name), dirs.layer(&name));
+    match if keep { Ok(()) } else { rename(&layer, &aside) } {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+        Err(_) => return claim,
+    }
+    match rename(&claim.dir, &dir) {
+        Ok(()) => Claim { name, dir, ..claim },
+        Err(_) => {
+            let _ = rename(&aside, &layer);
+            claim
+        }
+    }
+}
+
+/// Removes what [`set_aside`] gave another name, in a process of its own. The caller is to end, and waits for nothing.
+///
+/// It is left to whoever collects orphans; signals of a terminal do not reach it, for the supervisor takes none.
+pub(crate) fn sweep(dirs: &Dirs, claim: Claim, keep: bool) {
+    match SingleThreaded::prove().and_then(|alone| alone.fork()) {
+        Ok(Fork::Parent(_)) => {}
+        Ok(Fork::Child) => {
+            let _ = rustix::thread::set_name(c"cellblock-sweep");
+            let _ = rustix::process::chdir(c"/");
+            // Whoever waits for the end of the cell's output must not wait for this.
+            let _ = crate::network::take_no_streams();
+            remove(dirs, claim, keep);
+            exit_now(0)
+        }
+        Err(_) => remove(dirs, claim, keep),
+    }
+}
 
 /// Removes the folders of the cell behind `claim`; its writable layer only if it is not to be kept. To be called where the layer's
 /// files can be deleted (in OUTER, if they have foreign owners). Best effort: what cannot be removed now is met again by the

@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cellblock_bundle::cell::Said;
 use cellblock_egress::gateway::{GatewayError, Rung, lay_down_capabilities};
@@ -310,10 +311,13 @@ impl Egress {
     }
 }
 
+/// How long it may take to write down what it has counted.
+const FAREWELL: Duration = Duration::from_millis(200);
+
 impl Drop for Egress {
     /// Ends it, when it has written what it has counted.
     fn drop(&mut self) {
-        crate::reap::farewell(self.line.get_ref(), &self.pidfd);
+        crate::reap::farewell(self.line.get_ref(), FAREWELL);
     }
 }
 
@@ -329,7 +333,7 @@ fn child(settings: Settings, control: &UnixListener, line: &UnixStream, alone: &
         Ok(ready) => {
             let is = Up { rung: ready.rung(), warning: ready.warning() };
             let up = |outcome: Result<(), ServeError>| tell(line, outcome.map(|()| is).map_err(NetworkError::from));
-            i32::from(ready.serve(up, || wait_for_the_end(line)).is_err())
+            i32::from(ready.serve(up, || wait_for_the_end(line), || crate::reap::done(line)).is_err())
         }
         Err(error) => {
             tell::<()>(line, Err(error));

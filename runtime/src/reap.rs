@@ -1,9 +1,9 @@
 //! Ending and collecting whatever children a failed or finished start has left.
 
+use std::io;
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
@@ -11,15 +11,36 @@ use rustix::process::{Pid, Signal, WaitOptions};
 /// Rounds in which new children may turn up: orphans of those just killed come to us, and their orphans after them.
 const ROUNDS: usize = 16;
 
-/// How long a process of ours may take to finish what it is doing.
-const FAREWELL: Duration = Duration::from_millis(200);
+/// Has the process at the other end of `line` end by itself, which it does once it reads the end of it, and waits for at most `patience` until it is
+/// done: until it has called [`done`], or is gone. Its last instructions are in the kernel, which may take long over what it held open.
+pub(crate) fn farewell(line: &UnixStream, patience: Duration) {
+    let _ = line.shutdown(Shutdown::Write);
+    let end = Instant::now() + patience;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let limit = rustix::time::Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(0),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match rustix::event::poll(&mut [PollFd::new(line, PollFlags::IN)], Some(&limit)) {
+            Err(rustix::io::Errno::INTR) => {}
+            // What it may have said before is of no interest any more.
+            Ok(1..) if io::Read::read(&mut &*line, &mut [0u8; 512]).is_ok_and(|got| got > 0) => {}
+            _ => return,
+        }
+    }
+}
 
-/// Has the process behind `pidfd` end by itself, which it does once `line` is closed, and waits for it for a moment. That it is really gone
-/// [`kill_all_children`] sees to.
-pub(crate) fn farewell(line: &UnixStream, pidfd: &OwnedFd) {
+/// Tells who waits in [`farewell`] that nothing more will be done.
+pub(crate) fn done(line: &UnixStream) {
     let _ = line.shutdown(Shutdown::Both);
-    let limit = rustix::time::Timespec { tv_sec: 0, tv_nsec: FAREWELL.subsec_nanos().into() };
-    let _ = rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&limit));
+}
+
+/// Kills every child of this process, and waits for none: the kernel does no more of what they were about than it has begun.
+pub(crate) fn kill_the_rest() {
+    for child in children() {
+        let _ = rustix::process::kill_process(child, Signal::KILL);
+    }
 }
 
 /// Kills every child of this process and waits for it. As a subreaper this process inherits their orphans too.

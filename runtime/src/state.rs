@@ -251,6 +251,14 @@ impl Claim {
     }
 }
 
+/// What the folders of the cell `name` are called while its supervisor, the process `pid`, removes them: nothing that a cell can be called.
+pub(crate) fn aside(name: &str, pid: rustix::process::Pid) -> String {
+    format!("{ASIDE}{name}.{}", pid.as_raw_nonzero())
+}
+
+/// With what the names of folders begin that are being removed.
+const ASIDE: char = '.';
+
 /// How often to look again at a held lock without a record beside it: somebody may be listing the cells, who takes the lock of a
 /// folder that looks stale because we have only just made it.
 const CLAIM_TRIES: u32 = 50;
@@ -377,6 +385,8 @@ pub fn list(dirs: &Dirs) -> Result<Listing, StateError> {
         match lock(&dir)? {
             Lock::Taken(lock) => listing.stale.push(Claim { name, dir, lock }),
             Lock::Gone => {}
+            // What is being removed is no cell any more.
+            Lock::Held if name.starts_with(ASIDE) => {}
             Lock::Held => listing.alive.extend(read(&dir)?),
         }
     }

@@ -177,7 +177,11 @@ pub fn supervise(
     };
     let mut cgroup = None;
     let outcome = run(start, &claim, signals, prepare, &mut tell, &mut cgroup);
-    crate::reap::kill_all_children();
+    match &outcome {
+        // The cell's processes ended with its first one. What is left are ours, which have said that they are done.
+        Ok(_) => crate::reap::kill_the_rest(),
+        Err(_) => crate::reap::kill_all_children(),
+    }
     // Before what it has made is removed.
     if let Some(broker) = broker {
         cellblock_broker::end(broker);
@@ -189,10 +193,11 @@ pub fn supervise(
         Ok(ending) => (ending.code, ending.waiting.as_slice()),
         Err(_) => (crate::exit::OURS, [].as_slice()),
     };
-    cleanup::remove(&start.dirs, claim, start.keep);
+    let claim = cleanup::set_aside(&start.dirs, claim, start.keep);
     for client in waiting {
         crate::control::answer(client, &crate::control::Answer::Stopped { code });
     }
+    cleanup::sweep(&start.dirs, claim, start.keep);
     let ending = outcome.map_err(|error| match counted.out_of_memory() {
         Some(words) => RuntimeError::OutOfMemory { words, source: Box::new(error) },
         None => error,

@@ -12,13 +12,17 @@ fn apart(world: &World, script: &str) -> Done {
     world.call(Path::new("unshare"), &[flags, "sh", "-c", &script]).run()
 }
 
-/// Runs `script` with a file system of `size` (and further options) at `dir` of the world, and lists afterwards what is on it, folders aside.
+/// Runs `script` with a file system of `size` (and further options) at `dir` of the world, and lists afterwards what is on it, folders aside, once
+/// what removes cells has had its time.
 fn with_space(world: &World, dir: &str, size: &str, script: &str) -> (Done, Vec<String>) {
     let at = world.path(dir).display().to_string();
     std::fs::create_dir_all(&at).expect("a folder");
     let done = apart(
         world,
-        &format!("mount -t tmpfs -o size={size},mode=711 none {at} && {script}; echo code=$?; find {at} ! -type d"),
+        &format!(
+            "mount -t tmpfs -o size={size},mode=711 none {at} && {script}; echo code=$?
+            for i in $(seq 100); do find {at} ! -type d | grep -q . || break; sleep 0.02; done; find {at} ! -type d"
+        ),
     );
     let left = done.stdout().lines().filter(|l| l.starts_with(&at)).map(str::to_owned).collect();
     (done, left)

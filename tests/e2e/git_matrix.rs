@@ -198,9 +198,11 @@ fn works_and_is_fenced(layout: &str) {
     assert!(pushed.contains("Revert"), "{layout}: {pushed}");
 
     // Nothing is left of the covers, and nothing that they cover is changed.
+    assert!(repository.world.leftovers().is_empty());
     let before = snapshot(&repository.world.path("home"));
     let done = repository.inside("", "true");
     assert_eq!(done.code(), Some(0), "{layout}: {done}");
+    assert!(repository.world.leftovers().is_empty());
     let own = repository.world.path("home/.local");
     let after = snapshot(&repository.world.path("home"));
     let differ = |path: &&PathBuf| !path.starts_with(&own) && before.get(*path) != after.get(*path);

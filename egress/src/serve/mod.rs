@@ -320,11 +320,17 @@ impl Ready {
         self.lacks.push(what);
     }
 
-    /// Starts to serve, and tries itself; `up` is called with the outcome. Then serves until `done`, which may block, returns.
+    /// Starts to serve, and tries itself; `up` is called with the outcome. Then serves until `done`, which may block, returns. `written` is called
+    /// when the audit is complete: what comes after is over in up to 25 ms, for the kernel waits when a socket of packets is closed.
     ///
     /// # Errors
     /// Those that `up` has been told of, as words.
-    pub fn serve(self, up: impl FnOnce(Result<(), ServeError>), done: impl FnOnce()) -> io::Result<()> {
+    pub fn serve(
+        self,
+        up: impl FnOnce(Result<(), ServeError>),
+        done: impl FnOnce(),
+        written: impl FnOnce(),
+    ) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             // One connection cannot use more, and many share two well (docs/performance.md).
             .worker_threads(2)
@@ -350,8 +356,10 @@ impl Ready {
         };
         done();
         shared.last_refusals();
-        lock(&shared.audit).flush()
+        let flushed = lock(&shared.audit).flush();
+        written();
         // What still runs ends with the process: nobody waits for it here.
+        flushed
     }
 
     async fn begin(mut self) -> Result<Arc<Shared>, ServeError> {

@@ -33,6 +33,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use cellblock_bundle::seccomp::GUARDED;
 use cellblock_bundle::{Cell, IdScheme, Mount, Protect, policy as powers};
@@ -160,10 +161,13 @@ impl Guard {
     }
 }
 
+/// How long it may take over what it is at.
+const FAREWELL: Duration = Duration::from_millis(200);
+
 impl Drop for Guard {
     /// Ends it, when it has done what it is at: killed in the middle, it would leave things of its own in the host's folders.
     fn drop(&mut self) {
-        crate::reap::farewell(self.line.get_ref(), &self.pidfd);
+        crate::reap::farewell(self.line.get_ref(), FAREWELL);
     }
 }
 
@@ -224,6 +228,7 @@ fn child(setup: Setup, mut line: &UnixStream, door: &UnixListener, gate: OwnedFd
         }
         _ => crate::exit::OURS,
     };
+    crate::reap::done(line);
     exit_now(code)
 }
 
@@ -415,7 +420,7 @@ fn reply(listener: &Listener, call: &Call, outcome: Outcome, close_on_exec: bool
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
 
@@ -433,7 +438,7 @@ mod tests {
     fn one_that_is_let_go_finishes_what_it_is_at_and_is_not_waited_for_for_long() {
         let (done, mut child) = guard("cat; sleep 0.05; exit 7");
         drop(done);
-        assert_eq!(child.try_wait().expect("a child").and_then(|status| status.code()), Some(7));
+        assert_eq!(child.wait().expect("a child").code(), Some(7));
         let (stuck, mut child) = guard("exec sleep 10");
         let begun = Instant::now();
         drop(stuck);

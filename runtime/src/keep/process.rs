@@ -117,11 +117,9 @@ impl Process {
 }
 
 impl Drop for Process {
-    /// Ends it once it has brought the last changes home. That it is really gone the supervisor sees to, as with all its children.
+    /// Ends it once it has brought the last changes home. Its watches, over whose end the kernel takes milliseconds, nobody waits for.
     fn drop(&mut self) {
-        let _ = self.line.get_mut().shutdown(std::net::Shutdown::Both);
-        let limit = rustix::time::Timespec { tv_sec: 0, tv_nsec: i64::try_from(FAREWELL.as_nanos()).unwrap_or(0) };
-        let _ = rustix::event::poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&limit));
+        crate::reap::farewell(self.line.get_ref(), FAREWELL);
     }
 }
 
@@ -160,6 +158,7 @@ fn run(laid: &Laid, mut line: &UnixStream) -> io::Result<()> {
         settle(laid, watch.as_mut().ok());
         if over {
             laid.pairs.iter().for_each(Pair::leave);
+            crate::reap::done(line);
             return Ok(());
         }
     }
