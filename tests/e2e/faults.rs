@@ -192,6 +192,7 @@ fn root_of_a_small_user_namespace_starts_cells_too() {
     }
     // With a thousand ids, as some containers have: the world belongs to their root.
     let chown = |ids: &str| {
+        assert!(world.leftovers().is_empty());
         world.call(Path::new("chown"), &["-R", ids, &world.path("").display().to_string()]).ok();
     };
     chown("700000:700000");
