@@ -4,12 +4,14 @@
 //! and `/etc`. As they lie above the image, an image in which one of them is a symbolic link cannot send the runtime elsewhere:
 //! libcontainer and runc would follow such a link of `/dev` to the host (CVE-2026-41579).
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use cellblock_bundle::{Ids, Network, State, StateKind, User};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -272,7 +274,7 @@ fn read_image(lowers: &[PathBuf], path: &str) -> io::Result<Option<String>> {
                 std::fs::File::from(fd).take(MAX_READ).read_to_end(&mut bytes)?;
                 return Ok(Some(String::from_utf8_lossy(&bytes).into_owned()));
             }
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {}
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -294,57 +296,73 @@ pub fn write(dir: &Path, entries: &[Entry], ids: &Ids, user: &User) -> io::Resul
 
 fn fill(dir: &Path, entries: &[Entry], owners: &Owners) -> io::Result<()> {
     let root = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let root = root.as_fd();
-    rustix::fs::chmodat(root, ".", Mode::from_raw_mode(0o755), AtFlags::empty())?;
-    owners.give(root, Path::new("."), false)?;
+    rustix::fs::chmodat(&root, ".", Mode::from_raw_mode(0o755), AtFlags::empty())?;
+    owners.give(root.as_fd(), Path::new("."), false)?;
+    let mut filling = Filling { root: root.as_fd(), owners, made: BTreeSet::new() };
     for entry in entries {
         match entry {
-            Entry::Directory { path, mode, person } => {
-                let path = make_parents(root, path, owners)?;
-                match rustix::fs::mkdirat(root, path, Mode::from_raw_mode(*mode)) {
-                    Ok(()) => {}
-                    // Made before as somebody's parent.
-                    Err(rustix::io::Errno::EXIST) => {
-                        rustix::fs::chmodat(root, path, Mode::from_raw_mode(*mode), AtFlags::empty())?
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-                owners.give(root, path, *person)?;
-            }
-            Entry::File { path, text } => make_file(root, path, text.as_bytes(), owners, 0o644)?,
-            Entry::Script { path, text } => make_file(root, path, text.as_bytes(), owners, 0o755)?,
-            Entry::Copy { path, from } => make_file(root, path, &std::fs::read(from)?, owners, 0o644)?,
+            Entry::Directory { path, mode, person } => filling.folder(path, Mode::from_raw_mode(*mode), *person)?,
+            Entry::File { path, text } => filling.file(path, text.as_bytes(), 0o644)?,
+            Entry::Script { path, text } => filling.file(path, text.as_bytes(), 0o755)?,
+            Entry::Copy { path, from } => filling.file(path, &std::fs::read(from)?, 0o644)?,
             Entry::Link { path, target } => {
-                let path = make_parents(root, path, owners)?;
-                rustix::fs::symlinkat(target, root, path)?;
-                owners.give(root, path, false)?;
+                let path = filling.parents(path)?;
+                rustix::fs::symlinkat(target, filling.root, path)?;
+                owners.give(filling.root, path, false)?;
             }
         }
     }
     Ok(())
 }
 
-fn make_file(root: BorrowedFd<'_>, path: &Path, bytes: &[u8], owners: &Owners, mode: u32) -> io::Result<()> {
-    let path = make_parents(root, path, owners)?;
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(root, path, flags, Mode::from_raw_mode(mode))?;
-    std::fs::File::from(fd).write_all(bytes)?;
-    owners.give(root, path, false)
+/// A skeleton that is being filled.
+struct Filling<'a> {
+    root: BorrowedFd<'a>,
+    owners: &'a Owners,
+    /// Folders that are there: most entries have one parent.
+    made: BTreeSet<&'a Path>,
 }
 
-fn make_parents<'a>(root: BorrowedFd<'_>, path: &'a Path, owners: &Owners) -> io::Result<&'a Path> {
-    let path = path.strip_prefix("/").unwrap_or(path);
-    let parents: Vec<&Path> = path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).collect();
-    for parent in parents.into_iter().rev() {
-        // These lie above an image's own, whose mode they hide.
-        let mode = if parent == Path::new("tmp") || parent == Path::new("var/tmp") { 0o1777 } else { 0o755 };
-        match rustix::fs::mkdirat(root, parent, Mode::from_raw_mode(mode)) {
-            Ok(()) => owners.give(root, parent, false)?,
-            Err(rustix::io::Errno::EXIST) => {}
+impl<'a> Filling<'a> {
+    fn folder(&mut self, path: &'a Path, mode: Mode, person: bool) -> io::Result<()> {
+        let path = self.parents(path)?;
+        match rustix::fs::mkdirat(self.root, path, mode) {
+            Ok(()) => {}
+            // Made before as somebody's parent.
+            Err(Errno::EXIST) => rustix::fs::chmodat(self.root, path, mode, AtFlags::empty())?,
             Err(error) => return Err(error.into()),
         }
+        self.made.insert(path);
+        self.owners.give(self.root, path, person)
     }
-    Ok(path)
+
+    fn file(&mut self, path: &'a Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+        let path = self.parents(path)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(self.root, path, flags, Mode::from_raw_mode(mode))?;
+        std::fs::File::from(fd).write_all(bytes)?;
+        self.owners.give(self.root, path, false)
+    }
+
+    /// Makes the folders that `path` is in, and gives it relative to the root.
+    fn parents(&mut self, path: &'a Path) -> io::Result<&'a Path> {
+        let path = path.strip_prefix("/").unwrap_or(path);
+        let parents: Vec<&Path> = path.ancestors().skip(1).take_while(|p| !p.as_os_str().is_empty()).collect();
+        for parent in parents.into_iter().rev() {
+            if !self.made.insert(parent) {
+                continue;
+            }
+            // These lie above an image's own, whose mode they hide.
+            let mode = if parent == Path::new("tmp") || parent == Path::new("var/tmp") { 0o1777 } else { 0o755 };
+            match rustix::fs::mkdirat(self.root, parent, Mode::from_raw_mode(mode)) {
+                Ok(()) => self.owners.give(self.root, parent, false)?,
+                // A link to one.
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(path)
+    }
 }
 
 /// Root's and the person's ids as OUTER sees them; nothing where only one id exists.

@@ -1,0 +1,58 @@
+//! The first instructions of the static program: its writable pages, in one go.
+//!
+//! A position-independent program is relocated before anything else runs, which writes to each page of its constants that hold addresses: a hundred
+//! page faults, each of which copies a page. Here the kernel is asked to make them writable together (`MADV_POPULATE_WRITE`, madvise(2)), which
+//! takes a fifth off the life of a program that does little, and this one has two lives at each start (docs/performance.md). A kernel before
+//! Linux 5.14 refuses, and the faults happen one by one.
+//!
+//! Nothing of Rust or C can run here: there is no stack guard, no thread-local storage, and no address is right yet. `cli/build.rs` makes it the
+//! program's entry. The C library's `_start` then finds registers and stack as the kernel left them (System V ABI, AMD64, "Process initialization").
+
+core::arch::global_asm!(
+    r#"
+    .pushsection .text.cellblock_start, "ax", @progbits
+    .globl cellblock_start
+    .hidden cellblock_start
+    .hidden __ehdr_start
+    .type cellblock_start, @function
+cellblock_start:
+    mov r12, rdx
+    lea rbx, [rip + __ehdr_start]
+    movzx r13d, word ptr [rbx + {e_phnum}]
+    mov r14, [rbx + {e_phoff}]
+    add r14, rbx
+2:  test r13d, r13d
+    jz 4f
+    cmp dword ptr [r14], {PT_LOAD}
+    jne 3f
+    test dword ptr [r14 + {p_flags}], {PF_W}
+    jz 3f
+    mov rdi, [r14 + {p_vaddr}]
+    add rdi, rbx
+    mov rsi, [r14 + {p_memsz}]
+    add rsi, rdi
+    and rdi, -{PAGE}
+    sub rsi, rdi
+    mov edx, {MADV_POPULATE_WRITE}
+    mov eax, {SYS_madvise}
+    syscall
+3:  add r14, {PHDR}
+    dec r13d
+    jmp 2b
+4:  mov rdx, r12
+    jmp _start
+    .size cellblock_start, . - cellblock_start
+    .popsection
+    "#,
+    e_phnum = const std::mem::offset_of!(libc::Elf64_Ehdr, e_phnum),
+    e_phoff = const std::mem::offset_of!(libc::Elf64_Ehdr, e_phoff),
+    p_flags = const std::mem::offset_of!(libc::Elf64_Phdr, p_flags),
+    p_vaddr = const std::mem::offset_of!(libc::Elf64_Phdr, p_vaddr),
+    p_memsz = const std::mem::offset_of!(libc::Elf64_Phdr, p_memsz),
+    PT_LOAD = const libc::PT_LOAD,
+    PF_W = const libc::PF_W,
+    PHDR = const size_of::<libc::Elf64_Phdr>(),
+    PAGE = const 4096,
+    MADV_POPULATE_WRITE = const libc::MADV_POPULATE_WRITE,
+    SYS_madvise = const libc::SYS_madvise,
+);
