@@ -178,9 +178,10 @@ pub fn supervise(
     let mut cgroup = None;
     let outcome = run(start, &claim, signals, prepare, &mut tell, &mut cgroup);
     match &outcome {
-        // The cell's processes ended with its first one. What is left are ours, which have said that they are done.
-        Ok(_) => crate::reap::kill_the_rest(),
-        Err(_) => crate::reap::kill_all_children(),
+        // The cell's processes ended with its first one. What is left are ours, which have said that they are done. But a layer that is kept may be
+        // mounted again at once, which is not to be while it still is; and the uplink of a bridge holds ports of the host.
+        Ok(_) if !start.keep && start.cell.network != Network::Bridge => crate::reap::kill_the_rest(),
+        _ => crate::reap::kill_all_children(),
     }
     // Before what it has made is removed.
     if let Some(broker) = broker {

@@ -88,6 +88,25 @@ fn a_hundred_cells_at_once() {
     assert!(world.leftovers().is_empty(), "{:?}", world.leftovers());
 }
 
+/// What takes the kernel long goes on behind the end of a command; nothing that the next one needs.
+#[test]
+fn what_a_cell_had_is_free_when_it_has_ended() {
+    let world = World::new();
+    for round in 0..6 {
+        world.cellblock("run --name again --rm -- true").ok();
+        assert_eq!(world.cellblock("status --json").ok().trim(), "[]");
+        let count = format!(
+            "run --name kept --net none -- sh -c 'test $(cat ~/n || echo 0) = {round} && echo {} >~/n && sync ~/n'",
+            round + 1
+        );
+        world.cellblock(&count).ok();
+    }
+    let end = world.cellblock("run --name again --rm -- sh -c 'echo last; sleep 0.1'").ok();
+    assert_eq!(end, "last\n");
+    world.cellblock("run --name kept --rm -- true").ok();
+    assert!(world.leftovers().is_empty(), "{:?}", world.leftovers());
+}
+
 fn inspect(world: &World, name: &str) -> serde_json::Value {
     serde_json::from_str(&world.cellblock(&format!("inspect {name}")).ok()).expect("json")
 }

@@ -27,6 +27,18 @@ fn memory(pid: i32) -> u32 {
     size.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
+#[test]
+fn a_published_port_is_free_when_its_cell_has_ended() {
+    let internet = Internet::new();
+    for _ in 0..6 {
+        internet.cellblock("run --rm --image host -p 8080:80 -- true").ok();
+    }
+    internet.cellblock("run -d --rm --name s --image host -p 8080:80 -- sleep 100").ok();
+    internet.cellblock("run --rm --image host -p 8080:80 -- true").fails(125).says("8080");
+    internet.cellblock("stop -t 0 s").ok();
+    internet.cellblock("run --rm --image host -p 8080:80 -- true").ok();
+}
+
 /// What reads the cell's bytes could do little more than that if it were taken over.
 #[test]
 fn the_network_has_a_sandbox_of_its_own() {

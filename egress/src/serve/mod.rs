@@ -236,6 +236,8 @@ struct Shared {
     checking: AtomicBool,
     cut: AtomicU64,
     closed: Closed,
+    /// Who listens on ports of the host.
+    published: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     who: Option<Who>,
     gateway: Mutex<Gateway>,
 }
@@ -320,8 +322,9 @@ impl Ready {
         self.lacks.push(what);
     }
 
-    /// Starts to serve, and tries itself; `up` is called with the outcome. Then serves until `done`, which may block, returns. `written` is called
-    /// when the audit is complete: what comes after is over in up to 25 ms, for the kernel waits when a socket of packets is closed.
+    /// Starts to serve, and tries itself; `up` is called with the outcome. Then serves until `done`, which may block, returns. `over` is called
+    /// when the audit is complete and no port of the host is taken any more: the rest takes up to 25 ms, for the kernel waits when a socket of packets
+    /// is closed.
     ///
     /// # Errors
     /// Those that `up` has been told of, as words.
@@ -329,7 +332,7 @@ impl Ready {
         self,
         up: impl FnOnce(Result<(), ServeError>),
         done: impl FnOnce(),
-        written: impl FnOnce(),
+        over: impl FnOnce(),
     ) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             // One connection cannot use more, and many share two well (docs/performance.md).
@@ -343,7 +346,7 @@ impl Ready {
             let shared = runtime.block_on(self.begin())?;
             Ok((runtime, shared))
         });
-        let (_runtime, shared) = match begun {
+        let (runtime, shared) = match begun {
             Ok(begun) => {
                 up(Ok(()));
                 begun
@@ -357,7 +360,15 @@ impl Ready {
         done();
         shared.last_refusals();
         let flushed = lock(&shared.audit).flush();
-        written();
+        // The next cell may want the same ports at once.
+        let published = std::mem::take(&mut *lock(&shared.published));
+        runtime.block_on(async {
+            for task in published {
+                task.abort();
+                let _ = task.await;
+            }
+        });
+        over();
         // What still runs ends with the process: nobody waits for it here.
         flushed
     }
@@ -424,6 +435,7 @@ impl Ready {
             checking: AtomicBool::new(true),
             cut: AtomicU64::new(0),
             closed: Closed::new(&gateway)?,
+            published: Mutex::new(Vec::new()),
             who,
             gateway: Mutex::new(gateway),
         });
@@ -443,7 +455,9 @@ impl Ready {
         }
         for (listener, port) in published {
             let Some(inside) = inside.clone() else { continue };
-            tokio::spawn(publish::serve(Arc::clone(&shared), TcpListener::from_std(listener)?, inside, port));
+            let listener = TcpListener::from_std(listener)?;
+            let serving = publish::serve(Arc::clone(&shared), listener, inside, port);
+            lock(&shared.published).push(tokio::spawn(async move { drop(serving.await) }));
         }
         if let Some(control) = control {
             control.set_nonblocking(true)?;

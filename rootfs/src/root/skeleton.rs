@@ -169,7 +169,7 @@ pub fn mount_points(entries: &[Entry], folders: &[PathBuf], files: &[PathBuf]) -
 /// The folders of agents' state at home, and those they are in: the person's, as at any home, and not root's as mount points are.
 #[must_use]
 pub fn homely(state: &[State], home: &Path) -> Vec<Entry> {
-    let mut folders = std::collections::BTreeSet::new();
+    let mut folders = BTreeSet::new();
     for one in state {
         let above = one.target.ancestors().skip(usize::from(one.kind != StateKind::Folder));
         folders.extend(above.take_while(|folder| folder.starts_with(home) && *folder != home));
