@@ -129,6 +129,35 @@ fn nothing_else_of_the_configuration_is_changed() {
     assert_eq!(git(&repository.world, &repository.root, "config user.name").ok(), "Eve\n");
 }
 
+/// A branch that the person pushes elsewhere than it follows, and one without such words.
+const PUSHED: &str = r#"
+git branch -q theirs; git branch -q plain; git branch -q -u origin/main plain 2>/dev/null
+for step in 'git config --remove-section branch.theirs' 'git config --unset branch.theirs.pushRemote' \
+    'git config --rename-section branch.theirs branch.other'; do $step 2>/dev/null && echo "done: $step"; done
+# It goes, and comes back with what it had.
+git branch -q -D theirs 2>/tmp/said || echo 'cannot be removed'
+grep -q 'update of config-file failed' /tmp/said || cat /tmp/said
+git rev-parse -q --verify theirs && echo 'still there'
+git switch -q -c theirs; git push -q -u origin theirs; git config branch.theirs.rebase true
+git config branch.theirs.pushRemote; git config branch.theirs.merge
+# The twin: what is remembered goes with its branch, and moves with it.
+git branch -m plain moved && git config branch.moved.merge
+git branch -q -D moved && git config branch.moved.merge || echo gone
+"#;
+
+#[test]
+fn where_the_person_pushes_a_branch_outlasts_the_branch() {
+    let repository = Repository::new("plain");
+    for words in ["config branch.theirs.pushRemote fork", "config remote.fork.url ../fork.git"] {
+        git(&repository.world, &repository.root, words).ok();
+    }
+    let done = repository.inside("", PUSHED);
+    assert_eq!(done.stdout(), "fork\nrefs/heads/theirs\nrefs/heads/main\ngone\n", "{done}");
+    assert_eq!(git(&repository.world, &repository.root, "config branch.theirs.pushRemote").ok(), "fork\n");
+    let log = repository.world.cellblock("logs --guard demo-main-sh").ok();
+    assert!(log.contains("its section cannot"), "{log}");
+}
+
 /// What `git config` does, and then everything that could change the file after it was looked at.
 const HELD: &str = r#"
 import os, sys, threading
