@@ -58,6 +58,7 @@ pub(crate) fn sweep(dirs: &Dirs, claim: Claim, keep: bool) {
 /// files can be deleted (in OUTER, if they have foreign owners). Best effort: what cannot be removed now is met again by the
 /// next command as a stale cell.
 pub fn remove(dirs: &Dirs, claim: Claim, keep: bool) {
+    crate::guard::redeem(&claim.dir);
     // In OUTER the stage is mounted still, with all that is in it. After a supervisor that was killed it is gone.
     let _ = rustix::mount::unmount(
         claim.dir.join(state::STAGE),

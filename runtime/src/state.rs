@@ -6,6 +6,7 @@
 //!                           running.json  the init's process id ([`Running`]), written at the start
 //!                           control.sock  requests to the supervisor
 //!                           guard.sock    those who enter get behind its guard
+//!                           guard.lock    which lock of git's its guard has, or last had
 //!                           net.sock      requests to the network, in `names` mode
 //!                           broker/       what answers the cell from outside, if something does; the cell sees its folder `in`
 //!                           stage/        in OUTER a file system in memory: skeleton, bundle, libcontainer's state; empty on the host

@@ -1,5 +1,8 @@
 //! git's configuration inside a cell: what git remembers about branches is kept, for the host too, and nothing else can be changed (row C6).
 
+use cellblock_tests::is_root;
+use cellblock_tests::tracer::Victim;
+
 use crate::git_matrix::{Repository, git};
 
 /// What agents do most, where the remote's branches are known.
@@ -277,6 +280,37 @@ fn a_cell_that_ends_while_it_writes_leaves_no_lock() {
     assert_eq!(repository.git("config branch.x.rebase").code(), Some(0), "the twin: it has written");
     assert_eq!(repository.git("config core.pager cat").code(), Some(0));
 }
+
+/// Killed when it has the lock and is about to rename it: alone, so that its supervisor takes the lock away, or with that, so that the next
+/// command does.
+#[test]
+fn a_guard_that_is_killed_while_it_writes_leaves_no_lock() {
+    let repository = written();
+    let lock = repository.common.join("config.lock");
+    let ids = if is_root() { "" } else { "--userns single" };
+    let line = format!("run --net none --image host --project-path /work {ids} -- python3 t.py");
+    for victim in [Victim::Caller, Victim::Both] {
+        let cell = repository.world.cellblock(&line).dir(&repository.root);
+        let traced = cell.killed_before("cellblock-guard", RENAMES, || lock.exists(), victim);
+        assert_eq!(traced.killed.as_deref(), Some("cellblock-guard"));
+        if victim == Victim::Both {
+            assert!(lock.exists(), "the twin: nobody has taken it away yet");
+            assert_eq!(repository.world.cellblock("status --json").ok().trim(), "[]");
+        }
+        assert!(!lock.exists(), "{victim:?}");
+        assert_eq!(repository.git("config core.pager cat").code(), Some(0));
+    }
+    // The host's own stays.
+    std::fs::write(&lock, "the host's\n").expect("write");
+    assert_eq!(repository.inside("", "true").code(), Some(0));
+    assert_eq!(std::fs::read_to_string(&lock).expect("there"), "the host's\n");
+}
+
+/// `renameat` and `renameat2` by their numbers.
+#[cfg(target_arch = "x86_64")]
+const RENAMES: &[u64] = &[264, 316];
+#[cfg(target_arch = "aarch64")]
+const RENAMES: &[u64] = &[38, 276];
 
 #[test]
 fn a_cell_that_writes_all_the_time_leaves_room_for_the_host() {

@@ -35,8 +35,8 @@ pub struct Record {
     pub cgroups: Vec<PathBuf>,
 }
 
-/// What each version finds in the record of every other: enough to list a cell, to end it, and to clean up after it. These fields keep their names and their
-/// meaning.
+/// What each version finds in the record of every other: enough to list a cell, to end it, and to clean up after it. These fields keep their names
+/// and their meaning.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Outline {
     /// [`Record::version`].
