@@ -18,6 +18,7 @@ use crate::state::{self, Claim, Dirs};
 /// Gives the folders of the cell behind `claim` names under which nobody looks for cells. Where that is not possible they keep theirs, and are
 /// removed all the same.
 pub(crate) fn set_aside(dirs: &Dirs, claim: Claim, keep: bool) -> Claim {
+    crate::guard::redeem(&claim.dir);
     let name = state::aside(&claim.name, rustix::process::getpid());
     let dir = dirs.cell(&name);
     let rename = |from: &Path, to: &Path| rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE);
