@@ -22,6 +22,8 @@ pub enum Victim {
     Caller,
     /// The command itself: the process that the person started, which becomes the supervisor.
     Command,
+    /// Both of them.
+    Both,
 }
 
 /// How a traced command went.
@@ -36,6 +38,9 @@ pub struct Traced {
 /// The longest a traced command may take, and its processes to be gone after the kill.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// When the kill is due, at the entry of a system call.
+type Due<'a> = Box<dyn FnMut(Pid, usize) -> bool + 'a>;
+
 impl Call {
     /// Runs it with its output thrown away, and kills `victim` at the entry of the `nth` system call (from 0) that it and its descendants make.
     /// Returns when all of them are gone.
@@ -43,8 +48,22 @@ impl Call {
     /// # Panics
     /// If the command cannot be traced, or processes of it stay.
     #[must_use]
-    #[expect(clippy::zombie_processes, reason = "the tracer waits for it, as for all others")]
     pub fn killed_at(self, nth: usize, victim: Victim) -> Traced {
+        self.killed_when(Box::new(move |_, count| count == nth), victim)
+    }
+
+    /// The same, the first time that the process called `program` is about to make one of `calls` while `when` holds.
+    ///
+    /// # Panics
+    /// As [`Call::killed_at`].
+    #[must_use]
+    pub fn killed_before(self, program: &str, calls: &[u64], when: impl Fn() -> bool, victim: Victim) -> Traced {
+        let is_one = |pid| number(pid).is_some_and(|number| calls.contains(&number));
+        self.killed_when(Box::new(|pid, _| is_one(pid) && name(pid) == program && when()), victim)
+    }
+
+    #[expect(clippy::zombie_processes, reason = "the tracer waits for it, as for all others")]
+    fn killed_when(self, due: Due<'_>, victim: Victim) -> Traced {
         // It stops itself, so that it can be taken hold of before its first own instruction.
         let mut words =
             vec!["-c".into(), "kill -STOP $$; exec \"$0\" \"$@\"".into(), self.command.get_program().to_owned()];
@@ -57,13 +76,13 @@ impl Call {
         let child = shell.spawn().expect("the command starts");
         let command = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
         waitpid(command, Some(WaitPidFlag::WUNTRACED)).expect("it stops");
-        Tracer { command, nth, victim, left: BTreeSet::from([command]), inside: BTreeSet::new(), running: false }.run()
+        Tracer { command, due, victim, left: BTreeSet::from([command]), inside: BTreeSet::new(), running: false }.run()
     }
 }
 
-struct Tracer {
+struct Tracer<'a> {
     command: Pid,
-    nth: usize,
+    due: Due<'a>,
     victim: Victim,
     left: BTreeSet<Pid>,
     /// Processes whose next stop is the exit of a system call.
@@ -72,7 +91,7 @@ struct Tracer {
     running: bool,
 }
 
-impl Tracer {
+impl Tracer<'_> {
     fn run(mut self) -> Traced {
         let follow = Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACEVFORK | Options::PTRACE_O_TRACECLONE;
         let options =
@@ -124,15 +143,22 @@ impl Tracer {
         if !self.running || traced.killed.is_some() {
             return;
         }
-        if traced.calls == self.nth {
-            let victim = if self.victim == Victim::Caller { pid } else { self.command };
-            traced.killed = Some(name(victim));
-            match kill(victim, Signal::SIGKILL) {
-                // What comes after it has ended: what removes the cell's folders.
-                Err(nix::errno::Errno::ESRCH) if victim != pid => {
-                    traced.killed = Some("nobody: it has ended".to_owned())
+        if (self.due)(pid, traced.calls) {
+            // The caller stands still meanwhile.
+            let victims = match self.victim {
+                Victim::Caller => vec![pid],
+                Victim::Command => vec![self.command],
+                Victim::Both => vec![self.command, pid],
+            };
+            for victim in victims {
+                traced.killed = Some(name(victim));
+                match kill(victim, Signal::SIGKILL) {
+                    // What comes after it has ended: what removes the cell's folders.
+                    Err(nix::errno::Errno::ESRCH) if victim != pid => {
+                        traced.killed = Some("nobody: it has ended".to_owned())
+                    }
+                    killed => killed.expect("kill"),
                 }
-                killed => killed.expect("kill"),
             }
         }
         traced.calls += 1;
@@ -141,6 +167,15 @@ impl Tracer {
     fn names(&self) -> String {
         self.left.iter().map(|pid| format!("{pid} {}; ", name(*pid))).collect()
     }
+}
+
+/// The number of the system call that is entered.
+fn number(pid: Pid) -> Option<u64> {
+    let registers = ptrace::getregs(pid).ok()?;
+    #[cfg(target_arch = "x86_64")]
+    return Some(registers.orig_rax);
+    #[cfg(target_arch = "aarch64")]
+    return Some(registers.regs[8]);
 }
 
 /// The name of a process.

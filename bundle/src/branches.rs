@@ -3,8 +3,11 @@
 //! The configuration names programs that the host's git runs, and where it pushes to, so it is closed. But `git push -u`, `git switch` of a
 //! remote's branch and `git branch -m` write to it what they remember. [`permits`] says whether a new file is the old one but for that.
 //!
-//! It does not interpret: what it does not know stays as it was to the letter, or goes with all of its branch, and what is new stands in the form in which git itself writes it,
+//! It does not interpret: what it does not know stays as it was to the letter, and what is new stands in the form in which git itself writes it,
 //! which every reader of such files takes for the same. No line can go on in the next one, so each means what it begins as.
+//!
+//! A branch's `pushRemote`, which it does not know, does not go with its branch either: the next change could have the branch back without it, and no memory
+//! of it would outlast the cell. `git branch -d` removes the branch before its section, and only warns if that stays.
 //!
 //! What a branch follows decides where the person's next `git push` goes to. So it is a remote that a branch follows already, or `origin`, or the
 //! only one there is: always one of the configuration's own, and never an address, which could be a repository in the project with hooks in it.
@@ -28,6 +31,11 @@ pub enum Refused {
         "of git's configuration only what it remembers about branches can be changed: the rest names programs that the host's git runs"
     )]
     Other,
+    /// A branch would lose what the host wrote of it, or hand it on.
+    #[error(
+        "what the host's configuration says of a branch, as its pushRemote, stays there: the branch can be removed, its section cannot"
+    )]
+    Lost,
     /// A branch would follow something that no branch follows yet.
     #[error(
         "a branch can only be told to follow a remote that the host's configuration has a branch follow, or the only one, or origin"
@@ -80,13 +88,10 @@ pub fn permits(old: &[u8], new: &[u8]) -> Result<(), Refused> {
         return Err(Refused::Other);
     }
     let (before, after) = (old.fixed(), new.fixed());
-    let is_kept = |(branch, lines): (&&str, &Vec<&str>)| match after.get(branch) {
-        Some(now) => now == lines,
-        // What goes with its branch.
-        None => !new.names(branch),
-    };
-    if !before.iter().all(is_kept) || after.keys().any(|branch| !before.contains_key(branch)) {
-        return Err(Refused::Other);
+    if before != after {
+        let adds =
+            after.iter().any(|(branch, lines)| before.get(branch).is_none_or(|before| before.len() < lines.len()));
+        return Err(if adds { Refused::Other } else { Refused::Lost });
     }
     let moved: BTreeSet<&str> = old.odd.iter().map(|(_, line)| *line).collect();
     if !new.odd.iter().all(|(_, line)| !is_moved(line) || moved.contains(line)) {
@@ -189,11 +194,6 @@ impl<'a> File<'a> {
             values.entry((*branch, *key)).or_default().push(*value);
         }
         values
-    }
-
-    /// Whether anything is said of `branch`.
-    fn names(&self, branch: &str) -> bool {
-        self.known.iter().any(|(of, ..)| *of == branch) || self.odd.iter().any(|(of, _)| *of == branch)
     }
 
     /// The remotes that a branch may be told to follow.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use cellblock_bundle::spec::SpecError;
 use cellblock_runtime::outer::OuterError;
-use cellblock_runtime::state::StateError;
+use cellblock_runtime::state::{StateError, THIS_VERSION};
 use cellblock_runtime::supervisor::RuntimeError;
 use cellblock_runtime::{BuildError, GuardError, IdMapError, NetworkError, exit};
 
@@ -108,6 +108,11 @@ fn words(error: &CliError) -> String {
         CliError::Runtime(RuntimeError::Outer(OuterError::Unshare(source))) if is_full(source) => {
             "this user may make no more user namespaces: the limit user.max_user_namespaces is reached".into()
         }
+        CliError::State(StateError::OtherVersion { name, version: Some(version) }) if version != THIS_VERSION => {
+            format!(
+                "the cell `{name}` was started by another version of cellblock: by {version}, and this is {THIS_VERSION}"
+            )
+        }
         other => other.to_string(),
     }
 }
@@ -124,6 +129,9 @@ fn hint(error: &CliError) -> Vec<String> {
         CliError::Resolve(error) => error.hint().into_iter().collect(),
         CliError::State(StateError::NameTaken(name)) => one(&format!(
             "`cellblock exec {name} -- CMD` runs in it, `cellblock stop {name}` ends it, `--name` starts another"
+        )),
+        CliError::State(StateError::OtherVersion { name, .. }) => one(&format!(
+            "it goes on as it was started, and the cellblock that started it can enter it; `cellblock stop {name}` ends it"
         )),
         CliError::State(StateError::NotRunning(_)) => one("`cellblock status` lists the cells that run"),
         CliError::Image(error) => error.hint().into_iter().collect(),

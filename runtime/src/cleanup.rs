@@ -18,6 +18,7 @@ use crate::state::{self, Claim, Dirs};
 /// Gives the folders of the cell behind `claim` names under which nobody looks for cells. Where that is not possible they keep theirs, and are
 /// removed all the same.
 pub(crate) fn set_aside(dirs: &Dirs, claim: Claim, keep: bool) -> Claim {
+    crate::guard::redeem(&claim.dir);
     let name = state::aside(&claim.name, rustix::process::getpid());
     let dir = dirs.cell(&name);
     let rename = |from: &Path, to: &Path| rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE);
@@ -58,6 +59,7 @@ pub(crate) fn sweep(dirs: &Dirs, claim: Claim, keep: bool) {
 /// files can be deleted (in OUTER, if they have foreign owners). Best effort: what cannot be removed now is met again by the
 /// next command as a stale cell.
 pub fn remove(dirs: &Dirs, claim: Claim, keep: bool) {
+    crate::guard::redeem(&claim.dir);
     // In OUTER the stage is mounted still, with all that is in it. After a supervisor that was killed it is gone.
     let _ = rustix::mount::unmount(
         claim.dir.join(state::STAGE),

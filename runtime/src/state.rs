@@ -6,6 +6,7 @@
 //!                           running.json  the init's process id ([`Running`]), written at the start
 //!                           control.sock  requests to the supervisor
 //!                           guard.sock    those who enter get behind its guard
+//!                           guard.lock    which lock of git's its guard has, or last had
 //!                           net.sock      requests to the network, in `names` mode
 //!                           broker/       what answers the cell from outside, if something does; the cell sees its folder `in`
 //!                           stage/        in OUTER a file system in memory: skeleton, bundle, libcontainer's state; empty on the host
@@ -17,11 +18,14 @@
 //!
 //! A folder whose lock is free is stale: its supervisor was killed. Whoever meets it cleans it up, holding the lock.
 
+mod record;
+
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use cellblock_bundle::Cell;
+pub use record::{Foreign, Found, Outline, Record, Running, THIS_VERSION, stale_record};
+use record::{Read, read};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -167,6 +171,14 @@ pub enum StateError {
         /// Why not.
         source: io::Error,
     },
+    /// The cell runs, and was started by a version of cellblock that writes other records.
+    #[error("the cell `{name}` was started by another version of cellblock")]
+    OtherVersion {
+        /// The cell.
+        name: String,
+        /// Which one, if it says.
+        version: Option<String>,
+    },
     /// A state file holds something else than we write.
     #[error("{path} is damaged: {source}", path = path.display())]
     Damaged {
@@ -179,32 +191,6 @@ pub enum StateError {
 
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
     move |source| StateError::Io { what, path: path.to_owned(), source }
-}
-
-/// What was started, as `cell.json` says it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// The cell.
-    pub cell: Cell,
-    /// The supervisor's process id as seen from the host.
-    pub supervisor: i32,
-    /// When, in seconds since 1970-01-01 UTC.
-    pub started: u64,
-    /// The writable layer outlives the cell.
-    pub keep: bool,
-    /// It has no terminal to talk to and logs to a file.
-    pub detached: bool,
-    /// Cgroup directories that were made for it.
-    pub cgroups: Vec<PathBuf>,
-}
-
-/// The running process, as `running.json` says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Running {
-    /// Process id of the cell's init as seen from the host.
-    pub init: i32,
-    /// Its start time in clock ticks since boot (`/proc/PID/stat` field 22): tells it from a later process of the same id.
-    pub start_time: u64,
 }
 
 /// A cell's folder whose lock we hold.
@@ -346,22 +332,13 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StateError>
     write().map_err(io_error("cannot write", path))
 }
 
-/// A cell as another process finds it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
-    /// What was started.
-    pub record: Record,
-    /// Its process, unless it is just being started.
-    pub running: Option<Running>,
-    /// Where its guard lets in who enters.
-    pub(crate) guard_socket: PathBuf,
-}
-
 /// What is in the cells' folder.
 #[derive(Debug, Default)]
 pub struct Listing {
     /// Cells that run or are being started, by name.
     pub alive: Vec<Found>,
+    /// Those among them that another version of cellblock has started.
+    pub foreign: Vec<Foreign>,
     /// Folders whose supervisor is gone, with their locks held by us.
     pub stale: Vec<Claim>,
 }
@@ -387,7 +364,11 @@ pub fn list(dirs: &Dirs) -> Result<Listing, StateError> {
             Lock::Gone => {}
             // What is being removed is no cell any more.
             Lock::Held if name.starts_with(ASIDE) => {}
-            Lock::Held => listing.alive.extend(read(&dir)?),
+            Lock::Held => match read(&dir)? {
+                Some(Read::Ours(found)) => listing.alive.push(found),
+                Some(Read::Foreign(found)) => listing.foreign.push(found),
+                None => {}
+            },
         }
     }
     Ok(listing)
@@ -396,7 +377,7 @@ pub fn list(dirs: &Dirs) -> Result<Listing, StateError> {
 /// The living cell `name`.
 ///
 /// # Errors
-/// [`StateError::NotRunning`] if there is none.
+/// [`StateError::NotRunning`] if there is none, [`StateError::OtherVersion`] if there is no more to be said of it than [`list`] does.
 pub fn find(dirs: &Dirs, name: &str) -> Result<Found, StateError> {
     let dir = dirs.cell(name);
     let gone = || StateError::NotRunning(name.to_owned());
@@ -404,58 +385,12 @@ pub fn find(dirs: &Dirs, name: &str) -> Result<Found, StateError> {
         return Err(gone());
     }
     match lock(&dir)? {
-        Lock::Held => read(&dir)?.ok_or_else(gone),
+        Lock::Held => match read(&dir)?.ok_or_else(gone)? {
+            Read::Ours(found) => Ok(found),
+            Read::Foreign(found) => Err(found.into()),
+        },
         Lock::Taken(_) | Lock::Gone => Err(gone()),
     }
-}
-
-/// The record of an earlier cell in a folder we hold the lock of, if it got as far as writing one.
-#[must_use]
-pub fn stale_record(claim: &Claim) -> Option<Found> {
-    read(&claim.dir).ok().flatten()
-}
-
-fn read(dir: &Path) -> Result<Option<Found>, StateError> {
-    let Some(record) = read_json(&dir.join("cell.json"))? else { return Ok(None) };
-    Ok(Some(Found { record, running: read_json(&dir.join("running.json"))?, guard_socket: dir.join("guard.sock") }))
-}
-
-fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, StateError> {
-    match std::fs::read(path) {
-        Ok(text) => serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|source| StateError::Damaged { path: path.to_owned(), source }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(io_error("cannot read", path)(error)),
-    }
-}
-
-impl Running {
-    /// The record of the process `pid`, which is alive.
-    ///
-    /// # Errors
-    /// Those of reading `/proc/PID/stat`.
-    pub fn of(pid: i32) -> io::Result<Self> {
-        Ok(Self {
-            init: pid,
-            start_time: start_time(&std::fs::read_to_string(format!("/proc/{pid}/stat"))?)
-                .ok_or(io::ErrorKind::InvalidData)?,
-        })
-    }
-
-    /// A descriptor of the process, if it is still the same one.
-    #[must_use]
-    pub fn pidfd(&self) -> Option<OwnedFd> {
-        let pid = rustix::process::Pid::from_raw(self.init)?;
-        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
-        // After the opening: from now on the id cannot pass to another process unnoticed.
-        (Self::of(self.init).ok()? == *self).then_some(pidfd)
-    }
-}
-
-/// Field 22 of `/proc/PID/stat`. The second field is a name in parentheses that may hold anything, also parentheses.
-fn start_time(stat: &str) -> Option<u64> {
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 /// Gives the claim's lock to a copy of this program that is about to be started.
@@ -464,23 +399,4 @@ fn start_time(stat: &str) -> Option<u64> {
 /// Those of `dup(2)`.
 pub fn share_lock(claim: &Claim) -> io::Result<OwnedFd> {
     claim.lock.as_fd().try_clone_to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn start_time_survives_hostile_names() {
-        let tail = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 424242 20";
-        assert_eq!(start_time(&format!("7 (a) b) {tail}")), Some(424_242));
-        assert_eq!(start_time("7 (a"), None);
-    }
-
-    #[test]
-    fn this_process_is_itself_and_a_later_one_is_not() {
-        let me = Running::of(rustix::process::getpid().as_raw_nonzero().get()).expect("own stat");
-        assert!(me.pidfd().is_some());
-        assert!(Running { start_time: me.start_time + 1, ..me }.pidfd().is_none());
-    }
 }

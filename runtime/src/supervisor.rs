@@ -427,6 +427,7 @@ fn give_to_root_inside(start: &Start, folder: &Path) -> Result<(), RuntimeError>
 fn write_record(start: &Start, claim: &Claim, cgroups: Vec<PathBuf>) -> Result<(), RuntimeError> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let record = Record {
+        version: state::THIS_VERSION.into(),
         cell: start.cell.clone(),
         supervisor: rustix::process::getpid().as_raw_nonzero().get(),
         started: now,

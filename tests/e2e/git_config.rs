@@ -1,5 +1,8 @@
 //! git's configuration inside a cell: what git remembers about branches is kept, for the host too, and nothing else can be changed (row C6).
 
+use cellblock_tests::is_root;
+use cellblock_tests::tracer::Victim;
+
 use crate::git_matrix::{Repository, git};
 
 /// What agents do most, where the remote's branches are known.
@@ -129,6 +132,35 @@ fn nothing_else_of_the_configuration_is_changed() {
     assert_eq!(git(&repository.world, &repository.root, "config user.name").ok(), "Eve\n");
 }
 
+/// A branch that the person pushes elsewhere than it follows, and one without such words.
+const PUSHED: &str = r#"
+git branch -q theirs; git branch -q plain; git branch -q -u origin/main plain 2>/dev/null
+for step in 'git config --remove-section branch.theirs' 'git config --unset branch.theirs.pushRemote' \
+    'git config --rename-section branch.theirs branch.other'; do $step 2>/dev/null && echo "done: $step"; done
+# It goes, and comes back with what it had.
+git branch -q -D theirs 2>/tmp/said || echo 'cannot be removed'
+grep -q 'update of config-file failed' /tmp/said || cat /tmp/said
+git rev-parse -q --verify theirs && echo 'still there'
+git switch -q -c theirs; git push -q -u origin theirs; git config branch.theirs.rebase true
+git config branch.theirs.pushRemote; git config branch.theirs.merge
+# The twin: what is remembered goes with its branch, and moves with it.
+git branch -m plain moved && git config branch.moved.merge
+git branch -q -D moved && git config branch.moved.merge || echo gone
+"#;
+
+#[test]
+fn where_the_person_pushes_a_branch_outlasts_the_branch() {
+    let repository = Repository::new("plain");
+    for words in ["config branch.theirs.pushRemote fork", "config remote.fork.url ../fork.git"] {
+        git(&repository.world, &repository.root, words).ok();
+    }
+    let done = repository.inside("", PUSHED);
+    assert_eq!(done.stdout(), "fork\nrefs/heads/theirs\nrefs/heads/main\ngone\n", "{done}");
+    assert_eq!(git(&repository.world, &repository.root, "config branch.theirs.pushRemote").ok(), "fork\n");
+    let log = repository.world.cellblock("logs --guard demo-main-sh").ok();
+    assert!(log.contains("its section cannot"), "{log}");
+}
+
 /// What `git config` does, and then everything that could change the file after it was looked at.
 const HELD: &str = r#"
 import os, sys, threading
@@ -248,6 +280,37 @@ fn a_cell_that_ends_while_it_writes_leaves_no_lock() {
     assert_eq!(repository.git("config branch.x.rebase").code(), Some(0), "the twin: it has written");
     assert_eq!(repository.git("config core.pager cat").code(), Some(0));
 }
+
+/// Killed when it has the lock and is about to rename it: alone, so that its supervisor takes the lock away, or with that, so that the next
+/// command does.
+#[test]
+fn a_guard_that_is_killed_while_it_writes_leaves_no_lock() {
+    let repository = written();
+    let lock = repository.common.join("config.lock");
+    let ids = if is_root() { "" } else { "--userns single" };
+    let line = format!("run --net none --image host --project-path /work {ids} -- python3 t.py");
+    for victim in [Victim::Caller, Victim::Both] {
+        let cell = repository.world.cellblock(&line).dir(&repository.root);
+        let traced = cell.killed_before("cellblock-guard", RENAMES, || lock.exists(), victim);
+        assert_eq!(traced.killed.as_deref(), Some("cellblock-guard"));
+        if victim == Victim::Both {
+            assert!(lock.exists(), "the twin: nobody has taken it away yet");
+            assert_eq!(repository.world.cellblock("status --json").ok().trim(), "[]");
+        }
+        assert!(!lock.exists(), "{victim:?}");
+        assert_eq!(repository.git("config core.pager cat").code(), Some(0));
+    }
+    // The host's own stays.
+    std::fs::write(&lock, "the host's\n").expect("write");
+    assert_eq!(repository.inside("", "true").code(), Some(0));
+    assert_eq!(std::fs::read_to_string(&lock).expect("there"), "the host's\n");
+}
+
+/// `renameat` and `renameat2` by their numbers.
+#[cfg(target_arch = "x86_64")]
+const RENAMES: &[u64] = &[264, 316];
+#[cfg(target_arch = "aarch64")]
+const RENAMES: &[u64] = &[38, 276];
 
 #[test]
 fn a_cell_that_writes_all_the_time_leaves_room_for_the_host() {

@@ -60,7 +60,12 @@ fn broken_archives_store_nothing() {
     for file in ["text.tar", "cut.tar.gz"] {
         world.cellblock(&format!("image load {file} --name x")).fails(125).says("cannot be used as a root file system");
     }
-    world.cellblock("image load nothing.tar --name x").fails(125).says("cannot open");
+    world
+        .cellblock("image load nothing.tar --name x")
+        .fails(125)
+        .says("cannot open")
+        .says("cellblock image pull alpine");
+    world.cellblock("image load . --name x").fails(125).says("is a folder").says("--image FOLDER");
     world.cellblock("image load cut.tar.gz --name host").fails(125).says("cannot be the name");
     assert_eq!(world.cellblock("image list --json").ok().trim(), "[]");
     let blobs =

@@ -40,4 +40,5 @@ mod state;
 mod state_login;
 mod streams;
 mod terminal;
+mod versions;
 mod workmux;

@@ -113,17 +113,18 @@ fn branches_follow_what_branches_followed() {
 }
 
 #[test]
-fn what_the_host_wrote_about_a_branch_goes_with_it_or_stays() {
+fn what_the_host_wrote_about_a_branch_stays() {
     let old = format!(
         "{OLD}[branch \"x\"]\n\tremote = \"https://e.example/#\\\"\"\n\tmergeOptions = --no-ff\n\tgithub-pr-owner-number = \"a#b#1\"\n"
     );
     let says = |from: &str, to: &str| permits(old.as_bytes(), old.replacen(from, to, 1).as_bytes());
     assert_eq!(says("[branch \"x\"]", "[branch \"y\"]"), Err(Refused::Other), "an odd address stays where it is");
-    assert_eq!(says("\tmergeOptions = --no-ff\n", ""), Err(Refused::Other));
+    assert_eq!(says("\tmergeOptions = --no-ff\n", ""), Err(Refused::Lost));
     let all = old.split_once("[branch \"x\"]").expect("the last section").1;
-    assert_eq!(says(&format!("[branch \"x\"]{all}"), ""), Ok(()), "with its branch");
-    assert_eq!(says(all, "\n"), Ok(()), "with its branch, of which the header is left");
-    assert_eq!(says(all, "\n\tremote = origin\n"), Err(Refused::Other));
+    // The branch could come back without it.
+    assert_eq!(says(&format!("[branch \"x\"]{all}"), ""), Err(Refused::Lost), "with its branch");
+    assert_eq!(says(all, "\n"), Err(Refused::Lost), "with its branch, of which the header is left");
+    assert_eq!(says(all, "\n\tremote = origin\n"), Err(Refused::Lost));
     assert_eq!(says("\tgithub-pr-owner-number = \"a#b#1\"\n", ""), Ok(()), "for people only");
     assert_eq!(says("[branch \"main\"]", "[branch \"main\"]\n\tgithub-pr-owner-number = \"a#b#1\""), Ok(()));
     assert_eq!(says("[branch \"main\"]", "[branch \"main\"]\n\tmergeOptions = --no-ff"), Err(Refused::Other));
@@ -146,14 +147,19 @@ fn where_the_host_has_a_branch_pushed_to_stays() {
     assert_eq!(says("[branch \"x\"]\n", "[branch \"x\"]\n\trebase = true\n"), Ok(()));
     assert_eq!(says("[branch \"x\"]", "[branch \"y\"]\n\tremote = origin\n[branch \"x\"]"), Ok(()));
     assert_eq!(says("\tremote = https://e.example/x.git\n", ""), Ok(()));
-    for (from, to) in [
-        ("\tpushRemote = own\n", ""),
-        ("\tpushRemote = fork\n\tpushRemote = own\n", "\tpushRemote = own\n\tpushRemote = fork\n"),
-        ("\tpushRemote = own\n", "\tpushRemote = own\n\tpushRemote = fork\n"),
-        ("[branch \"x\"]", "[branch \"y\"]"),
-        ("[branch \"x\"]", "[branch \"y\"]\n\tpushRemote = fork\n[branch \"x\"]"),
+    let section = old.split_once("[branch \"x\"]").expect("the last section").1;
+    for (from, to, why) in [
+        ("\tpushRemote = own\n", "", Refused::Lost),
+        ("\tpushRemote = fork\n\tpushRemote = own\n", "\tpushRemote = own\n\tpushRemote = fork\n", Refused::Lost),
+        ("\tpushRemote = own\n", "\tpushRemote = own\n\tpushRemote = fork\n", Refused::Other),
+        ("\tpushRemote = fork\n\tpushRemote = own\n", "\tpushRemote = fork\n\tpushRemote = other\n", Refused::Lost),
+        ("[branch \"x\"]", "[branch \"y\"]", Refused::Other),
+        ("[branch \"x\"]", "[branch \"y\"]\n\tpushRemote = fork\n[branch \"x\"]", Refused::Other),
+        // The first of two steps: the second would have the branch back without it.
+        (&format!("[branch \"x\"]{section}"), "", Refused::Lost),
+        (section, "\n\tremote = origin\n", Refused::Lost),
     ] {
-        assert_eq!(says(from, to), Err(Refused::Other), "{from} -> {to}");
+        assert_eq!(says(from, to), Err(why), "{from} -> {to}");
     }
     // Nor does the other one of two count, or count for another branch.
     for (from, to) in [

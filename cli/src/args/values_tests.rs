@@ -72,6 +72,9 @@ fn mounts() {
     assert_eq!(told("/a:/b/../c"), "\"/b/../c\" is a path inside the cell and must be absolute, without `..`");
     assert_eq!(told("/a:/b:z"), "this version does not support the mount option \"z\" (relabelling for SELinux)");
     assert_eq!(told("/a:Z"), "this version does not support the mount option \"Z\" (relabelling for SELinux)");
+    assert!(
+        told("/a:/b:O").contains("(an overlay over the source; with `--overlay DIR` what is in DIR/x is at /x inside")
+    );
     assert_eq!(told("/a:/b:rro"), "unknown mount option \"rro\"; the options are ro and rw");
     assert_eq!(told("/a:/b:ro,rw"), "a mount is either ro or rw, not both");
     assert_eq!(

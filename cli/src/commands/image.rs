@@ -1,6 +1,6 @@
 //! `cellblock image`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cellblock_bundle::{IdScheme, Ids};
 use cellblock_rootfs::images::Store;
@@ -85,6 +85,7 @@ pub(crate) fn run(args: Args) -> Result<i32, CliError> {
             data(&format!("{}\n", images::pull_alpine(version, mirror.as_deref(), &host)?.name))?;
         }
         Command::Load { file, name } => {
+            check_archive(&file)?;
             let name = name.unwrap_or_else(|| default_name(&file));
             data(&format!("{}\n", images::load(&store, &file, &name)?.name))?;
         }
@@ -122,8 +123,23 @@ pub(crate) fn run(args: Args) -> Result<i32, CliError> {
     Ok(0)
 }
 
+/// Says before anything is begun what to do about a file that is not there, or a folder.
+fn check_archive(file: &Path) -> Result<(), CliError> {
+    match std::fs::metadata(file) {
+        Ok(found) if found.is_dir() => Err(CliError::plain(
+            format!("{} is a folder, not an archive", file.display()),
+            "`cellblock run --image FOLDER` uses a folder as it is; `tar -czf FILE -C FOLDER .` makes an archive of it",
+        )),
+        Ok(_) => Ok(()),
+        Err(source) => Err(CliError::plain(
+            format!("cannot open {}: {source}", file.display()),
+            "FILE is an archive of a root file system (.tar, .tar.gz, .tar.zst) on this machine; `cellblock image pull alpine` fetches one",
+        )),
+    }
+}
+
 /// `alpine-minirootfs-3.20.3-x86_64.tar.gz` becomes `alpine-minirootfs-3.20.3-x86_64`.
-fn default_name(file: &std::path::Path) -> String {
+fn default_name(file: &Path) -> String {
     let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let stem = [".tar.gz", ".tgz", ".tar.zst", ".tar"].iter().find_map(|e| name.strip_suffix(e)).unwrap_or(&name);
     sanitise(stem)

@@ -32,6 +32,7 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
     json(&document!({
         "name": found.record.cell.name,
         "cell": found.record.cell,
+        "version": found.record.version,
         "supervisor": found.record.supervisor,
         "running": found.running,
         "started": found.record.started,

@@ -3,7 +3,7 @@
 use std::io::{Read, Seek};
 use std::time::Duration;
 
-use cellblock_runtime::state;
+use cellblock_runtime::state::{self, StateError};
 
 use crate::output::data;
 use crate::place;
@@ -46,7 +46,8 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
     let failed = |source| CliError::File { what: "cannot read the log", path: path.clone(), source };
     loop {
         // Before reading: what is written until the end must still be seen.
-        let running = args.follow && state::find(&dirs, &args.cell).is_ok();
+        let found = || matches!(state::find(&dirs, &args.cell), Ok(_) | Err(StateError::OtherVersion { .. }));
+        let running = args.follow && found();
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(failed)?;
         data(&String::from_utf8_lossy(&bytes))?;

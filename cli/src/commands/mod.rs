@@ -24,8 +24,10 @@ pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod stop;
 
+use std::path::Path;
+
 use cellblock_runtime::cleanup;
-use cellblock_runtime::state::{self, Claim, Dirs, Found};
+use cellblock_runtime::state::{self, Claim, Dirs, Found, Listing, StateError};
 
 use crate::job::{Job, run_in_outer};
 use crate::output::say;
@@ -34,12 +36,13 @@ use crate::resolve::HostFacts;
 use crate::{place, project};
 
 /// Cleans up after supervisors that were killed. Every command that looks at cells does this first, so nothing has to be mended by hand.
-pub(crate) fn heal(dirs: &Dirs) -> Result<Vec<Found>, CliError> {
-    let listing = state::list(dirs)?;
-    for claim in listing.stale {
+/// Returns the cells that run.
+pub(crate) fn heal(dirs: &Dirs) -> Result<Listing, CliError> {
+    let mut listing = state::list(dirs)?;
+    for claim in listing.stale.drain(..) {
         heal_one(dirs, claim)?;
     }
-    Ok(listing.alive)
+    Ok(listing)
 }
 
 /// Cleans up after one.
@@ -68,26 +71,43 @@ pub(crate) fn heal_one(dirs: &Dirs, claim: Claim) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The cell that a person means by `word`: a cell's name, or a project's name; without a word the cells of the current project.
+/// The cells that a person means by `word`: a cell's name, or a project's name; without a word those of the current project.
 /// The newest first.
+///
+/// Fails if there are none but such that another version of cellblock has started: most commands can do nothing with them.
 pub(crate) fn cells_of(word: Option<&str>, host: &HostFacts) -> Result<Vec<Found>, CliError> {
+    let mut meant = all_of(word, host)?;
+    match meant.foreign.pop() {
+        Some(foreign) if meant.alive.is_empty() => Err(StateError::from(foreign).into()),
+        _ => Ok(meant.alive),
+    }
+}
+
+/// The same, with those of other versions.
+pub(crate) fn all_of(word: Option<&str>, host: &HostFacts) -> Result<Listing, CliError> {
     let mut cells = heal(&place::dirs(host))?;
-    cells.sort_by_key(|c| std::cmp::Reverse(c.record.started));
+    cells.alive.sort_by_key(|c| std::cmp::Reverse(c.record.started));
     let project = match word {
         None => project::find(&host.cwd, host.uid, false).ok().map(|p| (p.id, p.root)),
         Some(_) => None,
     };
-    cells.retain(|cell| match (word, &cell.record.cell.project) {
-        (Some(word), _) if cell.record.cell.name == word => true,
-        (Some(word), Some(of)) => of.name == word || of.id == word,
-        (None, Some(of)) => project.as_ref().is_some_and(|(id, root)| of.id == *id && of.root == *root),
-        _ => false,
+    let named = word.is_some_and(|word| {
+        cells.alive.iter().any(|c| c.record.cell.name == word) || cells.foreign.iter().any(|c| c.name == word)
     });
-    if let Some(word) = word
-        && cells.iter().any(|c| c.record.cell.name == word)
-    {
-        cells.retain(|c| c.record.cell.name == word);
-    }
+    let is_meant = |name: &str, of: Option<(&str, &str, &Path)>| match (word, of) {
+        (Some(word), _) if named => name == word,
+        (Some(word), Some((id, project, _))) => project == word || id == word,
+        (None, Some((id, _, root))) => project.as_ref().is_some_and(|(i, r)| (i.as_str(), r.as_path()) == (id, root)),
+        _ => false,
+    };
+    cells.alive.retain(|found| {
+        let cell = &found.record.cell;
+        is_meant(&cell.name, cell.project.as_ref().map(|of| (of.id.as_str(), of.name.as_str(), of.root.as_path())))
+    });
+    cells.foreign.retain(|found| {
+        let project = found.record.cell.project.as_ref();
+        is_meant(&found.name, project.map(|of| (of.id.as_str(), of.name.as_str(), of.root.as_path())))
+    });
     Ok(cells)
 }
 

@@ -1,5 +1,9 @@
 //! `cellblock status`.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use cellblock_runtime::state::{Foreign, Found, Running, THIS_VERSION};
 use serde::Serialize;
 
 use crate::args::values::word;
@@ -33,32 +37,99 @@ struct Row {
     pid: Option<i32>,
     supervisor: i32,
     started: u64,
-    image: String,
-    profile: cellblock_bundle::Profile,
-    network: &'static str,
-    project: Option<cellblock_bundle::Project>,
-    labels: std::collections::BTreeMap<String, String>,
-    command: Vec<String>,
+    /// Of the cellblock that has started it.
+    version: Option<String>,
+    /// These four, and the labels, are `null` where another version has started it.
+    image: Option<String>,
+    profile: Option<cellblock_bundle::Profile>,
+    network: Option<&'static str>,
+    command: Option<Vec<String>>,
+    project: Option<Project>,
+    labels: Option<BTreeMap<String, String>>,
+}
+
+/// Where it works.
+#[derive(Serialize)]
+struct Project {
+    id: String,
+    name: String,
+    root: PathBuf,
+    branch: Option<String>,
+}
+
+impl From<Found> for Row {
+    fn from(found: Found) -> Self {
+        let (record, cell) = (&found.record, found.record.cell.clone());
+        Self {
+            name: cell.name,
+            state: state(found.running),
+            pid: found.running.map(|r| r.init),
+            supervisor: record.supervisor,
+            started: record.started,
+            version: Some(record.version.clone()),
+            image: Some(cell.image),
+            profile: Some(cell.profile),
+            network: Some(word(cell.network)),
+            command: Some(cell.command),
+            project: cell.project.map(|p| Project { id: p.id, name: p.name, root: p.root, branch: p.branch }),
+            labels: Some(cell.labels),
+        }
+    }
+}
+
+impl From<Foreign> for Row {
+    fn from(found: Foreign) -> Self {
+        let record = found.record;
+        Self {
+            name: found.name,
+            state: state(found.running),
+            pid: found.running.map(|r| r.init),
+            supervisor: record.supervisor,
+            started: record.started,
+            version: record.version,
+            image: None,
+            profile: None,
+            network: None,
+            command: None,
+            project: record.cell.project.map(|p| Project { id: p.id, name: p.name, root: p.root, branch: None }),
+            labels: None,
+        }
+    }
+}
+
+fn state(running: Option<Running>) -> &'static str {
+    if running.is_some() { "running" } else { "starting" }
+}
+
+impl Row {
+    /// The same for people.
+    fn words(&self) -> Vec<String> {
+        let image = self.image.as_deref().unwrap_or("?");
+        let project = self.project.as_ref().map(|p| p.name.clone()).unwrap_or_default();
+        let command = match (&self.command, &self.version) {
+            (Some(command), _) => command.join(" "),
+            (None, Some(version)) if version != THIS_VERSION => format!("(started by cellblock {version})"),
+            (None, _) => "(started by another version of cellblock)".into(),
+        };
+        let network = self.network.unwrap_or("?");
+        vec![
+            self.name.clone(),
+            self.state.into(),
+            commands::ago(self.started),
+            image.into(),
+            network.into(),
+            project,
+            plain(&command),
+        ]
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
     let host = place::host()?;
-    let rows: Vec<Row> = commands::heal(&place::dirs(&host))?
-        .into_iter()
-        .map(|found| Row {
-            state: if found.running.is_some() { "running" } else { "starting" },
-            pid: found.running.map(|r| r.init),
-            supervisor: found.record.supervisor,
-            started: found.record.started,
-            name: found.record.cell.name,
-            image: found.record.cell.image,
-            profile: found.record.cell.profile,
-            network: word(found.record.cell.network),
-            project: found.record.cell.project,
-            labels: found.record.cell.labels,
-            command: found.record.cell.command,
-        })
-        .collect();
+    let cells = commands::heal(&place::dirs(&host))?;
+    let foreign = cells.foreign.into_iter().map(Row::from);
+    let mut rows: Vec<Row> = cells.alive.into_iter().map(Row::from).chain(foreign).collect();
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
     if args.json {
         json(&rows)?;
     } else if args.quiet {
@@ -66,21 +137,9 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
     } else if rows.is_empty() {
         say("No cell is running.");
     } else {
-        let text = |r: &Row| {
-            let project = r.project.as_ref().map(|p| p.name.clone()).unwrap_or_default();
-            vec![
-                r.name.clone(),
-                r.state.into(),
-                commands::ago(r.started),
-                r.image.clone(),
-                r.network.into(),
-                project,
-                plain(&r.command.join(" ")),
-            ]
-        };
         data(&table(
             &["NAME", "STATE", "AGE", "IMAGE", "NETWORK", "PROJECT", "COMMAND"],
-            rows.iter().map(text).collect(),
+            rows.iter().map(Row::words).collect(),
         ))?;
     }
     Ok(0)

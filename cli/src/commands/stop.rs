@@ -1,6 +1,9 @@
 //! `cellblock stop`.
 
+use std::time::{Duration, Instant};
+
 use cellblock_runtime::control::{Request, ask};
+use cellblock_runtime::state::{self, Dirs, Listing, StateError};
 use serde::Serialize;
 
 use crate::commands;
@@ -41,14 +44,14 @@ struct Stopped {
 pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
     let host = place::host()?;
     let dirs = place::dirs(&host);
-    let cells = if args.all {
-        commands::heal(&dirs)?
+    let cells: Vec<String> = if args.all {
+        names(commands::heal(&dirs)?)
     } else if args.of.is_empty() {
-        commands::cells_of(None, &host)?
+        names(commands::all_of(None, &host)?)
     } else {
         let mut cells = Vec::new();
         for word in &args.of {
-            let found = commands::cells_of(Some(word), &host)?;
+            let found = names(commands::all_of(Some(word), &host)?);
             if found.is_empty() {
                 return Err(CliError::plain(
                     format!("no cell or project named `{word}` is running"),
@@ -63,14 +66,13 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
         say(if args.all { "No cell is running." } else { "No cell of this project is running." });
     }
     let mut stopped = Vec::new();
-    for cell in cells {
-        let name = cell.record.cell.name;
+    for name in cells {
         let socket = dirs.cell(&name).join("control.sock");
         let request = Request::Stop { signal: TERM, grace_ms: args.time.saturating_mul(1000) };
-        // No answer: it ended by itself at the same moment, which is what was wanted.
         let code = match ask(&socket, &request) {
             Ok(cellblock_runtime::control::Answer::Stopped { code }) => Some(code),
-            Err(_) => None,
+            // No answer: it ended by itself at the same moment, which is what was wanted.
+            Err(_) => ended(&dirs, &name).map(|()| None)?,
         };
         if !args.json {
             data(&format!("{name}\n"))?;
@@ -82,6 +84,33 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
     }
     Ok(0)
 }
+
+fn names(cells: Listing) -> Vec<String> {
+    let foreign = cells.foreign.into_iter().map(|cell| cell.name);
+    cells.alive.into_iter().map(|cell| cell.record.cell.name).chain(foreign).collect()
+}
+
+/// Fails if the cell `name`, which does not answer, goes on running because its supervisor is of another version and knows other words.
+fn ended(dirs: &Dirs, name: &str) -> Result<(), CliError> {
+    let end = Instant::now() + AT_ITS_END;
+    loop {
+        match state::find(dirs, name) {
+            Err(StateError::OtherVersion { .. }) if Instant::now() < end => std::thread::sleep(AT_ITS_END / 50),
+            Err(StateError::OtherVersion { .. }) => {
+                return Err(CliError::plain(
+                    format!(
+                        "the cell `{name}` was started by another version of cellblock, which this one cannot ask to stop it"
+                    ),
+                    "stop it with the one that started it, or end the process that `cellblock status --json` calls its supervisor",
+                ));
+            }
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// How long a cell may be found after it has closed its socket.
+const AT_ITS_END: Duration = Duration::from_secs(2);
 
 /// `SIGTERM`.
 const TERM: i32 = rustix::process::Signal::TERM.as_raw();

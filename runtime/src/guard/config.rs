@@ -5,15 +5,16 @@
 //! read, once, and held against what is there; then this process makes a `config.lock` of its own, which no cell may open or replace, and renames that.
 //! git on the host and this process keep out of each other's way as two gits do, by that name.
 //!
-//! git on the host does not wait for that name, and nobody takes it away when this process is killed. So it is there for as short as can be: what
-//! is written has no name until it is complete; and not too often.
+//! git on the host does not wait for that name. So it is there for as short as can be: what is written has no name until it is complete; and not
+//! too often. When this process is killed meanwhile, whoever cleans up after the cell takes it away (`pledge`).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cellblock_bundle::branches::{self, MOST};
@@ -23,12 +24,13 @@ use rustix::io::Errno;
 
 use super::carry::{Outcome, Step, Stop, Work};
 use super::place::{Place, magic};
+use super::pledge::Pledges;
 use super::request::Change;
 
 /// The configuration's name in a git folder.
 const CONFIG: &[u8] = b"config";
 /// What git writes before.
-const LOCK: &[u8] = b"config.lock";
+pub(super) const LOCK: &[u8] = b"config.lock";
 
 /// Most that are written at the same time. One that is never finished makes room for others.
 const DRAFTS: usize = 8;
@@ -59,22 +61,23 @@ struct Draft {
 /// Those of a cell.
 #[derive(Debug)]
 pub(crate) struct Configs {
-    /// The git folders.
-    folders: BTreeSet<Vec<u8>>,
+    /// The git folders, each with its path on the host.
+    folders: BTreeMap<Vec<u8>, PathBuf>,
     drafts: VecDeque<Draft>,
     /// When the last one took the lock.
     last: Option<Instant>,
+    pledges: Pledges,
 }
 
 impl Configs {
-    pub(crate) fn new(protect: &Protect) -> Self {
-        let folders = protect.configs.iter().map(|folder| folder.as_os_str().as_bytes().to_vec()).collect();
-        Self { folders, drafts: VecDeque::new(), last: None }
+    pub(crate) fn new(protect: &Protect, mounts: &[Mount], pledges: Pledges) -> Self {
+        let folder = |folder: &PathBuf| (folder.as_os_str().as_bytes().to_vec(), on_host(folder, mounts));
+        Self { folders: protect.configs.iter().map(folder).collect(), drafts: VecDeque::new(), last: None, pledges }
     }
 
     /// Whether `place` is where git would write a new configuration.
     fn is_lock(&self, place: &Place) -> bool {
-        place.name == LOCK && !place.slash && place.found.is_none() && self.folders.contains(folder(place))
+        place.name == LOCK && !place.slash && place.found.is_none() && self.folders.contains_key(folder(place))
     }
 
     /// What `thread` writes for `place`. Some programs finish in another thread than they begin in.
@@ -151,11 +154,16 @@ impl Work<'_> {
             return Err(Errno::INTR.into());
         }
         // From here on git on the host waits, and so does another cell's guard. Where one of them is at it, the file is there already.
-        lock(from.folder.as_fd(), &new, mode)?;
-        let replaced = replace(to, &old, mode);
-        if replaced.is_err() {
-            let _ = rustix::fs::unlinkat(&from.folder, LOCK, AtFlags::empty());
-        }
+        let Configs { folders, pledges, .. } = &self.worker.configs;
+        let at = folders.get(folder(to)).ok_or(Errno::NOENT)?;
+        let replaced = lock(from.folder.as_fd(), &new, mode, &|file| pledges.make(at, file)).and_then(|()| {
+            let replaced = replace(to, &old, mode);
+            if replaced.is_err() {
+                let _ = rustix::fs::unlinkat(&from.folder, LOCK, AtFlags::empty());
+            }
+            replaced
+        });
+        pledges.keep();
         replaced.and(Err(DONE))
     }
 }
@@ -169,9 +177,23 @@ fn replace(to: &Place, old: &[u8], mode: Mode) -> Step<()> {
     Ok(rustix::fs::renameat(&to.folder, LOCK, &to.folder, CONFIG)?)
 }
 
+/// Where `folder` of the cell is on the host: below what the innermost of `mounts` shows.
+fn on_host(folder: &Path, mounts: &[Mount]) -> PathBuf {
+    let holder = |mount: &Mount| match mount {
+        Mount::Bind { source, target, .. } => {
+            Some((target.components().count(), source.join(folder.strip_prefix(target).ok()?)))
+        }
+        _ => None,
+    };
+    mounts.iter().filter_map(holder).max_by_key(|(depth, _)| *depth).map_or_else(|| folder.to_owned(), |(_, path)| path)
+}
+
+/// What is told of a file before it gets its name.
+type Tell<'a> = &'a dyn Fn(BorrowedFd<'_>) -> std::io::Result<()>;
+
 /// Makes the lock in `folder`, with `text` in it, if there is none.
-fn lock(folder: BorrowedFd<'_>, text: &[u8], mode: Mode) -> Step<()> {
-    match lock_at_once(folder, text, mode) {
+fn lock(folder: BorrowedFd<'_>, text: &[u8], mode: Mode, tell: Tell<'_>) -> Step<()> {
+    match lock_at_once(folder, text, mode, tell) {
         Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
         // Not every file system has files without names.
         Err(_) => {}
@@ -179,7 +201,7 @@ fn lock(folder: BorrowedFd<'_>, text: &[u8], mode: Mode) -> Step<()> {
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = rustix::fs::openat(folder, LOCK, flags, Mode::RUSR | Mode::WUSR)?;
-    let written = filled(file, text, mode).map(drop);
+    let written = filled(file, text, mode, tell).map(drop);
     if written.is_err() {
         let _ = rustix::fs::unlinkat(folder, LOCK, AtFlags::empty());
     }
@@ -187,17 +209,19 @@ fn lock(folder: BorrowedFd<'_>, text: &[u8], mode: Mode) -> Step<()> {
 }
 
 /// Has it appear with all that is in it. By way of `/proc`, for a descriptor alone takes a power over all files before Linux 6.10 (open(2), `O_TMPFILE`).
-fn lock_at_once(folder: BorrowedFd<'_>, text: &[u8], mode: Mode) -> rustix::io::Result<()> {
+fn lock_at_once(folder: BorrowedFd<'_>, text: &[u8], mode: Mode, tell: Tell<'_>) -> rustix::io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
     let file = rustix::fs::openat(folder, c".", flags, Mode::RUSR | Mode::WUSR)?;
-    let file = filled(file, text, mode)?;
+    let file = filled(file, text, mode, tell)?;
     rustix::fs::linkat(CWD, magic(&file), folder, LOCK, AtFlags::SYMLINK_FOLLOW)
 }
 
-fn filled(file: OwnedFd, text: &[u8], mode: Mode) -> rustix::io::Result<OwnedFd> {
+fn filled(file: OwnedFd, text: &[u8], mode: Mode, tell: Tell<'_>) -> rustix::io::Result<OwnedFd> {
     let mut file = File::from(file);
-    file.write_all(text).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    file.write_all(text).map_err(errno)?;
     rustix::fs::fchmod(&file, mode)?;
+    tell(file.as_fd()).map_err(errno)?;
     Ok(file.into())
 }
 
@@ -245,12 +269,33 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let open = File::open(folder.path()).expect("open");
         let text = || std::fs::read(folder.path().join("config.lock")).expect("the lock");
-        assert!(lock(open.as_fd(), b"new", Mode::from_raw_mode(0o640)).is_ok());
+        let nothing: Tell<'_> = &|_| Ok(());
+        assert!(lock(open.as_fd(), b"new", Mode::from_raw_mode(0o640), nothing).is_ok());
         assert_eq!(text(), b"new");
         let mode = std::fs::metadata(folder.path().join("config.lock")).expect("the lock").permissions().mode();
         assert_eq!(mode & 0o777, 0o640);
-        assert!(matches!(lock(open.as_fd(), b"other", Mode::RUSR), Err(Stop::Errno(Errno::EXIST))));
+        assert!(matches!(lock(open.as_fd(), b"other", Mode::RUSR, nothing), Err(Stop::Errno(Errno::EXIST))));
         assert_eq!(text(), b"new");
+        // Nor where nobody can be told of it.
+        std::fs::remove_file(folder.path().join("config.lock")).expect("remove");
+        let full: Tell<'_> = &|_| Err(std::io::ErrorKind::StorageFull.into());
+        assert!(lock(open.as_fd(), b"new", Mode::RUSR, full).is_err() && !folder.path().join("config.lock").exists());
+        assert!(lock(open.as_fd(), b"new", Mode::RUSR, nothing).is_ok());
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn where_a_folder_of_the_cell_is_on_the_host() {
+        let bind =
+            |source: &str, target: &str| Mount::Bind { source: source.into(), target: target.into(), writable: true };
+        let mounts = [bind("/home/ada/web", "/work"), bind("/srv/git", "/work/store"), bind("/x", "/work/sto")];
+        for (inside, host) in [
+            ("/work/.git", "/home/ada/web/.git"),
+            ("/work/store/a.git", "/srv/git/a.git"),
+            ("/work/stores/.git", "/home/ada/web/stores/.git"),
+            ("/else/.git", "/else/.git"),
+        ] {
+            assert_eq!(on_host(Path::new(inside), &mounts), Path::new(host));
+        }
     }
 }

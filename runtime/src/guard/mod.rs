@@ -12,7 +12,7 @@
 //!   does the cell.
 //!
 //! `policy` says what is refused, `request` reads registers, `caller` says who asks, `place` where it is, `known` what was found before, `carry`,
-//! `open` and `change` do it, `config` what is done to git's configuration.
+//! `open` and `change` do it, `config` what is done to git's configuration, `pledge` what is left of that.
 
 mod audit;
 mod caller;
@@ -22,6 +22,7 @@ mod config;
 mod known;
 mod open;
 mod place;
+mod pledge;
 mod policy;
 mod request;
 
@@ -59,6 +60,8 @@ use config::Configs;
 pub(crate) use config::looks_after;
 use known::Known;
 use place::{Root, Roots};
+use pledge::Pledges;
+pub(crate) use pledge::redeem;
 use policy::Policy;
 
 use crate::supervisor::Start;
@@ -103,6 +106,8 @@ struct Setup {
     mounts: Vec<Mount>,
     shifted: bool,
     audit: PathBuf,
+    /// The cell's folder.
+    cell: PathBuf,
 }
 
 impl Guard {
@@ -118,6 +123,7 @@ impl Guard {
             mounts: cell.mounts.clone(),
             shifted: cell.ids.scheme == IdScheme::Shifted,
             audit,
+            cell: dirs.cell(&cell.name),
         };
         let door = UnixListener::bind(dirs.guard_socket(&cell.name)).map_err(failed("cannot make its socket"))?;
         let (ours, theirs) = UnixStream::pair().map_err(failed("cannot make a socket"))?;
@@ -240,6 +246,7 @@ fn settle(setup: &Setup, line: BorrowedFd<'_>) -> Result<(Worker, Audit), GuardE
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let processes = rustix::fs::open(c"/proc", flags, Mode::empty()).map_err(os("cannot open /proc"))?;
     let audit = Audit::open(&setup.audit).map_err(failed("cannot open its audit"))?;
+    let pledges = Pledges::open(&setup.cell).map_err(failed("cannot open a file of the cell's"))?;
     // For somebody who goes in and is seen by nobody there.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(os("cannot protect its process"))?;
@@ -260,7 +267,8 @@ fn settle(setup: &Setup, line: BorrowedFd<'_>) -> Result<(Worker, Audit), GuardE
     rustix::process::fchdir(&processes).map_err(os("cannot enter /proc"))?;
     Disguise::limit().map_err(failed("cannot give up its powers"))?;
     let policy = Policy::new(&setup.protect);
-    let (threads, disguise, configs) = (Threads::default(), Disguise::default(), Configs::new(&setup.protect));
+    let configs = Configs::new(&setup.protect, &setup.mounts, pledges);
+    let (threads, disguise) = (Threads::default(), Disguise::default());
     Ok((Worker { roots, policy, threads, disguise, umask: None, configs }, audit))
 }
 

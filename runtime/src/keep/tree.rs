@@ -74,6 +74,21 @@ pub(super) struct Taken {
     pub(super) folders: Vec<std::os::fd::OwnedFd>,
 }
 
+/// One thing of the host's, and where it goes.
+#[derive(Clone, Copy)]
+struct Item<'a> {
+    /// Its folder on the host, and its name there: where a link leads, those of its end.
+    host: (BorrowedFd<'a>, &'a Path),
+    /// What it is there.
+    stat: &'a Stat,
+    /// Its folder on the other side, and its name there.
+    own: (BorrowedFd<'a>, &'a Path),
+    /// Where it is below the folders that are brought in step.
+    path: &'a Path,
+    /// How deep that is.
+    level: usize,
+}
+
 struct Visit<'a> {
     taking: Taking<'a>,
     /// Where the folder is on the host, without links.
@@ -119,7 +134,7 @@ pub(super) fn take_file(
         && place::kind(&stat).is_file()
     {
         let name = path.file_name().map_or(path, Path::new);
-        visit.file((host, from, &stat), (own, name), path)?;
+        visit.file(Item { host: (host, from), stat: &stat, own: (own, name), path, level: 0 })?;
     }
     Ok(visit.taken)
 }
@@ -180,39 +195,30 @@ impl Visit<'_> {
                 self.partial = true;
                 return Ok(());
             }
-            if let Err(error) = self.entry(host, own, name, &below, level) {
+            let taken = place::look(host, name).and_then(|stat| match stat {
+                Some(stat) => {
+                    self.item(Item { host: (host, name), stat: &stat, own: (own, name), path: &below, level })
+                }
+                None => Ok(()),
+            });
+            if let Err(error) = taken {
                 self.problem(&below, &error)?;
             }
         }
         Ok(())
     }
 
-    fn entry(
-        &mut self,
-        host: BorrowedFd<'_>,
-        own: BorrowedFd<'_>,
-        name: &Path,
-        path: &Path,
-        level: usize,
-    ) -> io::Result<()> {
-        let Some(stat) = place::look(host, name)? else { return Ok(()) };
-        match place::kind(&stat) {
-            FileType::Directory => self.below(&place::folder(host, name)?, &stat, own, name, path, level),
-            FileType::RegularFile => self.file((host, name, &stat), (own, name), path),
-            FileType::Symlink => self.link(host, own, &stat, name, path, level),
+    fn item(&mut self, item: Item<'_>) -> io::Result<()> {
+        match place::kind(item.stat) {
+            FileType::Directory => self.below(item),
+            FileType::RegularFile => self.file(item),
+            FileType::Symlink => self.link(item),
             _ => Ok(()),
         }
     }
 
-    fn below(
-        &mut self,
-        host: &std::os::fd::OwnedFd,
-        stat: &Stat,
-        own: BorrowedFd<'_>,
-        name: &Path,
-        path: &Path,
-        level: usize,
-    ) -> io::Result<()> {
+    fn below(&mut self, Item { host, stat, own: (own, name), path, level }: Item<'_>) -> io::Result<()> {
+        let host = place::folder(host.0, host.1)?;
         let is = place::look(own, name)?.map(|stat| place::kind(&stat));
         let follows = self.taking.follow == Follow::Always;
         match is {
@@ -259,18 +265,13 @@ impl Visit<'_> {
         Mark { host: Stamp::of(host), own: self.old.get(path).map(|old| old.own).unwrap_or_default() }
     }
 
-    fn file(
-        &mut self,
-        (host, from, stat): (BorrowedFd<'_>, &Path, &Stat),
-        (own, name): (BorrowedFd<'_>, &Path),
-        path: &Path,
-    ) -> io::Result<()> {
+    fn file(&mut self, Item { host, stat, own: (own, name), path, .. }: Item<'_>) -> io::Result<()> {
         let is = place::look(own, name)?;
         let mark = if self.wants(path, stat, is.as_ref()) {
             if is.as_ref().is_some_and(|is| place::kind(is).is_dir()) {
                 cellblock_sys::tree::remove(own, name.as_os_str())?;
             }
-            self.copy((host, from), (own, name))?
+            self.copy(host, (own, name))?
         } else {
             self.left(path, stat)
         };
@@ -298,45 +299,31 @@ impl Visit<'_> {
     }
 
     /// A link within the folder stays one; another is followed to what it leads to.
-    fn link(
-        &mut self,
-        host: BorrowedFd<'_>,
-        own: BorrowedFd<'_>,
-        stat: &Stat,
-        name: &Path,
-        path: &Path,
-        level: usize,
-    ) -> io::Result<()> {
+    fn link(&mut self, item: Item<'_>) -> io::Result<()> {
+        let (host, name) = item.host;
         let here = std::fs::read_link(format!("/proc/self/fd/{}", host.as_raw_fd()))?;
         // One that leads nowhere is nothing.
         let Ok(end) = here.join(name).canonicalize() else { return Ok(()) };
         if end.starts_with(self.top) {
-            return self.same_link(host, own, stat, name, path);
+            return self.same_link(item);
         }
         if !self.taking.links.lets(&end) {
             let error = io::Error::new(io::ErrorKind::PermissionDenied, format!("it leads to {}", end.display()));
-            self.taken.problems.push(format!("{}: {error}", self.top.join(path).display()));
+            self.taken.problems.push(format!("{}: {error}", self.top.join(item.path).display()));
             return Ok(());
         }
         let (Some(above), Some(last)) = (end.parent(), end.file_name().map(Path::new)) else { return Ok(()) };
         let above = super::open_folder(above)?;
         let Some(stat) = place::look(above.as_fd(), last)? else { return Ok(()) };
         match place::kind(&stat) {
-            FileType::Directory => self.below(&place::folder(above.as_fd(), last)?, &stat, own, name, path, level),
-            FileType::RegularFile => self.file((above.as_fd(), last, &stat), (own, name), path),
-            _ => Ok(()),
+            // Put there since it was looked at.
+            FileType::Symlink => Ok(()),
+            _ => self.item(Item { host: (above.as_fd(), last), stat: &stat, ..item }),
         }
     }
 
-    fn same_link(
-        &mut self,
-        host: BorrowedFd<'_>,
-        own: BorrowedFd<'_>,
-        stat: &Stat,
-        name: &Path,
-        path: &Path,
-    ) -> io::Result<()> {
-        let target = rustix::fs::readlinkat(host, name, Vec::new())?;
+    fn same_link(&mut self, Item { host, stat, own: (own, name), path, .. }: Item<'_>) -> io::Result<()> {
+        let target = rustix::fs::readlinkat(host.0, host.1, Vec::new())?;
         let mut mark = self.left(path, stat);
         if self.wants(path, stat, place::look(own, name)?.as_ref()) {
             cellblock_sys::tree::remove(own, name.as_os_str())?;

@@ -77,7 +77,10 @@ const LATER_MOUNT_OPTIONS: &[(&str, &str)] = &[
     ("z", "relabelling for SELinux"),
     ("Z", "relabelling for SELinux"),
     ("U", "changing the owner of the host's files"),
-    ("O", "an overlay over the source"),
+    (
+        "O",
+        "an overlay over the source; with `--overlay DIR` what is in DIR/x is at /x inside, and what is written there is the cell's own",
+    ),
     ("idmap", "id-mapped mounts"),
     ("copy", "volumes"),
     ("nocopy", "volumes"),

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use cellblock_egress::control::{Reply, Request, ask};
-use cellblock_runtime::state::{Dirs, Found};
+use cellblock_runtime::state::{Dirs, Found, StateError};
 
 use crate::args::values::{cell_name, word};
 use crate::commands::cells_of;
@@ -43,8 +43,12 @@ pub(super) fn not_running(word: Option<&str>) -> CliError {
 
 /// The name of the cell whose audit is meant: it may have ended, and with `word` it may be yet to come.
 pub(super) fn audited(word: Option<&str>, host: &HostFacts) -> Result<String, CliError> {
-    if let Some(found) = running(word, host)? {
-        return Ok(found.record.cell.name);
+    match running(word, host) {
+        Ok(Some(found)) => return Ok(found.record.cell.name),
+        // Its audit can be read all the same.
+        Err(CliError::State(StateError::OtherVersion { name, .. })) => return Ok(name),
+        Ok(None) => {}
+        Err(error) => return Err(error),
     }
     let dirs = place::dirs(host);
     let ended = ended(&dirs);
