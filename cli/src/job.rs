@@ -19,7 +19,7 @@ use crate::images::LayerJob;
 use crate::output::say;
 use crate::report::CliError;
 
-/// The hidden first word: followed by the numbers of inherited descriptors, the job's first.
+/// The hidden first word: followed by the numbers of inherited descriptors, the job's first, our own program's last.
 pub(crate) const WORD: &str = "__job";
 
 /// What there is to do.
@@ -115,8 +115,10 @@ pub(crate) fn main(arguments: &[OsString]) -> Result<i32, CliError> {
                 .and_then(inherited)
         })
         .collect::<Result<Vec<_>, _>>()
-        .map_err(process("this command is for cellblock's own use"))?
-        .into_iter();
+        .map_err(process("this command is for cellblock's own use"))?;
+    // Open to the end: the reason is at [`outer::exec_self`].
+    let _program = descriptors.pop();
+    let mut descriptors = descriptors.into_iter();
     // It may hold secrets.
     let mut text = Zeroizing::new(Vec::new());
     let file = descriptors.next().ok_or_else(|| process("no job")(std::io::ErrorKind::InvalidInput.into()))?;

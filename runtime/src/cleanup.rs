@@ -1,6 +1,6 @@
 //! Removing what a cell leaves on disk: at its end, and after a supervisor that was killed.
 //!
-//! At its end in two steps. [`set_aside`] gives everything another name, so that the cell is gone for everybody and its name is free;
+//! At its end in two steps. `set_aside` gives everything another name, so that the cell is gone for everybody and its name is free;
 //! `sweep` then removes it, in a process for which nobody waits: mounts, namespaces and folders take the kernel milliseconds. If that process
 //! is killed, what it has not removed is a stale cell like any other.
 
@@ -12,6 +12,7 @@ use std::time::Duration;
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
 
 use crate::state::{self, Claim, Dirs};
 
@@ -19,21 +20,29 @@ use crate::state::{self, Claim, Dirs};
 /// removed all the same.
 pub(crate) fn set_aside(dirs: &Dirs, claim: Claim, keep: bool) -> Claim {
     crate::guard::redeem(&claim.dir);
-    let name = state::aside(&claim.name, rustix::process::getpid());
-    let dir = dirs.cell(&name);
-    let rename = |from: &Path, to: &Path| rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE);
     // The layer first: once the other folder is renamed the name may be taken, and a cell that takes it must not find this layer.
-    let (layer, aside) = (dirs.layer(&claim.name), dirs.layer(&name));
-    match if keep { Ok(()) } else { rename(&layer, &aside) } {
-        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+    let aside = state::aside(&claim.name, rustix::process::getpid());
+    let (layer, layer_aside) = (dirs.layer(&claim.name), dirs.layer(&aside));
+    match if keep { Ok(()) } else { rename(&layer, &layer_aside) } {
+        Ok(()) | Err(Errno::NOENT) => {}
         Err(_) => return claim,
     }
+    rename_claim(claim, aside).unwrap_or_else(|claim| {
+        let _ = rename(&layer_aside, &layer);
+        claim
+    })
+}
+
+fn rename(from: &Path, to: &Path) -> rustix::io::Result<()> {
+    rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
+}
+
+/// The claim's folder under the name `aside`, or the claim as it was.
+fn rename_claim(claim: Claim, aside: String) -> Result<Claim, Claim> {
+    let dir = claim.dir.with_file_name(&aside);
     match rename(&claim.dir, &dir) {
-        Ok(()) => Claim { name, dir, ..claim },
-        Err(_) => {
-            let _ = rename(&aside, &layer);
-            claim
-        }
+        Ok(()) => Ok(Claim { name: aside, dir, ..claim }),
+        Err(_) => Err(claim),
     }
 }
 
@@ -59,14 +68,21 @@ pub(crate) fn sweep(dirs: &Dirs, claim: Claim, keep: bool) {
 /// files can be deleted (in OUTER, if they have foreign owners). Best effort: what cannot be removed now is met again by the
 /// next command as a stale cell.
 pub fn remove(dirs: &Dirs, claim: Claim, keep: bool) {
-    crate::guard::redeem(&claim.dir);
+    let name = claim.name.clone();
+    // Also so that nobody takes the name in a folder of which the lock is gone and the rest is not.
+    let claim = if state::is_aside(&claim.name) { claim } else { set_aside(dirs, claim, keep) };
     // In OUTER the stage is mounted still, with all that is in it. After a supervisor that was killed it is gone.
     let _ = rustix::mount::unmount(
         claim.dir.join(state::STAGE),
         rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW,
     );
     if !keep {
-        remove_below(&dirs.data.join("cells"), &claim.name);
+        let layers = dirs.data.join("cells");
+        remove_below(&layers, &claim.name);
+        // Of a supervisor that was killed between the two steps of [`set_aside`].
+        for aside in names_in(&layers).iter().filter(|aside| state::is_aside_of(aside, &name)) {
+            remove_below(&layers, aside);
+        }
     }
     // The record goes last but for the lock: as long as it is there, a later command knows what is left to do.
     for name in [
@@ -91,10 +107,17 @@ pub fn remove(dirs: &Dirs, claim: Claim, keep: bool) {
 
 /// Gives a claim back whose cell was never begun.
 pub fn release(claim: Claim) {
+    let aside = state::aside(&claim.name, rustix::process::getpid());
+    let claim = rename_claim(claim, aside).unwrap_or_else(|claim| claim);
     if let Some(cells) = claim.dir.parent() {
         remove_below(cells, &claim.name);
     }
     drop(claim.lock);
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 fn remove_below(folder: &Path, name: &str) {

@@ -10,7 +10,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 
@@ -170,7 +170,8 @@ fn run_map_programs(target: i32, ids: &Ids) -> String {
 /// OUTER survive as ambient ones, for the person's id inside need not be 0.
 ///
 /// The program is started through a read-only mount of its own, so that whoever gets hold of `/proc/PID/exe` from inside
-/// cannot write to it (CVE-2019-5736). Returns only on failure.
+/// cannot write to it (CVE-2019-5736). A descriptor of that mount stays open, and its number is the last argument: the kernel waits 0.3 ms
+/// when the last one is closed, which is better done when nobody waits for us. Returns only on failure.
 #[must_use]
 pub fn exec_self(arguments: &[&OsStr], keep: &[OwnedFd]) -> OuterError {
     match prepare_exec(arguments, keep) {
@@ -181,13 +182,15 @@ pub fn exec_self(arguments: &[&OsStr], keep: &[OwnedFd]) -> OuterError {
 
 fn prepare_exec(arguments: &[&OsStr], keep: &[OwnedFd]) -> io::Result<(OwnedFd, Vec<CString>)> {
     let program = own_program()?;
+    let number = program.as_raw_fd().to_string();
     let name = std::env::args_os().next().unwrap_or_else(|| "cellblock".into());
     let argv = std::iter::once(name.as_os_str())
         .chain(arguments.iter().copied())
+        .chain([OsStr::new(&number)])
         .map(|a| CString::new(a.as_bytes()))
         .collect::<Result<Vec<_>, _>>()?;
     cellblock_sys::process::cloexec_from(3)?;
-    for fd in keep {
+    for fd in keep.iter().chain([&program]) {
         rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
     }
     keep_capabilities()?;
@@ -213,7 +216,7 @@ fn own_program() -> io::Result<OwnedFd> {
     io::copy(&mut std::fs::File::open("/proc/self/exe")?, &mut copy)?;
     rustix::fs::fcntl_add_seals(&copy, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     // A descriptor open for writing would make execve fail with ETXTBSY.
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&copy));
+    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
     Ok(rustix::fs::open(path.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
 }
 

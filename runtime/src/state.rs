@@ -242,6 +242,17 @@ pub(crate) fn aside(name: &str, pid: rustix::process::Pid) -> String {
     format!("{ASIDE}{name}.{}", pid.as_raw_nonzero())
 }
 
+/// Whether `name` is a name by [`aside`].
+pub(crate) fn is_aside(name: &str) -> bool {
+    name.starts_with(ASIDE)
+}
+
+/// Whether `other` is what [`aside`] calls the folders of the cell `name`.
+pub(crate) fn is_aside_of(other: &str, name: &str) -> bool {
+    let pid = other.strip_prefix(ASIDE).and_then(|rest| rest.strip_prefix(name)?.strip_prefix('.'));
+    pid.is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// With what the names of folders begin that are being removed.
 const ASIDE: char = '.';
 
@@ -363,7 +374,7 @@ pub fn list(dirs: &Dirs) -> Result<Listing, StateError> {
             Lock::Taken(lock) => listing.stale.push(Claim { name, dir, lock }),
             Lock::Gone => {}
             // What is being removed is no cell any more.
-            Lock::Held if name.starts_with(ASIDE) => {}
+            Lock::Held if is_aside(&name) => {}
             Lock::Held => match read(&dir)? {
                 Some(Read::Ours(found)) => listing.alive.push(found),
                 Some(Read::Foreign(found)) => listing.foreign.push(found),

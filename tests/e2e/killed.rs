@@ -58,6 +58,24 @@ fn directories(dir: &Path, depth: u32, all: &mut BTreeSet<PathBuf>) {
     }
 }
 
+/// Its layer has another name already, and the rest has not.
+#[test]
+fn a_supervisor_killed_while_it_sets_things_aside() {
+    let world = World::new();
+    let layers = world.path("home/.local/share/cellblock/cells");
+    let aside = || {
+        let entries = std::fs::read_dir(&layers).into_iter().flatten().flatten();
+        entries.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with('.'))
+    };
+    let line = format!("run --image host --name {} --rm {} -- true", cell_name(&world), ids());
+    let calls = [u64::try_from(nix::libc::SYS_renameat2).expect("a number")];
+    let traced = world.cellblock(&line).killed_before("cellblock", &calls, aside, Victim::Caller);
+    assert_eq!(traced.killed.as_deref(), Some("cellblock"), "{traced:?}");
+    assert!(aside(), "there is something to do");
+    world.cellblock("status").ok();
+    assert!(world.leftovers().is_empty(), "{:?}", world.leftovers());
+}
+
 /// A name that no other test has a cell or cgroup of.
 fn cell_name(world: &World) -> String {
     let root = world.path("");
