@@ -73,6 +73,34 @@ fn packages_at_home_come_with_what_they_need() {
     assert!(codex["found"].as_str().is_some_and(|path| path.ends_with("codex.js")), "{codex}");
 }
 
+/// As uv and pipx lay it: a virtual environment whose interpreter is a link to a Python of the person's own, by a link for its version.
+#[test]
+fn virtual_environments_come_with_their_python() {
+    let world = World::new();
+    let python = "home/.uv/python/cpython-3.12.3/bin/python3.12";
+    install(&world, python, "/bin/sh");
+    world.write(python, "#!/bin/sh\nread -r word <\"${0%/tools/*}/python/cpython-3.12/lib/word\"\necho \"$word\"\n");
+    world.write("home/.uv/python/cpython-3.12.3/lib/word", "of the standard library");
+    symlink("cpython-3.12.3", world.path("home/.uv/python/cpython-3.12")).expect("a link");
+    let venv = world.path("home/.uv/tools/aider-chat");
+    install(&world, "home/.uv/tools/aider-chat/bin/aider", &venv.join("bin/python").display().to_string());
+    let home = world.path("home/.uv/python/cpython-3.12/bin");
+    symlink(home.join("python3.12"), venv.join("bin/python")).expect("a link");
+    world.write("home/.uv/secret", "not its own");
+    let configured = |home: &str| world.write("home/.uv/tools/aider-chat/pyvenv.cfg", home);
+    let run = || with_path(&world, world.cellblock("run aider"), "home/.uv/tools/aider-chat/bin");
+    configured("version = 3.12.3\nhome = /usr/bin\n");
+    run().fails(127);
+    configured(&format!("home = {}\nversion = 3.12.3\n", home.display()));
+    assert!(run().ok().contains("of the standard library"));
+    let look = with_path(&world, world.cellblock("run --dry-run --json aider"), "home/.uv/tools/aider-chat/bin").ok();
+    assert!(look.contains(".uv/python\"") && !look.contains(".uv\""), "{look}");
+    // Never a whole home for it.
+    configured(&format!("home = {}\n", world.path("home/bin").display()));
+    let look = with_path(&world, world.cellblock("run --dry-run --json aider"), "home/.uv/tools/aider-chat/bin").ok();
+    assert!(!look.contains(".uv/python\""), "{look}");
+}
+
 #[test]
 fn a_link_with_an_agents_name_is_that_agent() {
     let world = World::new();

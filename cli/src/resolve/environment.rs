@@ -11,7 +11,7 @@ use super::asked::Asked;
 use super::error::ResolveError;
 use super::image::ImageFacts;
 use super::origin::{Explained, Origin};
-use crate::agents::Found;
+use crate::agents::{Agent, Found};
 use crate::args::values::{EnvEntry, Given, Source, ValueError};
 
 /// When a variable of the host passes by itself.
@@ -93,6 +93,8 @@ pub(super) struct Inside<'a> {
     /// The agent's program, where it lies on the host.
     pub(super) found: Option<&'a Found>,
     pub(super) user: &'a User,
+    /// The agent, if it is to act without asking.
+    pub(super) unattended: Option<&'a Agent>,
     /// The cell's name.
     pub(super) name: &'a str,
 }
@@ -132,6 +134,11 @@ pub(super) fn environment(asked: Asked<'_>, inside: Inside<'_>) -> Result<Enviro
     ];
     for (name, value) in told {
         made.set(name, value, Origin::Default);
+    }
+    if let Some(agent) = inside.unattended {
+        for (name, value) in agent.unattended_variables() {
+            made.set(name, value, Origin::Shipped { agent: agent.name.clone() });
+        }
     }
     let extra = host.get(EXTRA).map_or("", String::as_str);
     for name in extra.split(',').map(str::trim).filter(|name| !name.is_empty()) {
