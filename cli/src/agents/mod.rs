@@ -57,9 +57,9 @@ impl Agent {
 
     /// The flags that are put before its arguments, which may have some already, or begin with a command that takes none of them.
     pub(crate) fn unattended<'a>(&'a self, args: &'a [String]) -> impl Iterator<Item = &'a str> {
-        let command = args.first().is_some_and(|first| {
-            self.spec.subcommands.iter().flatten().any(|subcommand| subcommand.value == *first)
-        });
+        let command = args
+            .first()
+            .is_some_and(|first| self.spec.subcommands.iter().flatten().any(|subcommand| subcommand.value == *first));
         let flags = self.spec.unattended.iter().flatten().map(|flag| flag.value.as_str());
         flags.filter(move |flag| !command && setting(flag).is_none() && !args.iter().any(|arg| arg == flag))
     }
