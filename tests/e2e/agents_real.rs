@@ -296,7 +296,6 @@ const OTHERS: &[Other] = &[
 
 /// `ci/agents` gets the small ones; whoever has installed more of them into the same prefix has them tried too.
 #[test]
-#[expect(clippy::print_stdout, reason = "CI counts what is left out")]
 fn others_start_and_keep_their_files_to_the_project() {
     let test = "others_start_and_keep_their_files_to_the_project";
     let Some(more) = package(test, "more") else { return };
