@@ -322,8 +322,8 @@ fn others_start_and_keep_their_files_to_the_project() {
         assert_eq!(git(&world, "git status --short"), other.in_project, "{agent}: {done}");
         let [folder, file] = other.file;
         let kept = format!("find .. -path '*/cellblock/projects/*/state/{agent}/{}/{file}'", folder.replace('/', "%"));
-        assert_eq!(git(&world, &kept).lines().count(), 1, "{agent}: {done}");
         assert!(world.leftovers().is_empty(), "{agent}");
+        assert_eq!(git(&world, &kept).lines().count(), 1, "{agent}: {done}");
     }
 }
 
