@@ -74,6 +74,51 @@ fn packages_at_home_come_with_what_they_need() {
 }
 
 #[test]
+fn a_variable_may_keep_it_from_asking_and_commands_take_no_flag() {
+    let world = World::new();
+    install(&world, "home/bin/mine", "/bin/sh");
+    world.configure("agents: {mine: {unattended: [--yes, OPENAI_MODE=auto], subcommands: [login]}}\n");
+    let run = |line: &str| with_path(&world, world.cellblock(line), "home/bin").fails(7).stdout();
+    assert_eq!(run("run mine x login"), "args: --yes x login\nOPENAI_MODE=auto\n");
+    assert_eq!(run("run mine login x"), "args: login x\nOPENAI_MODE=auto\n");
+    assert_eq!(run("run --ask mine x"), "args: x\n");
+    assert_eq!(run("run -e OPENAI_MODE=mine mine x"), "args: --yes x\nOPENAI_MODE=mine\n");
+    let explained = with_path(&world, world.cellblock("run --dry-run --explain mine x"), "home/bin").ok();
+    assert!(
+        explained.lines().any(|line| line.contains("OPENAI_MODE") && line.contains("the agent mine")),
+        "{explained}"
+    );
+}
+
+/// As uv and pipx lay it: a virtual environment whose interpreter is a link to a Python of the person's own, by a link for its version.
+#[test]
+fn virtual_environments_come_with_their_python() {
+    let world = World::new();
+    let python = "home/.uv/python/cpython-3.12.3/bin/python3.12";
+    install(&world, python, "/bin/sh");
+    world.write(python, "#!/bin/sh\nread -r word <\"${0%/tools/*}/python/cpython-3.12/lib/word\"\necho \"$word\"\n");
+    world.write("home/.uv/python/cpython-3.12.3/lib/word", "of the standard library");
+    symlink("cpython-3.12.3", world.path("home/.uv/python/cpython-3.12")).expect("a link");
+    let venv = world.path("home/.uv/tools/aider-chat");
+    install(&world, "home/.uv/tools/aider-chat/bin/aider", &venv.join("bin/python").display().to_string());
+    let home = world.path("home/.uv/python/cpython-3.12/bin");
+    symlink(home.join("python3.12"), venv.join("bin/python")).expect("a link");
+    world.write("home/.uv/secret", "not its own");
+    let configured = |home: &str| world.write("home/.uv/tools/aider-chat/pyvenv.cfg", home);
+    let run = || with_path(&world, world.cellblock("run aider"), "home/.uv/tools/aider-chat/bin");
+    configured("version = 3.12.3\nhome = /usr/bin\n");
+    run().fails(127).says("interpreter of its first line");
+    configured(&format!("home = {}\nversion = 3.12.3\n", home.display()));
+    assert!(run().ok().contains("of the standard library"));
+    let look = with_path(&world, world.cellblock("run --dry-run --json aider"), "home/.uv/tools/aider-chat/bin").ok();
+    assert!(look.contains(".uv/python\"") && !look.contains(".uv\""), "{look}");
+    // Never a whole home for it.
+    configured(&format!("home = {}\n", world.path("home/bin").display()));
+    let look = with_path(&world, world.cellblock("run --dry-run --json aider"), "home/.uv/tools/aider-chat/bin").ok();
+    assert!(!look.contains(".uv/python\""), "{look}");
+}
+
+#[test]
 fn a_link_with_an_agents_name_is_that_agent() {
     let world = World::new();
     install(&world, "home/bin/claude", "/bin/sh");

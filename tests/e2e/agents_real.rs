@@ -1,5 +1,5 @@
 //! The real Claude Code and Codex, as npm installs them, in cells: they start, and work against a model that follows a script
-//! (tests/data/model.py). `ci/agents` gets them.
+//! (tests/data/model.py). Of the others that are there: they start, and their files are where they belong. `ci/agents` gets them.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -227,6 +227,112 @@ fn they_start_and_work_on_alpine() {
     let done = world.cellblock(&install).run();
     assert_eq!(done.code(), Some(0), "{done}");
     assert!(world.cellblock(&format!("run {kept} {root} claude-code --version")).ok().contains("(Claude Code)"));
+}
+
+/// An agent that is tried as far as it goes without an account.
+struct Other {
+    agent: &'static str,
+    /// Of what it says to `--version` and `--help`.
+    words: [&'static str; 2],
+    /// After this it has files of its own, whether or not it could do it.
+    line: &'static str,
+    /// One of them: the path from home to the folder of its state that it is in, and from there.
+    file: [&'static str; 2],
+    /// What it keeps in the project itself, with a cell or without one.
+    in_project: &'static str,
+}
+
+const OTHERS: &[Other] = &[
+    Other {
+        agent: "aider",
+        words: ["aider ", "usage: aider"],
+        line: "--list-models gpt-4o-mini",
+        file: [".aider", "installs.json"],
+        in_project: "?? .gitignore\n",
+    },
+    Other {
+        agent: "amp",
+        words: ["0.0.", "Usage: amp"],
+        line: "permissions list",
+        file: [".local/share/amp", "device-id.json"],
+        in_project: "",
+    },
+    Other {
+        agent: "copilot",
+        words: ["GitHub Copilot CLI", "Usage: copilot"],
+        line: "-p hello",
+        file: [".copilot", "config.json"],
+        in_project: "",
+    },
+    Other {
+        agent: "gemini",
+        words: ["0.", "Usage: gemini"],
+        line: "mcp list",
+        file: [".gemini", "projects.json"],
+        in_project: "",
+    },
+    Other {
+        agent: "opencode",
+        words: ["1.", "opencode run"],
+        line: "session list",
+        file: [".local/share/opencode", "opencode.db"],
+        in_project: "",
+    },
+    Other {
+        agent: "pi",
+        words: ["0.", "pi - AI coding assistant"],
+        line: "-p hello",
+        file: [".pi/agent", "models-store.json"],
+        in_project: "",
+    },
+    Other {
+        agent: "qwen",
+        words: ["0.", "Usage: qwen"],
+        line: "mcp list",
+        file: [".qwen", "extension-store/state.json"],
+        in_project: "",
+    },
+];
+
+/// `ci/agents` gets the small ones; whoever has installed more of them into the same prefix has them tried too.
+#[test]
+fn others_start_and_keep_their_files_to_the_project() {
+    let test = "others_start_and_keep_their_files_to_the_project";
+    let Some(more) = package(test, "more") else { return };
+    for other in OTHERS {
+        let agent = other.agent;
+        if !more.join("bin").join(agent).exists() {
+            println!("LEFT OUT: {test}: no {agent} in {}", more.display());
+            continue;
+        }
+        let world = World::new();
+        repository(&world);
+        let path = format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", more.join("bin").display());
+        let run = |line: &str| world.cellblock(&format!("run --image host {agent} {line}")).env("PATH", &path).run();
+        let before = seen(&world);
+        for (flag, words) in ["--version", "--help"].iter().zip(other.words) {
+            let done = run(flag);
+            assert_eq!(done.code(), Some(0), "{agent}: {done}");
+            assert!(done.stdout().contains(words) || done.stderr().contains(words), "{agent}: {done}");
+        }
+        assert_eq!(seen(&world), before, "{agent}");
+        assert_eq!(git(&world, "git status --short"), "", "{agent}");
+        let done = run(other.line);
+        assert_eq!(seen(&world), before, "{agent}: {done}");
+        assert_eq!(git(&world, "git status --short"), other.in_project, "{agent}: {done}");
+        let [folder, file] = other.file;
+        let kept = format!("find .. -path '*/cellblock/projects/*/state/{agent}/{}/{file}'", folder.replace('/', "%"));
+        assert!(world.leftovers().is_empty(), "{agent}");
+        assert_eq!(git(&world, &kept).lines().count(), 1, "{agent}: {done}");
+    }
+}
+
+/// Everything in the person's home but the project and what is cellblock's own.
+fn seen(world: &World) -> String {
+    git(
+        world,
+        "cd .. && find . \\( -path ./demo -o -path './.local/*/cellblock' \\) -prune -o ! -path './.local*' -print | sort",
+    )
 }
 
 /// The host's git and bash in a folder that runs anywhere: their programs, libraries and loader.

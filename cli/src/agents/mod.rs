@@ -55,10 +55,18 @@ impl Agent {
         self.spec.title.as_ref().map_or(&self.name, |title| &title.value)
     }
 
-    /// The flags that are put before its arguments, which may have some already.
+    /// The flags that are put before its arguments, which may have some already, or begin with a command that takes none of them.
     pub(crate) fn unattended<'a>(&'a self, args: &'a [String]) -> impl Iterator<Item = &'a str> {
+        let command = args
+            .first()
+            .is_some_and(|first| self.spec.subcommands.iter().flatten().any(|subcommand| subcommand.value == *first));
         let flags = self.spec.unattended.iter().flatten().map(|flag| flag.value.as_str());
-        flags.filter(move |flag| !args.iter().any(|arg| arg == flag))
+        flags.filter(move |flag| !command && setting(flag).is_none() && !args.iter().any(|arg| arg == flag))
+    }
+
+    /// The variables among what makes it act without asking.
+    pub(crate) fn unattended_variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.spec.unattended.iter().flatten().filter_map(|said| setting(&said.value))
     }
 
     /// How it gets into an image, a line each, for a hint.
@@ -83,6 +91,11 @@ impl Agent {
         }
         hints
     }
+}
+
+/// `NAME=VALUE`, which is a variable; `--name=value` is a flag.
+fn setting(said: &str) -> Option<(&str, &str)> {
+    said.split_once('=').filter(|(name, _)| !name.starts_with('-'))
 }
 
 /// Which of the agent's programs this host has.
@@ -143,6 +156,7 @@ fn over(spec: AgentSpec, own: &AgentSpec) -> AgentSpec {
         title: own.title.or(spec.title),
         programs: own.programs.or(spec.programs),
         unattended: own.unattended.or(spec.unattended),
+        subcommands: own.subcommands.or(spec.subcommands),
         asks: own.asks.or(spec.asks),
         pass_env: own.pass_env.or(spec.pass_env),
         state: by_path(spec.state, own.state),
@@ -167,6 +181,7 @@ fn by_path(mut known: Vec<StatePath>, own: Vec<StatePath>) -> Vec<StatePath> {
                 }
                 (old.inside, old.inside_env) =
                     (new.inside.or(old.inside.take()), new.inside_env.or(old.inside_env.take()));
+                old.home_env = new.home_env.or(old.home_env.take());
             }
             None => known.push(new),
         }
@@ -282,6 +297,24 @@ mod tests {
         let flag = "--dangerously-skip-permissions";
         assert_eq!(agent.unattended(&["--continue".into()]).collect::<Vec<_>>(), [flag]);
         assert_eq!(agent.unattended(&[flag.into()]).count(), 0);
+    }
+
+    #[test]
+    fn variables_are_no_flags_and_commands_take_none() {
+        let own = config("agents: {mine: {unattended: [MODE=auto, --level=high, --yes], subcommands: [login]}}");
+        let agent = find("mine", &own).unwrap().unwrap();
+        assert_eq!(agent.unattended(&["go".into()]).collect::<Vec<_>>(), ["--level=high", "--yes"]);
+        assert_eq!(agent.unattended(&["login".into(), "x".into()]).count(), 0);
+        assert_eq!(agent.unattended(&["x".into(), "login".into()]).count(), 2);
+        assert_eq!(agent.unattended_variables().collect::<Vec<_>>(), [("MODE", "auto")]);
+    }
+
+    #[test]
+    fn a_folders_variable_can_be_said_of_a_known_one() {
+        let own = config("agents: {codex: {state: [{path: ~/.codex, home_env: MY_CODEX}]}}");
+        let codex = find("codex", &own).unwrap().unwrap();
+        assert_eq!(codex.spec.state[0].home_env.as_deref(), Some("MY_CODEX"));
+        assert!(!codex.spec.state[0].history.is_empty(), "what is not said stays");
     }
 
     #[test]

@@ -56,6 +56,7 @@ impl<'a> Search<'a> {
         let mut found =
             Found { program: real.to_string_lossy().into_owned(), mounts: vec![self.holder(&real)], path: Vec::new() };
         self.add_interpreter(&real, &mut found);
+        found.mounts.extend(self.base(&found.mounts[0]));
         Some(found)
     }
 
@@ -87,6 +88,23 @@ impl<'a> Search<'a> {
         let shared = self.homes.iter().any(|home| home.starts_with(parent))
             || parent.file_name().is_some_and(|name| ["bin", "sbin", "versions"].iter().any(|shared| name == *shared));
         if shared { real.to_owned() } else { parent.to_owned() }
+    }
+
+    /// What a virtual environment was made from, where that is not in the system's folders either (uv, pyenv): its interpreter is a link there, and
+    /// the standard library lies beside that. PEP 405: `home` in `pyvenv.cfg` is the folder of that interpreter.
+    fn base(self, environment: &Path) -> Option<PathBuf> {
+        let said = self.files.text(&environment.join("pyvenv.cfg"))?;
+        let bin = said.lines().filter_map(|line| line.split_once('=')).find(|(key, _)| key.trim() == "home")?.1;
+        let bin = Path::new(bin.trim());
+        if !bin.is_absolute() || self.image.shows(bin, self.files) {
+            return None;
+        }
+        let prefix = bin.parent()?;
+        let real = self.files.look(prefix).ok()?.canonical;
+        // uv and pyenv have links for versions, `3.12` to `3.12.3`: both are in the folder of all versions.
+        let both = prefix.parent().filter(|above| real != prefix && real.parent() == Some(above));
+        let narrow = |folder: &Path| !self.homes.iter().any(|home| home.starts_with(folder));
+        [both, Some(real.as_path())].into_iter().flatten().find(|folder| narrow(folder)).map(Path::to_owned)
     }
 
     /// `#!/usr/bin/env node`: where that is not in the system's folders either (nvm, volta), it is shown too.

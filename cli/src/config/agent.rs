@@ -47,10 +47,14 @@ pub(crate) struct AgentSpec {
     #[schemars(with = "Option<BTreeMap<String, String>>")]
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) install: BTreeMap<String, Located<String>>,
-    /// The flags that make it act without asking; they are added, as the cell limits what it can do.
+    /// The flags, or variables as NAME=VALUE, that make it act without asking; they are added, as the cell limits what it can do.
     #[schemars(with = "Option<Vec<String>>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) unattended: Option<Vec<Located<String>>>,
+    /// Words that, where its arguments begin with one, make it do something other than act: those flags are not put before them.
+    #[schemars(with = "Option<Vec<String>>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) subcommands: Option<Vec<Located<String>>>,
     /// Whether it is to ask before it acts, as it does without cellblock.
     #[schemars(with = "Option<bool>")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,7 +139,7 @@ pub(crate) struct StatePath {
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) inside_env: Option<String>,
-    /// The variable by which its program is told where a folder is, if there is one; used where the home is a folder of the host's.
+    /// The variable by which its program is told where a folder is, if there is one, or NAME=PATH if it wants another path (such as `~`, the folder above); used where the home is a folder of the host's.
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) home_env: Option<String>,
@@ -151,6 +155,7 @@ pub(super) const AGENT_KEYS: &[&str] = &[
     "programs",
     "install",
     "unattended",
+    "subcommands",
     "asks",
     "pass_env",
     "state",
@@ -191,6 +196,7 @@ impl Reader<'_> {
             "programs" => to.programs = Some(self.texts(key, node, program)),
             "install" => to.install = self.install(node),
             "unattended" => to.unattended = Some(self.texts(key, node, text)),
+            "subcommands" => to.subcommands = Some(self.texts(key, node, text)),
             "asks" => to.asks = self.truth(key, node),
             "pass_env" => to.pass_env = Some(self.texts(key, node, variable)),
             "state" => to.state = self.state(key, node),
@@ -237,7 +243,7 @@ impl Reader<'_> {
                 "history" => history = self.texts(&key, node, row).into_iter().map(|said| said.value).collect(),
                 "inside" => inside = self.scalar(&key, node, home_path).map(|said| said.value),
                 "inside_env" => inside_env = self.scalar(&key, node, assignment).map(|said| said.value),
-                "home_env" => home_env = self.scalar(&key, node, variable).map(|said| said.value),
+                "home_env" => home_env = self.scalar(&key, node, place).map(|said| said.value),
                 "locks" => locks = self.texts(&key, node, name).into_iter().map(|said| said.value).collect(),
                 _ => self.problems.push(unknown(&key, STATE_KEYS)),
             }
@@ -305,6 +311,20 @@ fn program(text: &str) -> Result<String, ValueError> {
 fn variable(text: &str) -> Result<String, ValueError> {
     let entry: EnvEntry = text.parse()?;
     if entry.value == Given::Host { Ok(entry.name) } else { Err(ValueError::EnvName(text.to_owned())) }
+}
+
+/// A variable's name, or `NAME=PATH`.
+fn place(text: &str) -> Result<String, ValueError> {
+    match text.split_once('=') {
+        None => variable(text),
+        Some((name, path)) => {
+            variable(name)?;
+            if path != "~" {
+                home_path(path)?;
+            }
+            Ok(text.to_owned())
+        }
+    }
 }
 
 /// `~/…` or an absolute path, without `..`: what a shipped file names must not depend on where it is read.

@@ -11,7 +11,7 @@ use super::asked::Asked;
 use super::error::ResolveError;
 use super::image::ImageFacts;
 use super::origin::{Explained, Origin};
-use crate::agents::Found;
+use crate::agents::{Agent, Found};
 use crate::args::values::{EnvEntry, Given, Source, ValueError};
 
 /// When a variable of the host passes by itself.
@@ -93,6 +93,8 @@ pub(super) struct Inside<'a> {
     /// The agent's program, where it lies on the host.
     pub(super) found: Option<&'a Found>,
     pub(super) user: &'a User,
+    /// The agent, if it is to act without asking.
+    pub(super) unattended: Option<&'a Agent>,
     /// The cell's name.
     pub(super) name: &'a str,
 }
@@ -105,13 +107,7 @@ pub(super) fn environment(asked: Asked<'_>, inside: Inside<'_>) -> Result<Enviro
     for (name, value) in host.iter().filter(|(name, value)| listed(name, value, &visible)) {
         made.set(name, value, Origin::Host);
     }
-    if let Some(agent) = asked.layers.agent() {
-        for name in agent.spec.pass_env.iter().flatten() {
-            if let Some(value) = host.get(&name.value) {
-                made.set(&name.value, value, Origin::Host);
-            }
-        }
-    }
+    made.pass(asked.layers.agent());
     let path = match &inside.image.visible {
         Some(_) => path_inside(host.get("PATH").map_or("", String::as_str), &visible),
         None => USUAL_PATH.to_owned(),
@@ -133,6 +129,7 @@ pub(super) fn environment(asked: Asked<'_>, inside: Inside<'_>) -> Result<Enviro
     for (name, value) in told {
         made.set(name, value, Origin::Default);
     }
+    made.keep_from_asking(inside.unattended);
     let extra = host.get(EXTRA).map_or("", String::as_str);
     for name in extra.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         let wrong = |error| ResolveError::Entry { origin: Origin::Env(EXTRA), error };
@@ -168,6 +165,24 @@ struct Maker<'a> {
 impl Maker<'_> {
     fn set(&mut self, name: &str, value: &str, origin: Origin) {
         self.made.insert(name.to_owned(), (Given::Value(value.to_owned()), origin));
+    }
+
+    /// The host's variables that the agent gets.
+    fn pass(&mut self, agent: Option<&Agent>) {
+        let host = self.host;
+        for name in agent.and_then(|agent| agent.spec.pass_env.as_ref()).into_iter().flatten() {
+            if let Some(value) = host.get(&name.value) {
+                self.set(&name.value, value, Origin::Host);
+            }
+        }
+    }
+
+    /// The variables with which the agent acts without asking.
+    fn keep_from_asking(&mut self, agent: Option<&Agent>) {
+        let Some(agent) = agent else { return };
+        for (name, value) in agent.unattended_variables() {
+            self.set(name, value, Origin::Shipped { agent: agent.name.clone() });
+        }
     }
 
     fn entry(&mut self, entry: &EnvEntry, origin: Origin) {

@@ -203,7 +203,8 @@ pub(crate) fn resolve(inputs: Inputs<'_>, wanted: &ImageWanted, image: &ImageFac
         explain.add(&format!("mount {}", mount.mount.target().display()), &mount_words(&mount.mount), &mount.origin);
     }
     explain.0.extend(state.explained);
-    let inside = Inside { image, found: found.as_ref(), user: &user.1, name: &name };
+    let unattended = inputs.agent.filter(|agent| !inputs.asks(agent).0);
+    let inside = Inside { image, found: found.as_ref(), user: &user.1, unattended, name: &name };
     let environment = environment::environment(asked, inside)?;
     explain.0.extend(environment.explained);
     let network = inputs.network(layers, &mut explain)?;

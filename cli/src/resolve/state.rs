@@ -166,8 +166,9 @@ fn base(agent: &Agent, user: &User, home: &Home, decided: &mut Decided) -> PathB
         return user.home.clone();
     }
     for one in folders {
-        let value = at_home(&one.path.value, own).display().to_string();
-        decided.variables.extend(one.home_env.clone().map(|name| (name, value)));
+        let Some(said) = &one.home_env else { continue };
+        let (name, path) = said.split_once('=').unwrap_or((said, &one.path.value));
+        decided.variables.push((name.to_owned(), at_home(path, own).display().to_string()));
     }
     own.clone()
 }
@@ -197,8 +198,11 @@ fn redirect(decided: &mut Decided, spec: &[StatePath], home: &Path) {
     }
 }
 
-/// `~/…` in a home; anything else as it is.
+/// `~` and `~/…` in a home; anything else as it is.
 pub(super) fn at_home(path: &str, home: &Path) -> PathBuf {
+    if path == "~" {
+        return home.to_owned();
+    }
     let path = path.strip_prefix("~/").map_or_else(|| PathBuf::from(path), |rest| home.join(rest));
     path.components().filter(|part| !matches!(part, Component::CurDir)).collect()
 }
@@ -239,6 +243,7 @@ mod tests {
     #[test]
     fn paths_are_the_homes() {
         assert_eq!(at_home("~/.x/y", Path::new("/root")), Path::new("/root/.x/y"));
+        assert_eq!(at_home("~", Path::new("/root")), Path::new("/root"));
         assert_eq!(at_home("/etc/x", Path::new("/root")), Path::new("/etc/x"));
     }
 }
