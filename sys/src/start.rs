@@ -18,6 +18,8 @@ core::arch::global_asm!(
 cellblock_start:
     mov r12, rdx
     lea rbx, [rip + __ehdr_start]
+    cmp word ptr [rbx + {e_type}], {ET_DYN}
+    jne 4f
     movzx r13d, word ptr [rbx + {e_phnum}]
     mov r14, [rbx + {e_phoff}]
     add r14, rbx
@@ -44,6 +46,8 @@ cellblock_start:
     .size cellblock_start, . - cellblock_start
     .popsection
     "#,
+    e_type = const std::mem::offset_of!(libc::Elf64_Ehdr, e_type),
+    ET_DYN = const libc::ET_DYN,
     e_phnum = const std::mem::offset_of!(libc::Elf64_Ehdr, e_phnum),
     e_phoff = const std::mem::offset_of!(libc::Elf64_Ehdr, e_phoff),
     p_flags = const std::mem::offset_of!(libc::Elf64_Phdr, p_flags),
