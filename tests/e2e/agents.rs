@@ -118,6 +118,42 @@ fn virtual_environments_come_with_their_python() {
     assert!(!look.contains(".uv/python\""), "{look}");
 }
 
+/// What the project says of an agent that is found in it, a link or an environment's file, was written by whoever writes there.
+#[test]
+fn a_project_shows_nothing_of_the_home_by_an_agent_in_it() {
+    let world = World::new();
+    let script = "#!/bin/sh\ncat \"$HOME\"/.ssh/key \"$HOME\"/notes/* 2>/dev/null\necho ran\n";
+    let program = |inside: &str| {
+        install(&world, inside, "/bin/sh");
+        world.write(inside, script);
+    };
+    program("home/demo/.venv/bin/aider");
+    program("home/tools/aider/bin/aider");
+    program("home/notes/run");
+    world.write("home/.ssh/key", "a key");
+    world.write("home/notes/diary", "a diary");
+    let run = |folder: &str| with_path(&world, world.cellblock("run aider"), folder);
+    for environment in ["home/demo/.venv", "home/tools/aider"] {
+        for shown in ["home/.ssh", "home/notes"] {
+            let home = format!("home = {}\n", world.path(shown).join("bin").display());
+            world.write(&format!("{environment}/pyvenv.cfg"), &home);
+            let out = run(&format!("{environment}/bin")).ok();
+            // The person's own environment, outside of any repository, is taken at its word.
+            let own = environment == "home/tools/aider";
+            assert!(out.ends_with("ran\n") && (out == "ran\n") != own, "{environment} {shown}: {out}");
+        }
+    }
+    // A clone beside the project, in which another cell may have been.
+    std::fs::create_dir(world.path("home/tools/.git")).expect("a folder");
+    assert_eq!(run("home/tools/aider/bin").ok(), "ran\n");
+    let link = world.path("home/demo/.venv/bin/aider");
+    std::fs::remove_file(&link).expect("remove");
+    symlink(world.path("home/notes/run"), &link).expect("a link");
+    run("home/demo/.venv/bin").fails(127).says("aider");
+    let asked = format!("run -v {}:ro aider", world.path("home/notes").display());
+    assert!(with_path(&world, world.cellblock(&asked), "home/demo/.venv/bin").ok().ends_with("ran\n"));
+}
+
 #[test]
 fn a_link_with_an_agents_name_is_that_agent() {
     let world = World::new();

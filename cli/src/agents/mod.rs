@@ -8,7 +8,7 @@ mod program;
 
 use crate::args::values::nearest;
 use crate::config::{AgentSettings, AgentSpec, Config, ConfigError, Settings, StatePath, parse_agent};
-use crate::resolve::{HostFacts, HostFiles, ImageFacts};
+use crate::resolve::{HostFacts, HostFiles, ImageFacts, Steady};
 pub(crate) use inside::missing;
 pub(crate) use program::{Found, Search};
 
@@ -101,7 +101,7 @@ fn setting(said: &str) -> Option<(&str, &str)> {
 /// Which of the agent's programs this host has.
 pub(crate) fn installed<'a>(agent: &'a Agent, host: &HostFacts) -> Option<&'a str> {
     let nothing = ImageFacts { name: String::new(), visible: None };
-    let search = Search::on(host, &nothing, &HostFiles);
+    let search = Search::on(&nothing, Steady { files: &HostFiles, host, project: None });
     agent.programs().into_iter().find(|program| search.find(&[program]).is_some())
 }
 

@@ -2,10 +2,13 @@
 //!
 //! On the `host` image everything in the system's folders is there already. What a person has installed at home (npm prefixes, nvm, pipx,
 //! an installer's own folder) is not: the least that holds the program is mounted read-only, at its own path.
+//!
+//! A project may be in the `PATH` too (an environment of Python's that is switched on). What leads out of a repository there, by a link or by what
+//! a file says, was written by whoever writes in it, a cell for one: nothing is shown for that.
 
 use std::path::{Path, PathBuf};
 
-use crate::resolve::{Files, HostFacts, ImageFacts};
+use crate::resolve::{ImageFacts, Steady};
 
 /// An agent's program, as found on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +32,8 @@ pub(crate) struct Search<'a> {
     pub(crate) own: Option<&'a Path>,
     /// What the image shows of the host.
     pub(crate) image: &'a ImageFacts,
-    /// The host's files.
-    pub(crate) files: &'a dyn Files,
+    /// The host's files, and which ways in them nobody but the person has made.
+    pub(crate) steady: Steady<'a>,
 }
 
 /// Longest `#!` line (execve(2): 255 bytes since Linux 5.1).
@@ -38,9 +41,10 @@ const SHEBANG: usize = 256;
 
 impl<'a> Search<'a> {
     /// A search in the person's `PATH`.
-    pub(crate) fn on(host: &'a HostFacts, image: &'a ImageFacts, files: &'a dyn Files) -> Self {
+    pub(crate) fn on(image: &'a ImageFacts, steady: Steady<'a>) -> Self {
+        let host = steady.host;
         let path = host.env.get("PATH").map_or("", String::as_str);
-        Self { path, homes: &host.homes, own: host.program.as_deref(), image, files }
+        Self { path, homes: &host.homes, own: host.program.as_deref(), image, steady }
     }
 
     /// Looks for the first of `programs` that is there.
@@ -50,13 +54,17 @@ impl<'a> Search<'a> {
 
     fn one(self, program: &str) -> Option<Found> {
         let (place, real) = self.lookup(program)?;
-        if self.image.shows(&place, self.files) {
+        if self.image.shows(&place, self.steady.files) {
             return Some(Found { program: program.to_owned(), mounts: Vec::new(), path: Vec::new() });
         }
-        let mut found =
-            Found { program: real.to_string_lossy().into_owned(), mounts: vec![self.holder(&real)], path: Vec::new() };
-        self.add_interpreter(&real, &mut found);
-        found.mounts.extend(self.base(&found.mounts[0]));
+        let mut found = Found { program: real.to_string_lossy().into_owned(), mounts: Vec::new(), path: Vec::new() };
+        if self.steady.stays(&place, &real) {
+            let holder = self.holder(&real);
+            let base = self.base(&holder);
+            found.mounts.push(holder);
+            self.add_interpreter(&real, &mut found);
+            found.mounts.extend(base);
+        }
         Some(found)
     }
 
@@ -65,8 +73,9 @@ impl<'a> Search<'a> {
         // An empty or relative entry means the working directory, where whoever can write can replace any program.
         self.path.split(':').filter(|folder| folder.starts_with('/')).find_map(|folder| {
             let place = Path::new(folder).join(program);
-            let seen = self.files.look(&place).ok()?;
-            let usable = !seen.is_dir && self.own != Some(&seen.canonical) && self.files.executable(&seen.canonical);
+            let seen = self.steady.files.look(&place).ok()?;
+            let usable =
+                !seen.is_dir && self.own != Some(&seen.canonical) && self.steady.files.executable(&seen.canonical);
             usable.then_some((place, seen.canonical))
         })
     }
@@ -81,7 +90,7 @@ impl<'a> Search<'a> {
         let Some(parent) = real.parent() else { return real.to_owned() };
         // A virtual environment of Python's: the program needs what lies beside its `bin`.
         if let Some(above) = parent.parent()
-            && self.files.look(&above.join("pyvenv.cfg")).is_ok()
+            && self.steady.files.look(&above.join("pyvenv.cfg")).is_ok()
         {
             return above.to_owned();
         }
@@ -93,31 +102,33 @@ impl<'a> Search<'a> {
     /// What a virtual environment was made from, where that is not in the system's folders either (uv, pyenv): its interpreter is a link there, and
     /// the standard library lies beside that. PEP 405: `home` in `pyvenv.cfg` is the folder of that interpreter.
     fn base(self, environment: &Path) -> Option<PathBuf> {
-        let said = self.files.text(&environment.join("pyvenv.cfg"))?;
+        let file = environment.join("pyvenv.cfg");
+        let said = self.steady.files.text(&file)?;
         let bin = said.lines().filter_map(|line| line.split_once('=')).find(|(key, _)| key.trim() == "home")?.1;
         let bin = Path::new(bin.trim());
-        if !bin.is_absolute() || self.image.shows(bin, self.files) {
+        if !bin.is_absolute() || self.image.shows(bin, self.steady.files) {
             return None;
         }
         let prefix = bin.parent()?;
-        let real = self.files.look(prefix).ok()?.canonical;
+        let real = self.steady.files.look(prefix).ok()?.canonical;
         // uv and pyenv have links for versions, `3.12` to `3.12.3`: both are in the folder of all versions.
         let both = prefix.parent().filter(|above| real != prefix && real.parent() == Some(above));
-        let narrow = |folder: &Path| !self.homes.iter().any(|home| home.starts_with(folder));
-        [both, Some(real.as_path())].into_iter().flatten().find(|folder| narrow(folder)).map(Path::to_owned)
+        let may =
+            |folder: &Path| !self.homes.iter().any(|home| home.starts_with(folder)) && self.steady.stays(&file, folder);
+        [both, Some(real.as_path())].into_iter().flatten().find(|folder| may(folder)).map(Path::to_owned)
     }
 
     /// `#!/usr/bin/env node`: where that is not in the system's folders either (nvm, volta), it is shown too.
     fn add_interpreter(self, real: &Path, found: &mut Found) {
-        let Some(name) = self.files.head(real, SHEBANG).ok().and_then(|head| interpreter(&head)) else { return };
+        let Some(name) = self.steady.files.head(real, SHEBANG).ok().and_then(|head| interpreter(&head)) else { return };
         let Some((place, real)) = self.lookup(&name) else { return };
-        if self.image.shows(&place, self.files) {
+        if self.image.shows(&place, self.steady.files) {
             return;
         }
         if let Some(folder) = real.parent() {
             found.path.push(folder.to_owned());
         }
-        if !found.mounts.iter().any(|mount| real.starts_with(mount)) {
+        if self.steady.stays(&place, &real) && !found.mounts.iter().any(|mount| real.starts_with(mount)) {
             found.mounts.push(real);
         }
     }

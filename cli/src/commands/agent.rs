@@ -9,7 +9,7 @@ use crate::config::{self, StatePath};
 use crate::output::{data, json, plain, table};
 use crate::place;
 use crate::report::CliError;
-use crate::resolve::{HostFacts, HostFiles, ImageFacts};
+use crate::resolve::{HostFacts, HostFiles, ImageFacts, Steady};
 
 /// Show the agents that cellblock knows
 ///
@@ -128,7 +128,7 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
 /// Where this host has the agent's program.
 fn found(agent: &Agent, host: &HostFacts) -> Option<String> {
     let nothing = ImageFacts { name: String::new(), visible: None };
-    let search = Search::on(host, &nothing, &HostFiles);
+    let search = Search::on(&nothing, Steady { files: &HostFiles, host, project: None });
     search.find(&agent.programs()).map(|found| found.program)
 }
 

@@ -11,7 +11,8 @@ impl Inputs<'_> {
         if image.visible.is_none() {
             return Ok(Some(Found { program: programs[0].to_owned(), mounts: Vec::new(), path: Vec::new() }));
         }
-        let search = Search::on(self.host, image, self.files);
+        let steady = Steady { files: self.files, host: self.host, project: self.project };
+        let search = Search::on(image, steady);
         let found = search.find(&programs);
         found.map(Some).ok_or_else(|| ResolveError::NoAgent(Box::new(AgentMissing::new(agent, &image.name))))
     }

@@ -47,6 +47,7 @@ pub(crate) use names::{default_name, numbered};
 pub(crate) use origin::{Explained, Origin, Sourced};
 pub(crate) use reach::{SecretWanted, keep_addresses};
 pub(crate) use state::links;
+pub(crate) use steady::Steady;
 
 use cellblock_egress::policy::Entry;
 

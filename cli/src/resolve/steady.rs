@@ -13,10 +13,10 @@ use crate::project::ProjectFacts;
 
 /// The world as far as it matters here.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Steady<'a> {
-    pub(super) files: &'a dyn Files,
-    pub(super) host: &'a HostFacts,
-    pub(super) project: Option<&'a ProjectFacts>,
+pub(crate) struct Steady<'a> {
+    pub(crate) files: &'a dyn Files,
+    pub(crate) host: &'a HostFacts,
+    pub(crate) project: Option<&'a ProjectFacts>,
 }
 
 impl Steady<'_> {
@@ -30,7 +30,8 @@ impl Steady<'_> {
         Err(ResolveError::LeadsOut { origin, text, path: canonical.to_owned() })
     }
 
-    fn stays(self, named: &Path, canonical: &Path) -> bool {
+    /// Whether `named`, which leads to `canonical`, does not leave a repository on the way.
+    pub(crate) fn stays(self, named: &Path, canonical: &Path) -> bool {
         for top in named.ancestors().skip(1) {
             let Ok(seen) = self.files.look(top) else { continue };
             let is_project = self.project.is_some_and(|project| project.root == seen.canonical);
