@@ -145,7 +145,10 @@ pub struct Ended {
 /// arranged.
 #[must_use]
 pub fn end_stale(claim: &Claim) -> Ended {
-    let Some(found) = state::stale_record(claim) else { return Ended::default() };
+    let Some(found) = state::stale_record(claim) else {
+        // A layer is made after the record: one that is there is of an earlier cell, which was to keep it.
+        return Ended { keep: !claim.dir.join("cell.json").exists(), cgroups: Vec::new() };
+    };
     if let Some(pidfd) = found.running.and_then(|r| r.pidfd()) {
         let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
         let mut poll = [PollFd::new(&pidfd, PollFlags::IN)];

@@ -107,6 +107,18 @@ fn what_a_cell_had_is_free_when_it_has_ended() {
     assert!(world.leftovers().is_empty(), "{:?}", world.leftovers());
 }
 
+/// As after Ctrl-C at the question whether to start it: the name is taken, and nothing else has been done.
+#[test]
+fn a_start_that_was_broken_off_costs_a_kept_cell_nothing() {
+    let world = World::new();
+    world.cellblock("run --name kept -- sh -c 'echo mine >/mine'").ok();
+    world.write("run/cellblock/cells/kept/lock", "");
+    assert_eq!(world.cellblock("status -q").ok(), "");
+    assert!(!world.path("run/cellblock/cells/kept").exists());
+    assert_eq!(world.cellblock("run --name kept --rm -- cat /mine").ok(), "mine\n");
+    assert!(world.leftovers().is_empty(), "{:?}", world.leftovers());
+}
+
 fn inspect(world: &World, name: &str) -> serde_json::Value {
     serde_json::from_str(&world.cellblock(&format!("inspect {name}")).ok()).expect("json")
 }
