@@ -35,6 +35,9 @@ pub(super) fn lay_beside(start: &Start, state: &State, folder: &Kept<'_>, laid: 
     let locks = state.locks.iter().map(PathBuf::from).collect();
     let own = Side { folder: own, name: name.into(), owner, acting: None };
     let flow = if state.mode == StateMode::Share { Flow::Both } else { Flow::In };
+    if state.mode != StateMode::Share {
+        pair::part(&host, &own).map_err(|source| take_error(state, source))?;
+    }
     match state.mode {
         StateMode::Private if state.kind == StateKind::Login => {}
         StateMode::Private => lay_private_file(start, state, folder, &host, &own, laid)?,

@@ -148,7 +148,7 @@ impl Pair {
             // What was removed inside comes back with the host's next.
             (Some(_), None) if !known.settled || host_changed => Step::Give,
             (Some(_), None) => Step::Nothing,
-            (Some(host), Some(own)) if (host.st_dev, host.st_ino) == (own.st_dev, own.st_ino) => Step::Nothing,
+            (Some(host), Some(own)) if is_one_file(host, own) => Step::Nothing,
             (Some(_), Some(_)) if self.flow == Flow::In => {
                 if host_changed || own_changed {
                     Step::Give
@@ -265,6 +265,21 @@ impl Pair {
             let _ = rustix::fs::unlinkat(&side.folder, &name, AtFlags::REMOVEDIR);
         }
     }
+}
+
+/// Takes the host's file from the cell's side, which has it from a cell that shared it: whoever writes to it would write the host's.
+pub(super) fn part(host: &Side, own: &Side) -> io::Result<()> {
+    let _turn = Turn::take(host.folder.as_fd())?;
+    match (host.look()?, own.look()?) {
+        (Some(there), Some(here)) if is_one_file(&there, &here) => {
+            Ok(rustix::fs::unlinkat(&own.folder, &own.name, AtFlags::empty())?)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_one_file(one: &Stat, other: &Stat) -> bool {
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 }
 
 /// Whether `new` may take the place of `old` on the host: nothing is no login, and half a JSON file is none.

@@ -228,6 +228,38 @@ fn nothing_is_written_into_what_is_the_hosts() {
 }
 
 #[test]
+fn what_was_shared_is_the_hosts_alone_when_it_is_shared_no_more() {
+    for (kind, mode, there) in [
+        (StateKind::Login, StateMode::Private, false),
+        (StateKind::Login, StateMode::Copy, true),
+        (StateKind::Login, StateMode::Sync, true),
+        (StateKind::File, StateMode::Private, true),
+    ] {
+        let world = World::new();
+        world.write("home/.agent/one", "the host's");
+        let start = |mode| {
+            let folder = world.state(".agent", StateKind::Folder, StateMode::Private);
+            let laid = lay(&world.start(vec![folder, world.state(".agent/one", kind, mode)], Vec::new()));
+            laid.expect("laid").pairs.iter().for_each(|pair| pair.settle().expect("settled"));
+        };
+        start(StateMode::Share);
+        let own = world.path("data/projects/p1/state/a/.agent/one");
+        fs::write(&own, "by the cell").expect("write");
+        let on_host = || fs::read_to_string(world.path("home/.agent/one")).expect("there");
+        assert_eq!(on_host(), "by the cell", "it is one file");
+        start(mode);
+        assert_eq!(own.exists(), there, "{mode:?}");
+        fs::write(&own, "no more").expect("write");
+        assert_eq!(on_host(), "by the cell", "{mode:?}");
+        // What is its own by now stays.
+        if mode == StateMode::Private {
+            start(mode);
+            assert_eq!(fs::read_to_string(&own).expect("there"), "no more");
+        }
+    }
+}
+
+#[test]
 fn a_start_that_was_killed_is_done_again() {
     let world = World::new();
     world.write("home/.agent/a", "1");
