@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use cellblock_egress::serve::Hidden;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -51,6 +52,16 @@ pub(crate) fn listen(path: &Path) -> io::Result<OwnedFd> {
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     rustix::net::listen(&socket, 16)?;
     Ok(socket)
+}
+
+/// Lets the supervisor `pid` of a living cell go on if it was stopped (Ctrl-Z): it would answer nobody.
+pub fn wake(pid: i32) {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Field 3; the second one is a name in parentheses (proc_pid_stat(5)).
+    let is_stopped = stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'));
+    if let Some(pid) = Pid::from_raw(pid).filter(|_| is_stopped) {
+        let _ = rustix::process::kill_process(pid, Signal::CONT);
+    }
 }
 
 /// Asks the supervisor behind `path` and waits for its answer.

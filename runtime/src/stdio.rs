@@ -99,9 +99,9 @@ impl Stdio {
         self.raw = None;
     }
 
-    /// Takes it again.
+    /// Takes it again, if it was given back: what a terminal in raw mode is to be set to at the end must not be asked of itself.
     pub(crate) fn resume(&mut self) {
-        if self.master.is_some() {
+        if self.master.is_some() && self.raw.is_none() {
             self.raw = RawMode::enter().ok().flatten();
             self.resize();
         }

@@ -16,10 +16,11 @@ static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
 pub(crate) struct RawMode(());
 
 impl RawMode {
-    /// Switches standard input to raw mode. `None` if it is no terminal.
+    /// Switches standard input to raw mode. `None` if it is no terminal, or one in whose foreground somebody else is, such as the person's shell.
     pub(crate) fn enter() -> io::Result<Option<Self>> {
         let stdin = rustix::stdio::stdin();
-        if !rustix::termios::isatty(stdin) {
+        let others = rustix::termios::tcgetpgrp(stdin).is_ok_and(|group| group != rustix::process::getpgrp());
+        if !rustix::termios::isatty(stdin) || others {
             return Ok(None);
         }
         let saved = rustix::termios::tcgetattr(stdin)?;

@@ -38,6 +38,21 @@ fn stop_waits_asks_nicely_and_then_does_not() {
     assert!(world.leftovers().is_empty());
 }
 
+/// As by Ctrl-Z, which a person may have forgotten.
+#[test]
+fn stop_ends_a_cell_whose_supervisor_was_stopped() {
+    let world = World::new();
+    let child = world.call(&cellblock(), &["run", "--name", "z", "--rm", "--", "sleep", "1000"]).start();
+    world.wait("the cell", || world.cellblock("status -q").ok().contains('z'));
+    world.wait("its process", || !inspect(&world, "z")["running"].is_null());
+    rustix::process::kill_process(pid(&inspect(&world, "z")["supervisor"]), Signal::STOP).expect("kill");
+    let started = std::time::Instant::now();
+    world.cellblock("stop -t 1 z").ok();
+    assert!(started.elapsed() < std::time::Duration::from_secs(30), "it was woken");
+    assert_eq!(child.wait_with_output().expect("end").status.code(), Some(143));
+    assert!(world.leftovers().is_empty());
+}
+
 #[test]
 fn exec_and_shell_join_the_running_cell() {
     let world = World::new();

@@ -157,6 +157,11 @@ fn ctrl_z_stops_the_cell_and_fg_brings_it_back() {
     tmux.see("Stopped");
     tmux.line("echo back-$((1+1))");
     tmux.see("back-2");
+    // In the background it leaves the terminal as the shell has it.
+    tmux.line("bg");
+    tmux.pause();
+    tmux.line("echo there-$((2+2))");
+    tmux.see("there-4");
     tmux.line("fg");
     std::thread::sleep(std::time::Duration::from_millis(300));
     tmux.line("again");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cellblock_runtime::control::{Request, ask};
+use cellblock_runtime::control::{Request, ask, wake};
 use cellblock_runtime::state::{self, Dirs, Listing, StateError};
 use serde::Serialize;
 
@@ -44,14 +44,14 @@ struct Stopped {
 pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
     let host = place::host()?;
     let dirs = place::dirs(&host);
-    let cells: Vec<String> = if args.all {
-        names(commands::heal(&dirs)?)
+    let cells: Vec<(String, i32)> = if args.all {
+        named(commands::heal(&dirs)?)
     } else if args.of.is_empty() {
-        names(commands::all_of(None, &host)?)
+        named(commands::all_of(None, &host)?)
     } else {
         let mut cells = Vec::new();
         for word in &args.of {
-            let found = names(commands::all_of(Some(word), &host)?);
+            let found = named(commands::all_of(Some(word), &host)?);
             if found.is_empty() {
                 return Err(CliError::plain(
                     format!("no cell or project named `{word}` is running"),
@@ -66,7 +66,8 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
         say(if args.all { "No cell is running." } else { "No cell of this project is running." });
     }
     let mut stopped = Vec::new();
-    for name in cells {
+    for (name, supervisor) in cells {
+        wake(supervisor);
         let socket = dirs.cell(&name).join("control.sock");
         let request = Request::Stop { signal: TERM, grace_ms: args.time.saturating_mul(1000) };
         let code = match ask(&socket, &request) {
@@ -85,9 +86,10 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
     Ok(0)
 }
 
-fn names(cells: Listing) -> Vec<String> {
-    let foreign = cells.foreign.into_iter().map(|cell| cell.name);
-    cells.alive.into_iter().map(|cell| cell.record.cell.name).chain(foreign).collect()
+/// The cells' names, with the process ids of their supervisors.
+fn named(cells: Listing) -> Vec<(String, i32)> {
+    let foreign = cells.foreign.into_iter().map(|cell| (cell.name, cell.record.supervisor));
+    cells.alive.into_iter().map(|cell| (cell.record.cell.name, cell.record.supervisor)).chain(foreign).collect()
 }
 
 /// Fails if the cell `name`, which does not answer, goes on running because its supervisor is of another version and knows other words.
