@@ -4,6 +4,7 @@
 
 mod agents;
 mod agents_real;
+mod bad_input;
 mod bridge;
 mod bridges;
 mod command_line;

@@ -22,6 +22,9 @@ use super::{Head, ProjectError};
 /// Longest file of git's that is read here, in bytes; a path has at most 4096.
 const LARGEST: u64 = 8192;
 
+/// Longest path that the kernel takes, in bytes (`PATH_MAX`).
+const LONGEST_PATH: usize = 4096;
+
 /// Longest configuration of a repository's that is read, in bytes. Each branch and remote adds a few lines.
 const LARGEST_CONFIG: u64 = 4 << 20;
 
@@ -120,6 +123,9 @@ fn pointer(root: &Path, dot_git: &Path) -> Result<PathBuf, ProjectError> {
     let target = text.strip_prefix("gitdir: ").ok_or_else(|| broken("it does not begin with `gitdir: `"))?;
     if target.is_empty() {
         return Err(broken("it points nowhere"));
+    }
+    if target.len() > LONGEST_PATH {
+        return Err(broken("what it points to is longer than a path can be"));
     }
     let target = root.join(target);
     target.canonicalize().map_err(|_| ProjectError::Dangling { path: dot_git.to_owned(), target })

@@ -31,7 +31,7 @@ pub(crate) enum ProjectError {
         source: std::io::Error,
     },
     /// A file of git's is there and cannot be read.
-    #[error("cannot read {path}", path = .path.display())]
+    #[error("cannot read {path}: {source}", path = .path.display())]
     Read {
         /// Which.
         path: PathBuf,
@@ -94,8 +94,8 @@ impl ProjectError {
             }
             Self::Bare { .. } => Some("run `git worktree add` and go there, or use --no-project"),
             Self::Foreign { .. } => Some("use --force-project if you trust it, or --no-project"),
-            Self::Broken { .. } => Some("use --no-project to go on without"),
-            Self::Read { .. } | Self::NotUtf8 { .. } => None,
+            Self::Broken { .. } | Self::Read { .. } => Some("use --no-project to go on without"),
+            Self::NotUtf8 { .. } => None,
         }
     }
 }

@@ -183,6 +183,8 @@ fn broken_pointers_are_told() {
     fs::create_dir_all(w.path("e")).unwrap();
     fs::write(w.path("e/.git"), b"gitdir: \xff\n").unwrap();
     assert_eq!(w.told("e"), "W/e/.git is not what git writes: it is not text");
+    w.file("f/.git", &format!("gitdir: /{}\n", "a/".repeat(2500)));
+    assert_eq!(w.told("f"), "W/f/.git is not what git writes: what it points to is longer than a path can be");
 }
 
 #[test]

@@ -2,18 +2,25 @@
 
 use super::*;
 
-/// The host's side of a file: where links lead, if it is there, else the folder it would be in.
-fn host_side(state: &State) -> io::Result<Option<Side>> {
-    let path = match state.host.canonicalize() {
-        Ok(path) => path,
+/// The host's side of a file: where a link that may be followed leads, if it is there, else the folder it would be in. What cannot be taken is told, and
+/// the cell goes on without.
+fn host_side(start: &Start, state: &State, notes: &mut Vec<String>) -> Option<Side> {
+    let found = match start.links.end_of(&state.host) {
+        Ok(path) => match std::fs::metadata(&path) {
+            Ok(metadata) if !metadata.is_file() => Err(io::Error::other("it is no regular file")),
+            Ok(_) | Err(_) => Ok(path),
+        },
         Err(error) if tree::is_missing(&error) => {
-            let Some(Ok(above)) = state.host.parent().map(Path::canonicalize) else { return Ok(None) };
-            above.join(state.host.file_name().unwrap_or_default())
+            let above = state.host.parent()?.canonicalize().ok()?;
+            Ok(above.join(state.host.file_name().unwrap_or_default()))
         }
-        Err(error) => return Err(error),
+        Err(error) => Err(error),
     };
-    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
-    Ok(Some(Side { folder: open_folder(above)?, name: name.into(), owner: Owner(None), acting: None }))
+    let side = found.and_then(|path| {
+        let (above, name) = path.parent().zip(path.file_name()).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Side { folder: open_folder(above)?, name: name.into(), owner: Owner(None), acting: None })
+    });
+    side.map_err(|error| notes.extend(problems(state, vec![format!("{}: {error}", state.host.display())]))).ok()
 }
 
 /// A file in a folder of the cell's.
@@ -31,7 +38,7 @@ pub(super) fn lay_beside(start: &Start, state: &State, folder: &Kept<'_>, laid: 
             return Ok(());
         }
     };
-    let Some(host) = host_side(state).map_err(|source| take_error(state, source))? else { return Ok(()) };
+    let Some(host) = host_side(start, state, &mut laid.notes) else { return Ok(()) };
     let locks = state.locks.iter().map(PathBuf::from).collect();
     let own = Side { folder: own, name: name.into(), owner, acting: None };
     let flow = if state.mode == StateMode::Share { Flow::Both } else { Flow::In };
@@ -81,7 +88,7 @@ fn lay_private_file(
 pub(super) fn lay_loose(start: &Start, state: &State, laid: &mut Laid) -> Result<(), KeepError> {
     let target = state.target.clone();
     let locks = state.locks.iter().map(PathBuf::from).collect();
-    let host = host_side(state).map_err(|source| take_error(state, source))?;
+    let host = host_side(start, state, &mut laid.notes);
     if state.mode != StateMode::Private {
         let Some(host) = host else { return Ok(()) };
         let flow = if state.mode == StateMode::Share { Flow::Both } else { Flow::In };

@@ -286,7 +286,7 @@ fn lay_folder(start: &Start, kept: &Kept<'_>, base: &Path, laid: &mut Laid) -> R
     // A copy is made once: what a kept cell has made of it stays.
     let frozen = there && state.mode == StateMode::Copy;
     let mut seen = old.clone();
-    match state.host.canonicalize().and_then(|top| Ok((open_folder(&top)?, top))) {
+    match start.links.end_of(&state.host).and_then(|top| Ok((open_folder(&top)?, top))) {
         Ok(_) if frozen => {}
         Ok((host, top)) => {
             let taken = tree::take(host.as_fd(), &top, own.as_fd(), &old, taking, false).map_err(failed)?;

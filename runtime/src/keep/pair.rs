@@ -207,7 +207,10 @@ impl Pair {
             Err(error) => return Err(error),
         };
         let written = match &old {
-            Some((old, _)) if !could_replace(&bytes, old) => return Ok(Some((expected, taken))),
+            // One that runs may be about to mend it; what an earlier one has left in pieces is of use to nobody.
+            Some((old, _)) if !could_replace(&bytes, old) => {
+                return if self.known.borrow().settled { Ok(Some((expected, taken))) } else { self.give(taken) };
+            }
             Some((old, _)) if *old == bytes => expected,
             // Its permissions stay what the person made them.
             Some((_, old)) => host.write(expected, &bytes, old.st_mode)?,
@@ -300,6 +303,10 @@ impl Turn {
                 Ok(()) => return Ok(Self(file)),
                 Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => {
                     std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(Errno::WOULDBLOCK | Errno::INTR) => {
+                    let told = "another program holds a lock on its folder on the host";
+                    return Err(io::Error::new(io::ErrorKind::WouldBlock, told));
                 }
                 Err(error) => return Err(error.into()),
             }

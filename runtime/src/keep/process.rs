@@ -136,7 +136,7 @@ fn child(laid: &Laid, line: &UnixStream) -> ! {
 fn run(laid: &Laid, mut line: &UnixStream) -> io::Result<()> {
     crate::network::take_no_streams()?;
     let mut watch = Watch::new(&laid.pairs);
-    let mut notes = settle(laid, watch.as_mut().ok());
+    let (mut notes, mut again) = settle(laid, watch.as_mut().ok());
     if let Err(error) = &watch {
         notes.push(format!(
             "changes of the agent's files cannot be watched ({error}); they are looked for every {} ms; `sysctl fs.inotify` has the limits",
@@ -149,13 +149,13 @@ fn run(laid: &Laid, mut line: &UnixStream) -> io::Result<()> {
     loop {
         let period = rustix::time::Timespec { tv_sec: 0, tv_nsec: i64::try_from(PERIOD.as_nanos()).unwrap_or(0) };
         let over = match &watch {
-            Ok(watch) => wait(line, Some(&watch.inotify), None)?,
+            Ok(watch) => wait(line, Some(&watch.inotify), again.then_some(&period))?,
             Err(_) => wait(line, None, Some(&period))?,
         };
         if let Ok(watch) = &watch {
             watch.drain();
         }
-        settle(laid, watch.as_mut().ok());
+        (_, again) = settle(laid, watch.as_mut().ok());
         if over {
             laid.pairs.iter().for_each(Pair::leave);
             crate::reap::done(line);
@@ -174,11 +174,12 @@ fn wait(line: &UnixStream, inotify: Option<&OwnedFd>, limit: Option<&rustix::tim
     }
 }
 
-/// Brings everything in step; what could not be, in words.
-fn settle(laid: &Laid, mut watch: Option<&mut Watch>) -> Vec<String> {
-    let mut notes = Vec::new();
+/// Brings everything in step; what could not be, in words, and whether that may be otherwise in a moment without an event that tells so.
+fn settle(laid: &Laid, mut watch: Option<&mut Watch>) -> (Vec<String>, bool) {
+    let (mut notes, mut again) = (Vec::new(), false);
     for pair in &laid.pairs {
         if let Err(error) = pair.settle() {
+            again |= matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy);
             notes.push(format!("{} is not kept in step: {error}", pair.own.name.display()));
         }
     }
@@ -187,13 +188,13 @@ fn settle(laid: &Laid, mut watch: Option<&mut Watch>) -> Vec<String> {
             notes.push(format!("{} is not kept in step: {error}", mirror.host.display()));
         }
     }
-    notes
+    (notes, again)
 }
 
 impl Mirror {
     fn settle(&self, watch: Option<&mut Watch>) -> io::Result<()> {
         // By its path, each time: the folder itself may be replaced.
-        let top = self.host.canonicalize()?;
+        let top = self.links.end_of(&self.host)?;
         let host = open_folder(&top)?;
         let taking = Taking { hidden: &self.hidden, owner: self.owner, links: &self.links, follow: Follow::Always };
         let again = watch.is_some();

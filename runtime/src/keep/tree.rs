@@ -39,6 +39,18 @@ impl Links {
         self.within.iter().any(|folder| path.starts_with(folder))
             && !self.never.iter().any(|folder| path.starts_with(folder) || folder.starts_with(path))
     }
+
+    /// Where `path`, which is a file's or folder's own, ends. One that is a link leads where links may; what is secret below a folder is left out by name.
+    pub(super) fn end_of(&self, path: &Path) -> io::Result<PathBuf> {
+        let end = path.canonicalize()?;
+        let lets = self.within.iter().any(|folder| end.starts_with(folder))
+            && !self.never.iter().any(|folder| end.starts_with(folder));
+        if lets || !std::fs::symlink_metadata(path)?.is_symlink() { Ok(end) } else { Err(leads_to(&end)) }
+    }
+}
+
+fn leads_to(end: &Path) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, format!("it leads to {}", end.display()))
 }
 
 /// What is done with what cells have changed.
@@ -308,8 +320,7 @@ impl Visit<'_> {
             return self.same_link(item);
         }
         if !self.taking.links.lets(&end) {
-            let error = io::Error::new(io::ErrorKind::PermissionDenied, format!("it leads to {}", end.display()));
-            self.taken.problems.push(format!("{}: {error}", self.top.join(item.path).display()));
+            self.taken.problems.push(format!("{}: {}", self.top.join(item.path).display(), leads_to(&end)));
             return Ok(());
         }
         let (Some(above), Some(last)) = (end.parent(), end.file_name().map(Path::new)) else { return Ok(()) };

@@ -102,6 +102,10 @@ fn a_cell_cannot_harm_the_hosts_by_what_is_no_login() {
         pair.settle().expect("settle");
         assert_eq!(sides.read("host/login"), login, "{bad:?} is no login");
     }
+    // It stays where it is as long as the cell runs, and gives way to the host's in the next one.
+    assert_eq!(sides.read("own/login"), "{\"tok");
+    sides.pair(Flow::Both).settle().expect("settle");
+    assert_eq!(sides.read("own/login"), login);
     fs::remove_file(sides.path("own/login")).expect("rm");
     std::os::unix::fs::symlink(sides.path("secret"), sides.path("own/login")).expect("link");
     pair.settle().expect("a link is nothing");
