@@ -250,3 +250,78 @@ fn it_can_be_switched_off_by_the_person_only() {
         "{shown}"
     );
 }
+
+/// The rows `tree` of the list, a path that each means.
+fn rows() -> Vec<String> {
+    let list = include_str!("../../cli/data/protected.yaml");
+    let rows = list
+        .lines()
+        .skip_while(|line| *line != "tree:")
+        .skip(1)
+        .take_while(|line| !line.starts_with(|c: char| c.is_alphabetic()));
+    let names = rows.filter_map(|line| line.trim().trim_start_matches('"').split_once(": "));
+    let names = names.filter(|(name, _)| !name.starts_with('#'));
+    names.map(|(name, _)| name.trim_end_matches('"').replace("**/", "").replace('*', ".any")).collect()
+}
+
+/// Each row, whether or not something is there already, in the project and in a repository in it.
+#[test]
+fn every_row_of_the_list_holds() {
+    let rows = rows();
+    for name in [
+        ".envrc",
+        ".vscode",
+        ".idea",
+        ".claude/settings.any.json",
+        ".claude/commands",
+        ".claude/agents",
+        ".claude/hooks",
+        ".mcp.json",
+        ".cursor",
+        ".codex",
+        ".devcontainer",
+        ".husky",
+        ".pre-commit-config.yaml",
+        ".gitmodules",
+    ] {
+        assert!(rows.iter().any(|row| row == name), "{name} in {rows:?}");
+    }
+    let script = format!(
+        "for d in ./ nested/; do for row in {}; do p=$d$row; mkdir -p ${{p%/*}}; echo evil >$p; echo evil >$d/n; mv -f $d/n $p; rm -f $d/n; mkdir $p
+         ln -s /tmp $p; rm -f $p; mv $p $d/away; [ -e $p ] || mkdir -p $p; done; done 2>/dev/null; true",
+        rows.join(" ")
+    );
+    let world = |there: bool| {
+        let world = World::new();
+        world.write("home/demo/nested/.git/HEAD", "ref: refs/heads/main\n");
+        for row in rows.iter().filter(|_| there) {
+            for top in ["home/demo", "home/demo/nested"] {
+                world.write(&format!("{top}/{row}"), "mine");
+            }
+        }
+        world
+    };
+    let paths = || {
+        ["home/demo", "home/demo/nested"].into_iter().flat_map(|top| rows.iter().map(move |row| format!("{top}/{row}")))
+    };
+    let run = |world: &World, flags: &str| {
+        world.cellblock(&format!("run {flags} --image host --net none -- sh -c '{script}'")).ok();
+    };
+    let there = world(true);
+    run(&there, "");
+    for path in paths() {
+        assert_eq!(std::fs::read_to_string(there.path(&path)).ok().as_deref(), Some("mine"), "{path}");
+    }
+    let absent = world(false);
+    run(&absent, "");
+    let made: Vec<String> = paths().filter(|path| absent.path(path).symlink_metadata().is_ok()).collect();
+    assert!(made.is_empty(), "{made:?}");
+    // The probe works: unprotected, each is made and replaced.
+    for open in [there, absent] {
+        run(&open, "--protect off");
+        let left: Vec<String> =
+            paths().filter(|path| std::fs::read_to_string(open.path(path)).is_ok_and(|text| text == "mine")).collect();
+        assert!(left.is_empty(), "{left:?}");
+        assert!(paths().all(|path| open.path(&path).exists()));
+    }
+}

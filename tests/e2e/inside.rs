@@ -175,6 +175,37 @@ fn the_configuration_is_applied_and_flags_win() {
     assert_eq!(std::fs::read_to_string(world.path("home/libs/a")).expect("there"), "shared");
 }
 
+/// Row D3: who the person is for git in this project, and nothing that their own configuration has besides.
+#[test]
+fn the_gitconfig_says_who_the_person_is_and_nothing_else() {
+    let world = World::new();
+    let seen = || {
+        let done = world.cellblock("run --image host --net none -- sh -c 'cat ~/.gitconfig; git config --global user.name Else; git config user.name'").run();
+        assert_eq!(done.code(), Some(0), "{done}");
+        done.stdout()
+    };
+    let safe = "# Written by cellblock for this cell.\n[safe]\n\tdirectory = *\n";
+    std::fs::remove_dir_all(world.path("home/demo/.git")).expect("rm");
+    world.call(std::path::Path::new("git"), &["init", "-q"]).ok();
+    assert_eq!(seen(), format!("{safe}Else\n"), "nobody is known");
+    let demo = world.project().display().to_string();
+    world.write(
+        "home/.gitconfig",
+        &format!(
+            "[user]\n\tname = Ada \\\"L\\\"\n\temail = ada@home\n\tsigningKey = K\n[alias]\n\tst = !touch x\n[credential]\n\thelper = store\n\
+             [core]\n\thooksPath = ~/hooks\n\tpager = evil\n[url \"git@x:\"]\n\tinsteadOf = https://x/\n[includeIf \"gitdir:{demo}/\"]\n\tpath = ~/work.inc\n"
+        ),
+    );
+    world.write("home/work.inc", "[user]\n\temail = ada@work\n[http]\n\tproxy = http://evil\n");
+    let before = std::fs::read_to_string(world.path("home/.gitconfig")).expect("there");
+    assert_eq!(seen(), format!("{safe}[user]\n\tname = \"Ada \\\"L\\\"\"\n\temail = \"ada@work\"\nElse\n"));
+    assert_eq!(
+        std::fs::read_to_string(world.path("home/.gitconfig")).expect("there"),
+        before,
+        "the person's is theirs"
+    );
+}
+
 /// Row D10.
 #[test]
 fn an_agent_is_told_where_it_is() {

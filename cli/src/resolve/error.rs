@@ -155,6 +155,8 @@ pub(crate) enum ResolveError {
         path: PathBuf,
         /// Cellblock's folder.
         own: PathBuf,
+        /// Whether it would be all right for reading only: not where control sockets are.
+        readable: bool,
     },
     /// A folder that the cell must not write, and could.
     #[error("{origin}: {path} lies in {within}, which the cell may write: {why}", path = .path.display(), within = .within.display())]
@@ -367,7 +369,8 @@ impl ResolveError {
             ),
             Self::SecretProject { .. } => "use --force-project if you mean it, or --no-project".to_owned(),
             Self::MaskTooMany { .. } => "patterns with a slash and without `*` name one file each, and need no looking: config/.env".to_owned(),
-            Self::OwnFiles { .. } => "mount a narrower folder, or add :ro".to_owned(),
+            Self::OwnFiles { readable: true, .. } => "mount a narrower folder, or add :ro".to_owned(),
+            Self::OwnFiles { .. } => "mount a narrower folder".to_owned(),
             _ => return None,
         })
     }

@@ -205,9 +205,10 @@ fn bind(asked: Asked<'_>, spec: &MountSpec, path: &Path, origin: Origin) -> Resu
     let overlaps = |own: &&PathBuf| own.starts_with(&source) || source.starts_with(own);
     let own = if spec.writable { asked.host.own.as_slice() } else { &[] };
     let runtime = Some(&asked.host.runtime).filter(|path| !path.as_os_str().is_empty());
+    let readable = !runtime.is_some_and(|own| overlaps(&own));
     // A cell's workspace may lie in a folder with cellblock's data only when forced; the same is not offered for mounts.
     if let Some(own) = runtime.into_iter().chain(own).find(overlaps) {
-        return Err(ResolveError::OwnFiles { origin, path: source.clone(), own: own.clone() });
+        return Err(ResolveError::OwnFiles { origin, path: source.clone(), own: own.clone(), readable });
     }
     let target = match &spec.target {
         Some(target) => target.clone(),

@@ -148,7 +148,9 @@ impl Inputs<'_> {
         let path = self.files.look(host).map_or_else(|_| host.to_owned(), |seen| seen.canonical);
         let runtime = Some(&self.host.runtime).filter(|path| !path.as_os_str().is_empty());
         match runtime.into_iter().chain(&self.host.own).find(|own| own.starts_with(&path) || path.starts_with(own)) {
-            Some(own) => Err(ResolveError::OwnFiles { origin: origin.clone(), path, own: own.clone() }),
+            Some(own) => {
+                Err(ResolveError::OwnFiles { origin: origin.clone(), path, own: own.clone(), readable: false })
+            }
             None => Ok(()),
         }
     }
