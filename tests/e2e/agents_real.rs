@@ -191,31 +191,36 @@ fn ended(mut child: Child) -> Option<i32> {
 
 /// On Alpine: the packages are mounted, with a node for musl; git, and the bash without which Claude Code runs no command, are the host's with
 /// their own loader, for Alpine's would need its mirror. Codex runs commands in login shells, for which Alpine's `/etc/profile` sets the PATH.
+pub(super) fn on_alpine(world: &World, musl: &Path) -> String {
+    world.load_alpine();
+    portable_git(world);
+    format!(
+        "--image alpine -v {0}:/opt/npm:ro -v {1}:/opt/git:ro -v {1}/git:/usr/local/bin/git:ro -e PATH=/opt/npm/bin:/usr/local/bin:/usr/bin:/bin -e SHELL=/opt/git/bash",
+        musl.display(),
+        world.path("home/git").display()
+    )
+}
+
 #[test]
 fn they_start_and_work_on_alpine() {
     let test = "they_start_and_work_on_alpine";
     let Some(musl) = package(test, "musl") else { return };
     let world = World::new();
-    world.load_alpine();
     repository(&world);
-    portable_git(&world);
-    let flags = format!(
-        "--image alpine -v {0}:/opt/npm:ro -v {1}:/opt/git:ro -v {1}/git:/usr/local/bin/git:ro -e PATH=/opt/npm/bin:/usr/local/bin:/usr/bin:/bin -e SHELL=/opt/git/bash",
-        musl.display(),
-        world.path("home/git").display()
-    );
+    let flags = on_alpine(&world, &musl);
+    git(&world, "git worktree add -q ../linked -b side");
+    let linked = world.path("home/linked");
     for (agent, version) in [("claude-code", "(Claude Code)"), ("codex", "codex-cli ")] {
         let run = |line: &str| world.cellblock(&format!("run {flags} {agent} {line}")).ok();
         assert!(run("--version").contains(version), "{agent}");
         assert!(run("--help").contains("Usage: "), "{agent}");
-        git(&world, "git reset -q --hard $(git rev-list --max-parents=0 HEAD)");
-        let model = Model::new(&world, &world.project(), "git commit -qam 'by the agent on Alpine'");
-        let done = model
-            .env(world.cellblock(&format!("run {flags} --allow host:{} {}", model.port, model.session(agent))))
-            .run();
+        git(&world, "git -C ../linked reset -q --hard $(git rev-list --max-parents=0 HEAD)");
+        let model = Model::new(&world, &linked, "git commit -qam 'by the agent on Alpine'");
+        let line = format!("run {flags} --allow host:{} {}", model.port, model.session(agent));
+        let done = model.env(world.cellblock(&line).dir(&linked)).run();
         assert_eq!(done.code(), Some(0), "{done}\n{}", model.log());
-        let log = git(&world, "git log --format=%s; git status --short; cat file");
-        assert_eq!(log, "by the agent on Alpine\nfirst\none three\n", "{agent}: {done}\n{}", model.log());
+        let log = git(&world, "git log --format=%s side; git -C ../linked status --short; cat ../linked/file file");
+        assert_eq!(log, "by the agent on Alpine\nfirst\none three\none two\n", "{agent}: {done}\n{}", model.log());
     }
     // Kept: installed once, there afterwards.
     let kept = "--name kept --image alpine";

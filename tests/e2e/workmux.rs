@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use cellblock_tests::{Call, World, cellblock};
 
-use crate::agents_real::{Model, git, package, repository};
+use crate::agents_real::{Model, git, on_alpine, package, repository};
 
 /// An agent that says how it was called and then does what is typed.
 const AGENT: &str = "#!/bin/sh
@@ -273,12 +273,19 @@ fn a_branch_is_continued_merged_and_removed() {
 /// The whole of it: the real agent in a window, told what to do by workmux; its hooks tell workmux; what it commits is merged.
 #[test]
 fn the_real_claude_code_works_in_a_window() {
-    real_agent("the_real_claude_code_works_in_a_window", "claude", |_| "claude-code -p".to_owned());
+    real_agent("the_real_claude_code_works_in_a_window", "claude", |_, _| "claude-code -p".to_owned());
+}
+
+#[test]
+fn the_real_claude_code_works_on_alpine_in_a_window() {
+    let test = "the_real_claude_code_works_on_alpine_in_a_window";
+    let Some(musl) = package(test, "musl") else { return };
+    real_agent(test, "claude", |world, _| format!("{} claude-code -p", on_alpine(world, &musl)));
 }
 
 #[test]
 fn the_real_codex_works_in_a_window() {
-    let command = |port| {
+    let command = |_: &World, port| {
         let provider = "-c model_providers.test";
         format!(
             "codex exec -c model_provider=test {provider}.name=test {provider}.base_url=http://host.docker.internal:{port}/v1 {provider}.env_key=OPENAI_API_KEY {provider}.wire_api=responses"
@@ -287,7 +294,7 @@ fn the_real_codex_works_in_a_window() {
     real_agent("the_real_codex_works_in_a_window", "codex", command);
 }
 
-fn real_agent(test: &str, kind: &str, command: impl Fn(u16) -> String) {
+fn real_agent(test: &str, kind: &str, command: impl Fn(&World, u16) -> String) {
     let Some(glibc) = package(test, "glibc") else { return };
     let Some(desk) = Desk::new(test, "") else { return };
     let hook = |status: &str| {
@@ -309,7 +316,7 @@ fn real_agent(test: &str, kind: &str, command: impl Fn(u16) -> String) {
     let settings = format!(
         "nerdfont: false\nagents:\n  cc: {{command: 'cellblock run --yes --allow host:{} {}', type: {kind}}}\n",
         model.port(),
-        command(model.port())
+        command(&desk.world, model.port())
     );
     desk.world.write("home/.config/workmux/config.yaml", &settings);
     desk.add(&["real", "--prompt=change the file"]);
