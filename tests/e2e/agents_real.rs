@@ -171,6 +171,46 @@ fn they_work_and_commit_in_a_linked_worktree() {
     }
 }
 
+/// Their history is the project's (row D8): a later cell goes on where an earlier one ended. Another project has none of it.
+#[test]
+fn they_go_on_where_an_earlier_cell_of_the_project_ended() {
+    let test = "they_go_on_where_an_earlier_cell_of_the_project_ended";
+    for (agent, again) in [("claude-code", "--continue -p 'go on'"), ("codex", "resume --last 'go on'")] {
+        let Some(world) = at_home(test) else { return };
+        git(&world, "git clone -q . ../other");
+        let model = Model::new(&world, &world.project(), "git commit -qam 'by the agent'");
+        let run = |folder: &str, what: &str| {
+            let line = format!("run --image host --allow host:{} {what}", model.port);
+            model.env(with_path(&world, world.cellblock(&line)).dir(&world.path(folder))).run()
+        };
+        let session = model.session(agent);
+        let done = run("home/demo", &session);
+        assert_eq!(done.code(), Some(0), "{done}\n{}", model.log());
+        // The model has nothing to do but to say so: all that was done is in what it is told.
+        let go_on = match agent {
+            "claude-code" => format!("claude-code {again}"),
+            _ => session.replace("'change the file'", again),
+        };
+        // Whether it had anything done since `before`: its log has what it was told last.
+        let worked = |before: usize| {
+            let log = model.log();
+            assert!(log.lines().count() > before, "{agent}: {log}");
+            log.lines().skip(before).any(|line| line.contains("tool_result") || line.contains("call_output"))
+        };
+        let before = model.log().lines().count();
+        let done = run("home/demo", &go_on);
+        assert_eq!(done.code(), Some(0), "{done}\n{}", model.log());
+        assert!(done.stdout().contains("All of it is done.") && !worked(before), "{done}\n{}", model.log());
+        assert_eq!(git(&world, "git log --format=%s"), "by the agent\nfirst\n", "{agent}: {done}");
+        // The twin: to another project it is as if nothing had been.
+        let before = model.log().lines().count();
+        let done = run("home/other", &go_on);
+        assert!(worked(before), "{agent}: {done}");
+        let seen = git(&world, "grep -rl 'change the file' ../.claude ../.codex 2>/dev/null; true");
+        assert_eq!(seen, "", "{agent}: the host's own history");
+    }
+}
+
 /// Agents try again for long; that it never gets through is what counts.
 fn ended(mut child: Child) -> Option<i32> {
     let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
