@@ -148,6 +148,23 @@ fn a_login_that_is_a_link_is_followed_where_links_may_lead() {
             assert_eq!(std::fs::read_to_string(&target).expect("there"), content, "{mode}: {done}");
         }
     }
+    // The same by a folder on the way, to another agent's login.
+    world.write("home/.codex/auth.json", "another login");
+    world.configure("agents: {claude-code: {login: [{path: ~/.claude/deep/auth.json}]}}\n");
+    symlink("../.codex", world.path("home/.claude/deep")).expect("a link");
+    let done = agent(
+        &world,
+        "",
+        "cat ~/.claude/deep/auth.json; mkdir -p ~/.claude/deep && echo mine >~/.claude/deep/auth.json; sleep 0.3",
+    )
+    .run();
+    assert_eq!(done.stdout(), "", "{done}");
+    done.says("deep/auth.json: it leads to");
+    assert_eq!(std::fs::read_to_string(world.path("home/.codex/auth.json")).expect("there"), "another login");
+    std::fs::remove_file(world.path("home/.claude/deep")).expect("rm");
+    world.write("home/.claude/deep/auth.json", "its own");
+    world.cellblock("agent reset claude").ok();
+    assert_eq!(agent(&world, "", "cat ~/.claude/deep/auth.json").ok(), "its own");
     world.configure("");
     world.cellblock("agent reset claude").ok();
     put(&world.path("home/dotfiles"));

@@ -40,12 +40,22 @@ impl Links {
             && !self.never.iter().any(|folder| path.starts_with(folder) || folder.starts_with(path))
     }
 
-    /// Where `path`, which is a file's or folder's own, ends. One that is a link leads where links may; what is secret below a folder is left out by name.
+    /// Where `path`, which is a file's or folder's own, ends. Links on its way in the home lead where links may; what is secret below a folder is left
+    /// out by name.
     pub(super) fn end_of(&self, path: &Path) -> io::Result<PathBuf> {
         let end = path.canonicalize()?;
-        let lets = self.within.iter().any(|folder| end.starts_with(folder))
-            && !self.never.iter().any(|folder| end.starts_with(folder));
-        if lets || !std::fs::symlink_metadata(path)?.is_symlink() { Ok(end) } else { Err(leads_to(&end)) }
+        let is_in = |folders: &[PathBuf]| folders.iter().any(|folder| end.starts_with(folder));
+        if is_in(&self.within) && !is_in(&self.never) {
+            return Ok(end);
+        }
+        // The home has two names where it is reached by a link itself.
+        let mut below = self.within.iter().filter_map(|home| path.strip_prefix(home).ok()).peekable();
+        let plain = if below.peek().is_some() {
+            below.any(|below| self.within.iter().any(|home| home.join(below) == end))
+        } else {
+            !std::fs::symlink_metadata(path)?.is_symlink()
+        };
+        if plain { Ok(end) } else { Err(leads_to(&end)) }
     }
 }
 
