@@ -195,6 +195,19 @@ fn a_folder_that_is_a_link_is_followed_where_links_may_lead() {
     }
     put(&world.path("home/mine"));
     assert_eq!(agent(&world, "", "cat ~/.claude/skills/one/SKILL.md").ok(), "a skill");
+    // What is secret in it is so by both names; and so is what a secret folder that is a link leads to.
+    std::fs::rename(world.path("home/.ssh"), world.path("home/keys")).expect("mv");
+    symlink("keys", world.path("home/.ssh")).expect("a link");
+    symlink("../keys/id", world.path("home/mine/words")).expect("a link");
+    world.write("home/mine/key", "a key");
+    let look = "cat ~/.claude/words ~/.claude/key 2>/dev/null; echo";
+    let seen = |yaml: &str| {
+        world.configure(yaml);
+        world.cellblock("agent reset claude").ok();
+        agent(&world, "", look).ok()
+    };
+    assert_eq!(seen("defaults: {secret_paths: [~/.claude/key]}"), "\n");
+    assert_eq!(seen("defaults: {secret_paths_except: [~/.ssh]}"), "a keya key\n", "the twin");
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(super) struct Decided {
 /// write today, as in a folder that is shared, it could otherwise have copied into one tomorrow.
 pub(crate) fn links(host: &HostFacts, secret: &[PathBuf]) -> Links {
     let never = secret.iter().cloned().chain(host.own.iter().cloned()).chain([host.runtime.clone()]);
-    Links { within: host.homes.clone(), never: never.filter(|path| !path.as_os_str().is_empty()).collect() }
+    Links::new(host.homes.clone(), never.filter(|path| !path.as_os_str().is_empty()).collect())
 }
 
 /// What of the agent's is the host's own and can be written.

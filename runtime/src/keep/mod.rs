@@ -251,7 +251,10 @@ fn hidden(start: &Start, state: &State) -> Vec<PathBuf> {
         std::iter::once(other.host.clone()).chain(beside)
     });
     let top = state.host.canonicalize().unwrap_or_else(|_| state.host.clone());
-    let secret = start.links.never.iter().filter_map(|path| path.strip_prefix(&top).ok().map(Path::to_owned));
+    // By either of the names that a folder has whose own is a link.
+    let inside =
+        |path: &PathBuf| path.strip_prefix(&top).or_else(|_| path.strip_prefix(&state.host)).ok().map(Path::to_owned);
+    let secret = start.links.never.iter().filter_map(inside);
     let below = below.filter_map(|path| path.strip_prefix(&state.host).ok().map(Path::to_owned));
     state
         .hidden

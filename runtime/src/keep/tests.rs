@@ -80,7 +80,7 @@ impl World {
             mounts: Vec::new(),
         };
         let dirs = Dirs { runtime: self.path("run"), data: self.path("data"), state: self.path("state"), logs: None };
-        let links = Links { within: vec![self.path("home")], never: Vec::new() };
+        let links = Links::new(vec![self.path("home")], Vec::new());
         Start {
             cell,
             root,

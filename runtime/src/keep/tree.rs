@@ -3,6 +3,7 @@
 //! The host's side is the person's: links there lead on, as files that are kept elsewhere in a home do, but only within the
 //! home. The other side is what cells write: nothing there is followed.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
@@ -32,22 +33,41 @@ pub struct Links {
     pub within: Vec<PathBuf>,
     /// Folders in which it must not be: cellblock's own, and those with secrets.
     pub never: Vec<PathBuf>,
+    /// Those of `never` that lead elsewhere themselves, with where; looked for when the first link is met.
+    #[serde(skip)]
+    ends: OnceCell<Vec<(PathBuf, PathBuf)>>,
 }
 
 impl Links {
+    /// Within these folders, and in none of those.
+    #[must_use]
+    pub fn new(within: Vec<PathBuf>, never: Vec<PathBuf>) -> Self {
+        Self { within, never, ends: OnceCell::new() }
+    }
+
+    fn is_within(&self, end: &Path) -> bool {
+        self.within.iter().any(|folder| end.starts_with(folder))
+    }
+
+    /// The folders in which nothing may be, by each of their names; but for what is known as `own`.
+    fn never<'a>(&'a self, own: Option<&'a Path>) -> impl Iterator<Item = &'a PathBuf> {
+        let ends = self.ends.get_or_init(|| {
+            let end =
+                |path: &PathBuf| path.canonicalize().ok().filter(|end| end != path).map(|end| (path.clone(), end));
+            self.never.iter().filter_map(end).collect()
+        });
+        let ends = ends.iter().filter(move |(path, _)| Some(path.as_path()) != own).map(|(_, end)| end);
+        self.never.iter().chain(ends)
+    }
+
     fn lets(&self, path: &Path) -> bool {
-        self.within.iter().any(|folder| path.starts_with(folder))
-            && !self.never.iter().any(|folder| path.starts_with(folder) || folder.starts_with(path))
+        self.is_within(path) && !self.never(None).any(|folder| path.starts_with(folder) || folder.starts_with(path))
     }
 
     /// Where `path`, which is a file's or folder's own, ends. Links on its way in the home lead where links may; what is secret below a folder is left
     /// out by name.
     pub(super) fn end_of(&self, path: &Path) -> io::Result<PathBuf> {
         let end = path.canonicalize()?;
-        let is_in = |folders: &[PathBuf]| folders.iter().any(|folder| end.starts_with(folder));
-        if is_in(&self.within) && !is_in(&self.never) {
-            return Ok(end);
-        }
         // The home has two names where it is reached by a link itself.
         let mut below = self.within.iter().filter_map(|home| path.strip_prefix(home).ok()).peekable();
         let plain = if below.peek().is_some() {
@@ -55,7 +75,8 @@ impl Links {
         } else {
             !std::fs::symlink_metadata(path)?.is_symlink()
         };
-        if plain { Ok(end) } else { Err(leads_to(&end)) }
+        let lets = || self.is_within(&end) && !self.never(Some(path)).any(|folder| end.starts_with(folder));
+        if plain || lets() { Ok(end) } else { Err(leads_to(&end)) }
     }
 }
 

@@ -21,7 +21,7 @@ impl World {
         for folder in ["home/.agent", "home/dotfiles", "home/.ssh", "own", "outside"] {
             fs::create_dir_all(base.join(folder)).expect("mkdir");
         }
-        let links = Links { within: vec![base.join("home")], never: vec![base.join("home/.ssh")] };
+        let links = Links::new(vec![base.join("home")], vec![base.join("home/.ssh")]);
         Self { dir, links, seen: Seen::default() }
     }
 
