@@ -105,6 +105,14 @@ pub fn remove(dirs: &Dirs, claim: Claim, keep: bool) {
     drop(claim.lock);
 }
 
+/// Removes the layer of an earlier cell of that name that was not to be kept, and of which nothing else is left: the folder with its record is gone at a
+/// reboot. The kernel marks what was mounted `volatile`, and mounts it so only once ("Volatile mount", overlayfs.rst).
+pub(crate) fn remove_discarded(dirs: &Dirs, claim: &Claim, work: &Path) {
+    if work.join("work/incompat/volatile").exists() {
+        remove_below(&dirs.data.join("cells"), &claim.name);
+    }
+}
+
 /// Gives a claim back whose cell was never begun.
 pub fn release(claim: Claim) {
     let aside = state::aside(&claim.name, rustix::process::getpid());

@@ -266,6 +266,7 @@ fn run(
         Network::None | Network::Host => None,
     };
     // While it makes the namespaces. Agents' copies first: whether the layer is new counts.
+    cleanup::remove_discarded(&start.dirs, claim, &start.root.work);
     let mut laid = keep::lay(start)?;
     make_layer(start)?;
     prepare().map_err(|source| StateError::Io {

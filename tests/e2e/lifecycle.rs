@@ -38,6 +38,29 @@ fn stop_waits_asks_nicely_and_then_does_not() {
     assert!(world.leftovers().is_empty());
 }
 
+/// At a reboot the runtime folder goes, and with it what is known of the cells that ran.
+#[test]
+fn a_reboot_costs_a_kept_cell_nothing_and_another_its_layer() {
+    let world = World::new();
+    let write = "-- sh -c 'echo old >/var/tmp/old; sync /var/tmp/old; sleep 1000'";
+    for (flags, expected) in [("--name kept", "old\n"), ("--name gone --rm", "none\n"), ("--image host", "none\n")] {
+        world.cellblock(&format!("run -d {flags} {write}")).ok();
+        let cells: serde_json::Value = serde_json::from_str(&world.cellblock("status --json").ok()).expect("json");
+        let name = cells[0]["name"].as_str().expect("a name").to_owned();
+        world.wait("the file", || {
+            world.cellblock(&format!("exec {name} -- test -e /var/tmp/old")).run().code() == Some(0)
+        });
+        let about = inspect(&world, &name);
+        rustix::process::kill_process(pid(&about["supervisor"]), Signal::KILL).expect("kill");
+        world.wait("its end", || gone(pid(&about["running"]["init"])));
+        std::fs::remove_dir_all(world.path("run/cellblock/cells")).expect("what a reboot does");
+        let read = "-- sh -c 'cat /var/tmp/old 2>/dev/null || echo none'";
+        assert_eq!(world.cellblock(&format!("run {flags} {read}")).ok(), expected, "{flags}");
+    }
+    world.cellblock("run --name kept --rm -- true").ok();
+    assert!(world.leftovers().is_empty(), "{:?}", world.leftovers());
+}
+
 /// As by Ctrl-Z, which a person may have forgotten.
 #[test]
 fn stop_ends_a_cell_whose_supervisor_was_stopped() {
