@@ -5,16 +5,16 @@
 //! is killed, what it has not removed is a stale cell like any other.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now};
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::state::{self, Claim, Dirs};
+use crate::state::{self, Claim, Dirs, StateError};
 
 /// Gives the folders of the cell behind `claim` names under which nobody looks for cells. Where that is not possible they keep theirs, and are
 /// removed all the same.
@@ -58,6 +58,7 @@ pub(crate) fn sweep(dirs: &Dirs, claim: Claim, keep: bool) {
             // Whoever waits for the end of the cell's output must not wait for this.
             let _ = crate::network::take_no_streams();
             remove(dirs, claim, keep);
+            collect(dirs);
             exit_now(0)
         }
         Err(_) => remove(dirs, claim, keep),
@@ -105,11 +106,57 @@ pub fn remove(dirs: &Dirs, claim: Claim, keep: bool) {
     drop(claim.lock);
 }
 
-/// Removes the layer of an earlier cell of that name that was not to be kept, and of which nothing else is left: the folder with its record is gone at a
-/// reboot. The kernel marks what was mounted `volatile`, and mounts it so only once ("Volatile mount", overlayfs.rst).
-pub(crate) fn remove_discarded(dirs: &Dirs, claim: &Claim, work: &Path) {
-    if work.join("work/incompat/volatile").exists() {
-        remove_below(&dirs.data.join("cells"), &claim.name);
+/// Sets the layer of an earlier cell of that name aside, if it was not to be kept and nothing else is left of it: the folder with its record is gone at
+/// a reboot. The kernel marks what was mounted `volatile`, and mounts it so only once ("Volatile mount", overlayfs.rst). The end of a cell
+/// [collects](collect) it.
+pub(crate) fn set_discarded_aside(dirs: &Dirs, claim: &Claim) {
+    let layer = dirs.layer(&claim.name);
+    if is_discarded(&layer) && hold(dirs, &claim.name).is_ok() {
+        // Not the name that the layer of this cell will have.
+        let aside = state::aside(&format!("{}.left", claim.name), rustix::process::getpid());
+        let _ = rename(&layer, &dirs.layer(&aside));
+    }
+}
+
+/// Locks the layer of the cell `name` for its life (flock(2)), if it has one. The lock of its runtime folder is not enough: a logout takes that folder away
+/// from cells that go on, in tmux for one.
+///
+/// # Errors
+/// [`StateError::NameTaken`] if a living cell has it; [`StateError::Io`].
+pub(crate) fn hold(dirs: &Dirs, name: &str) -> Result<Option<OwnedFd>, StateError> {
+    let layer = dirs.layer(name);
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let folder = match rustix::fs::open(&layer, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        opened => opened,
+    };
+    let locked = folder.and_then(|folder| {
+        rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Some(folder))
+    });
+    locked.map_err(|error| match error {
+        Errno::WOULDBLOCK => StateError::NameTaken(name.to_owned()),
+        error => StateError::Io { what: "cannot lock", path: layer, source: error.into() },
+    })
+}
+
+fn is_discarded(layer: &Path) -> bool {
+    layer.join("work/work/incompat/volatile").exists()
+}
+
+/// Removes the layers of all cells of which a reboot has left nothing else and that were not to be kept, as far as their files can be removed here.
+fn collect(dirs: &Dirs) {
+    let layers = dirs.data.join("cells");
+    let nobodys = |name: &String| !dirs.cell(name).exists();
+    let discarded = |name: &String| !state::is_aside(name) && is_discarded(&dirs.layer(name));
+    for name in names_in(&layers).into_iter().filter(nobodys).filter(discarded) {
+        if let Ok(claim) = state::claim(dirs, &name) {
+            set_discarded_aside(dirs, &claim);
+            release(claim);
+        }
+    }
+    for name in names_in(&layers).into_iter().filter(nobodys).filter(|name| state::is_aside(name)) {
+        remove_below(&layers, &name);
     }
 }
 

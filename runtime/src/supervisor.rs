@@ -194,11 +194,13 @@ pub fn supervise(
         Ok(ending) => (ending.code, ending.waiting.as_slice()),
         Err(_) => (crate::exit::OURS, [].as_slice()),
     };
-    let claim = cleanup::set_aside(&start.dirs, claim, start.keep);
+    // The layer of another that lives is not ours to remove.
+    let keep = start.keep || cleanup::hold(&start.dirs, &claim.name).is_err();
+    let claim = cleanup::set_aside(&start.dirs, claim, keep);
     for client in waiting {
         crate::control::answer(client, &crate::control::Answer::Stopped { code });
     }
-    cleanup::sweep(&start.dirs, claim, start.keep);
+    cleanup::sweep(&start.dirs, claim, keep);
     let ending = outcome.map_err(|error| match counted.out_of_memory() {
         Some(words) => RuntimeError::OutOfMemory { words, source: Box::new(error) },
         None => error,
@@ -266,9 +268,11 @@ fn run(
         Network::None | Network::Host => None,
     };
     // While it makes the namespaces. Agents' copies first: whether the layer is new counts.
-    cleanup::remove_discarded(&start.dirs, claim, &start.root.work);
+    cleanup::set_discarded_aside(&start.dirs, claim);
+    let held = cleanup::hold(&start.dirs, &cell.name)?;
     let mut laid = keep::lay(start)?;
     make_layer(start)?;
+    let _held = held.map_or_else(|| cleanup::hold(&start.dirs, &cell.name), |held| Ok(Some(held)))?;
     prepare().map_err(|source| StateError::Io {
         what: "cannot write the cell's own files in",
         path: claim.dir.clone(),

@@ -60,8 +60,43 @@ fn a_reboot_costs_a_kept_cell_nothing_and_another_its_layer() {
         let read = "-- sh -c 'cat /var/tmp/old 2>/dev/null || echo none'";
         assert_eq!(world.cellblock(&format!("run {flags} {read}")).ok(), expected, "{flags}");
     }
+    // Nobody comes again by this name: whoever ends next takes it away.
+    world.cellblock("run -d --name alone --rm -- sleep 1000").ok();
+    world.wait("its process", || !inspect(&world, "alone")["running"].is_null());
+    let about = inspect(&world, "alone");
+    rustix::process::kill_process(pid(&about["supervisor"]), Signal::KILL).expect("kill");
+    world.wait("its end", || gone(pid(&about["running"]["init"])));
+    world.call(Path::new("rm"), &["-rf", &world.path("run/cellblock/cells").display().to_string()]).ok();
+    world.cellblock("run --name other --rm -- true").ok();
+    world.wait("one layer", || layers(&world) == ["kept"]);
     world.cellblock("run --name kept --rm -- true").ok();
     assert!(world.leftovers().is_empty(), "{:?}", world.leftovers());
+}
+
+/// As a logout does to cells in tmux.
+#[test]
+fn a_runtime_folder_that_is_gone_costs_a_running_cell_nothing() {
+    let world = World::new();
+    world.cellblock("run -d --name on --rm -- sh -c 'echo old >/var/tmp/old; sleep 1000'").ok();
+    world.wait("the file", || world.cellblock("exec on -- test -e /var/tmp/old").run().code() == Some(0));
+    let (there, away) = (world.path("run/cellblock"), world.path("run/away"));
+    std::fs::rename(&there, &away).expect("a rename");
+    world.cellblock("run --name other --rm -- true").ok();
+    world.wait("the other's end", || layers(&world) == ["on"]);
+    world.cellblock("run --name on --rm -- true").fails(125).says("a cell named `on` is running already");
+    world
+        .wait("the end of that", || std::fs::read_dir(there.join("cells")).is_ok_and(|mut left| left.next().is_none()));
+    assert!(world.path("home/.local/share/cellblock/cells/on/upper").exists());
+    world.call(Path::new("rm"), &["-rf", &there.display().to_string()]).ok();
+    std::fs::rename(&away, &there).expect("a rename");
+    world.cellblock("exec on -- test -e /var/tmp/old").ok();
+    world.cellblock("stop -t 0 on").ok();
+    assert!(world.leftovers().is_empty(), "{:?}", world.leftovers());
+}
+
+fn layers(world: &World) -> Vec<String> {
+    let entries = std::fs::read_dir(world.path("home/.local/share/cellblock/cells")).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// As by Ctrl-Z, which a person may have forgotten.
