@@ -70,6 +70,7 @@ pub(crate) fn sweep(dirs: &Dirs, claim: Claim, keep: bool) {
 /// next command as a stale cell.
 pub fn remove(dirs: &Dirs, claim: Claim, keep: bool) {
     let name = claim.name.clone();
+    let keep = keep || is_anothers(dirs, &claim);
     // Also so that nobody takes the name in a folder of which the lock is gone and the rest is not.
     let claim = if state::is_aside(&claim.name) { claim } else { set_aside(dirs, claim, keep) };
     // In OUTER the stage is mounted still, with all that is in it. After a supervisor that was killed it is gone.
@@ -138,6 +139,11 @@ pub(crate) fn hold(dirs: &Dirs, name: &str) -> Result<Option<OwnedFd>, StateErro
         Errno::WOULDBLOCK => StateError::NameTaken(name.to_owned()),
         error => StateError::Io { what: "cannot lock", path: layer, source: error.into() },
     })
+}
+
+/// Whether a living cell has the layer of the claim's name: it is not to be removed with what is left of a start that found it so.
+pub(crate) fn is_anothers(dirs: &Dirs, claim: &Claim) -> bool {
+    hold(dirs, &claim.name).is_err()
 }
 
 fn is_discarded(layer: &Path) -> bool {

@@ -194,8 +194,7 @@ pub fn supervise(
         Ok(ending) => (ending.code, ending.waiting.as_slice()),
         Err(_) => (crate::exit::OURS, [].as_slice()),
     };
-    // The layer of another that lives is not ours to remove.
-    let keep = start.keep || cleanup::hold(&start.dirs, &claim.name).is_err();
+    let keep = start.keep || cleanup::is_anothers(&start.dirs, &claim);
     let claim = cleanup::set_aside(&start.dirs, claim, keep);
     for client in waiting {
         crate::control::answer(client, &crate::control::Answer::Stopped { code });

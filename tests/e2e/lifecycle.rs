@@ -86,6 +86,11 @@ fn a_runtime_folder_that_is_gone_costs_a_running_cell_nothing() {
     world.cellblock("run --name on --rm -- true").fails(125).says("a cell named `on` is running already");
     world
         .wait("the end of that", || std::fs::read_dir(there.join("cells")).is_ok_and(|mut left| left.next().is_none()));
+    // Nor what is left of a start that was killed there.
+    std::fs::create_dir(there.join("cells/on")).expect("a folder");
+    std::fs::copy(away.join("cells/on/cell.json"), there.join("cells/on/cell.json")).expect("a record");
+    assert_eq!(world.cellblock("status --json").ok().trim(), "[]");
+    assert!(!there.join("cells/on").exists(), "it was cleaned up");
     assert!(world.path("home/.local/share/cellblock/cells/on/upper").exists());
     world.call(Path::new("rm"), &["-rf", &there.display().to_string()]).ok();
     std::fs::rename(&away, &there).expect("a rename");

@@ -59,6 +59,8 @@ impl Pledges {
     /// `file`, written to for the last time, becomes the lock in `folder`.
     pub(super) fn make(&self, folder: &Path, file: BorrowedFd<'_>) -> io::Result<()> {
         let pledge = Pledge { folder: folder.to_owned(), file: Identity::of(&rustix::fs::fstat(file)?) };
+        // One that was said before may have been longer.
+        self.0.set_len(0)?;
         self.0.write_all_at(&serde_json::to_vec(&pledge)?, 0)
     }
 
@@ -97,6 +99,8 @@ mod tests {
             pledges.make(git.path(), file.as_fd()).expect("said");
             file
         };
+        let elsewhere = git.path().join("a-folder-with-a-longer-name");
+        pledges.make(&elsewhere, File::open(git.path()).expect("open").as_fd()).expect("said");
         drop(made());
         redeem(cell.path());
         assert!(!lock.exists());
