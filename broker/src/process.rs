@@ -1,18 +1,15 @@
 //! How the process begins and ends.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use cellblock_sys::fds;
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now, run_with_only};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-};
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions};
 
 use crate::serve::serve;
@@ -84,26 +81,12 @@ pub fn end(process: &OwnedFd) {
 /// Hands over a descriptor of the child `pid`, which cannot be somebody else as long as nobody has collected it.
 fn introduce(pid: Pid, to: &UnixStream) -> io::Result<()> {
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = [pidfd.as_fd()];
-    control.push(SendAncillaryMessage::ScmRights(&fds));
-    rustix::net::sendmsg(to, &[IoSlice::new(b"p")], &mut control, SendFlags::NOSIGNAL)?;
-    Ok(())
+    fds::send(to, b"p", &[pidfd.as_fd()])
 }
 
 fn meet(from: &UnixStream) -> io::Result<OwnedFd> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0u8];
-    rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(from, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)
-    })?;
-    let fds = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
-    fds.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    let (_, fds) = fds::receive(from, &mut [0u8])?;
+    fds.into_iter().next().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 /// Makes the folder and what is in it. Everybody may write to what the cell sees, for its ids may be others than ours: who else could is kept out by

@@ -3,8 +3,7 @@
 //! It makes the gateway's namespace while the builder makes the cell's, joins the two once both are there, gives up its capabilities, and
 //! serves what arrives ([`cellblock_egress::serve`]) from the host's network namespace, which it never left: only its threads do.
 
-use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write};
-use std::mem::MaybeUninit;
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -16,12 +15,10 @@ use cellblock_egress::git::{Git, Remote};
 use cellblock_egress::policy::{Entry, Written};
 use cellblock_egress::serve::{self, Mode, Network, Ready, ServeError, Settings};
 use cellblock_egress::who;
+use cellblock_sys::fds;
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now, run_with_only};
 use rustix::event::{PollFd, PollFlags};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -207,12 +204,8 @@ impl Egress {
 
     /// Lets it join its gateway to the network namespace `space`.
     fn join(&mut self, space: BorrowedFd<'_>) {
-        let mut space_for_one = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space_for_one);
-        let fds = [space];
-        control.push(SendAncillaryMessage::ScmRights(&fds));
         // One that has failed already reads no more: why, is in its answer.
-        let _ = rustix::net::sendmsg(self.line.get_ref(), &[IoSlice::new(b"n")], &mut control, SendFlags::NOSIGNAL);
+        let _ = fds::send(self.line.get_ref(), b"n", &[space]);
     }
 
     /// Waits until it serves.
@@ -384,18 +377,8 @@ fn helper(alone: &SingleThreaded) -> io::Result<OwnedFd> {
 
 /// The cell's network namespace.
 fn receive(line: &UnixStream) -> Result<OwnedFd, NetworkError> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0u8];
-    let received = rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(line, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)
-    });
-    received.map_err(|e| other("nobody told of the cell")(e.into()))?;
-    let fds = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
-    fds.ok_or(NetworkError::Gone)
+    let (_, fds) = fds::receive(line, &mut [0u8]).map_err(other("nobody told of the cell"))?;
+    fds.into_iter().next().ok_or(NetworkError::Gone)
 }
 
 /// Whoever waits for the end of the cell's output must not wait for this process.

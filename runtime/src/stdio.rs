@@ -8,11 +8,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use cellblock_sys::fds;
 use rustix::fs::Mode;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::terminal::{self, Pump, RawMode};
 
@@ -160,31 +158,15 @@ impl Console {
     }
 }
 
-/// Takes one descriptor from a socket (`SCM_RIGHTS`, unix(7)).
+/// Takes one descriptor from a socket.
 pub(crate) fn receive_descriptor(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut bytes = [0u8; 256];
-    let mut iov = [io::IoSliceMut::new(&mut bytes)];
-    rustix::net::recvmsg(socket, &mut iov, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut descriptors) = message
-            && let Some(fd) = descriptors.next()
-        {
-            return Ok(fd);
-        }
-    }
-    Err(io::ErrorKind::UnexpectedEof.into())
+    let (_, fds) = fds::receive(socket, &mut [0u8; 256])?;
+    fds.into_iter().next().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 /// Sends a descriptor over `socket`.
 pub(crate) fn send_descriptor(socket: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<()> {
-    let descriptors = [fd];
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    rustix::net::sendmsg(socket, &[io::IoSlice::new(b"t")], &mut control, SendFlags::NOSIGNAL)?;
-    Ok(())
+    fds::send(socket, b"t", &[fd])
 }
 
 /// A close-on-exec duplicate above the standard streams.

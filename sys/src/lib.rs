@@ -4,6 +4,7 @@
 //! place to look. Nothing here decides anything: policy belongs to the callers.
 #![allow(unsafe_code)]
 
+pub mod fds;
 pub mod landlock;
 pub mod mount;
 pub mod namespace;
