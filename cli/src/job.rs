@@ -162,8 +162,8 @@ fn guard(
         }
     };
     let ended = supervise(start, claim, broker.as_ref(), &mut prepare, &mut tell)?;
-    for note in ended.notes {
+    for note in &ended.notes {
         say(&format!("cellblock: {note}"));
     }
-    Ok(ended.code)
+    ended.leave()
 }

@@ -13,14 +13,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use cellblock_bundle::seccomp::Program;
-use cellblock_bundle::{IdScheme, Ids};
+use cellblock_bundle::cell::Profile;
+use cellblock_bundle::{IdScheme, Ids, seccomp};
 use cellblock_egress::serve::Hidden;
-use cellblock_sys::namespace;
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now};
+use cellblock_sys::{fds, namespace};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::notify_socket::{NOTIFY_FILE, NotifySocket};
 use libcontainer::syscall::syscall::SyscallType;
@@ -28,41 +29,75 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::Mode;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use rustix::thread::UnshareFlags;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
-use crate::init::{Payload, Sender};
+use crate::init::Payload;
 use crate::outer::map_text;
 use crate::pids::{self, Pids};
 use crate::root::{Plan, Sources};
 
-/// What the builder needs to know.
-#[derive(Debug)]
-pub(crate) struct Order<'a> {
-    /// The bundle, with `config.json`.
+/// What the builder needs to know of the cell.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Order {
+    /// The bundle, with `config.json`. libcontainer keeps its state there, too.
     pub(crate) bundle: PathBuf,
-    /// Where libcontainer keeps its state.
-    pub(crate) state: PathBuf,
     /// The id it keeps it under.
-    pub(crate) id: &'a str,
+    pub(crate) id: String,
     /// The cell's name: its process ids begin at a number that is made from it.
-    pub(crate) name: &'a str,
+    pub(crate) name: String,
     /// The cell's id mappings.
-    pub(crate) ids: &'a Ids,
-    /// The seccomp filter.
-    pub(crate) program: Program,
-    /// Whether the cell has a network namespace of its own.
-    pub(crate) network: bool,
+    pub(crate) ids: Ids,
+    /// Which seccomp filter.
+    pub(crate) profile: Profile,
     /// Whether init is ours.
     pub(crate) init: bool,
     /// Variables of the command that are not in the bundle.
-    pub(crate) hidden: &'a BTreeMap<String, Hidden>,
+    pub(crate) hidden: BTreeMap<String, Hidden>,
     /// Where the pseudo-terminal's controlling side is to be sent (AF_UNIX path), if the cell has a terminal.
     pub(crate) console: Option<PathBuf>,
+    /// Who the command runs as, inside.
+    pub(crate) uid: u32,
+    /// The root.
+    pub(crate) root: Plan,
+}
+
+/// The descriptors that go with an [`Order`].
+#[derive(Debug)]
+pub(crate) struct Handed {
+    /// The cell's end of the report socket.
+    pub(crate) report: OwnedFd,
     /// What becomes standard input, output and error, where it is not the supervisor's own.
     pub(crate) streams: [Option<OwnedFd>; 3],
-    /// Where the listener of the guard's filter is to be sent with these words, if the cell has a guard.
-    pub(crate) guard: Sender,
-    /// Descriptors to write the builder's own id to, so that it and its children are in the cell's cgroup.
+    /// Where the listener of the guard's filter is to be sent, if the cell has a guard.
+    pub(crate) guard: Option<OwnedFd>,
+    /// To write the builder's own id to, so that it and its children are in the cell's cgroup.
     pub(crate) cgroup_procs: Vec<OwnedFd>,
+}
+
+impl Handed {
+    /// Which of those that may be missing are there, a bit each, and all that are.
+    fn pack(&self) -> (u8, Vec<BorrowedFd<'_>>) {
+        let [stdin, stdout, stderr] = &self.streams;
+        let optional = [stdin, stdout, stderr, &self.guard];
+        let there = optional.iter().enumerate().map(|(bit, fd)| u8::from(fd.is_some()) << bit).sum();
+        let fds = optional.into_iter().flatten().chain([&self.report]).chain(&self.cgroup_procs);
+        (there, fds.map(AsFd::as_fd).collect())
+    }
+
+    /// `None` if some are missing.
+    fn unpack(there: u8, fds: Vec<OwnedFd>) -> Option<Self> {
+        let mut fds = fds.into_iter();
+        let mut optional = [None, None, None, None];
+        for (bit, place) in optional.iter_mut().enumerate() {
+            if there >> bit & 1 == 1 {
+                *place = Some(fds.next()?);
+            }
+        }
+        let [stdin, stdout, stderr, guard] = optional;
+        Some(Self { streams: [stdin, stdout, stderr], guard, report: fds.next()?, cgroup_procs: fds.collect() })
+    }
 }
 
 /// Why a cell could not be built.
@@ -89,10 +124,9 @@ pub enum BuildError {
 #[derive(Debug)]
 pub(crate) struct Builder {
     pid: Pid,
-    /// Its end is seen here: the pipe stays open in the cell's init after the builder has been killed.
+    /// Its end is seen here: the line stays open in the cell's init after the builder has been killed.
     pidfd: OwnedFd,
-    to: std::fs::File,
-    from: std::fs::File,
+    line: UnixStream,
 }
 
 /// Messages of the builder: a byte for the kind, then text.
@@ -101,6 +135,9 @@ const NETWORK: u8 = b'w';
 const CREATED: u8 = b'c';
 const FAILED_UNSHARE: u8 = b'n';
 const FAILED: u8 = b'e';
+
+/// To the builder: the folders of the root are there.
+const GO: u8 = b'g';
 
 /// Lets the init of the cell `id` that was created below `state` run the command.
 ///
@@ -112,21 +149,20 @@ pub(crate) fn start(state: &Path, id: &str) -> Result<(), BuildError> {
 }
 
 impl Builder {
-    /// Forks the builder, which makes its namespaces at once. `report` is the cell's end of the report socket.
-    pub(crate) fn start(order: Order<'_>, report: OwnedFd, alone: &SingleThreaded) -> Result<Self, BuildError> {
-        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from);
-        let ((there, to), (from, back)) = (pipe()?, pipe()?);
+    /// Forks the builder, which makes its namespaces at once; `network` is whether the cell has one of its own. That is all it has to know at first.
+    pub(crate) fn start(network: bool, alone: &SingleThreaded) -> Result<Self, BuildError> {
+        let (line, theirs) = UnixStream::pair()?;
         let supervisor =
             rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).map_err(io::Error::from)?;
         match alone.fork()? {
             Fork::Child => {
-                drop((to, from));
-                child(order, (report, supervisor), there.into(), back.into())
+                drop(line);
+                child(network, supervisor, theirs)
             }
             Fork::Parent(pid) => {
-                drop((there, back, report, supervisor));
+                drop((theirs, supervisor));
                 let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
-                Ok(Self { pid, pidfd, to: to.into(), from: from.into() })
+                Ok(Self { pid, pidfd, line })
             }
         }
     }
@@ -161,12 +197,21 @@ impl Builder {
         }
     }
 
-    /// Lets it mount `root` and create the cell; returns the process id of the cell's init. The builder then ends.
-    pub(crate) fn create(mut self, root: &Plan) -> Result<Pid, BuildError> {
-        let root = serde_json::to_vec(root).map_err(io::Error::from)?;
-        let length = u32::try_from(root.len()).unwrap_or(0).to_le_bytes();
+    /// Tells it what the cell is to be. From here on it sees nothing of what is mounted in OUTER.
+    pub(crate) fn order(&mut self, order: &Order, handed: Handed) -> Result<(), BuildError> {
+        // It may hold secrets.
+        let text = Zeroizing::new(serde_json::to_vec(order).map_err(io::Error::from)?);
+        let (there, fds) = handed.pack();
+        let [a, b, c, d] = u32::try_from(text.len()).unwrap_or(0).to_le_bytes();
         // One that has failed already reads no more: why, is in its answer.
-        let _ = self.to.write_all(&length).and_then(|()| self.to.write_all(&root));
+        let _ = fds::send(&self.line, &[there, a, b, c, d], &fds).and_then(|()| self.line.write_all(&text));
+        drop(handed);
+        Ok(())
+    }
+
+    /// Lets it mount the root and create the cell, now that all is there; returns the process id of the cell's init. The builder then ends.
+    pub(crate) fn create(mut self) -> Result<Pid, BuildError> {
+        let _ = self.line.write_all(&[GO]);
         match self.read()? {
             (CREATED, text) => text.parse().ok().and_then(Pid::from_raw).ok_or(BuildError::Gone),
             (_, text) => Err(BuildError::Container(text)),
@@ -175,7 +220,7 @@ impl Builder {
 
     /// Why it has given up, if it has: what we do to one that is gone fails with reasons that say nothing.
     fn last_words(&mut self) -> Option<BuildError> {
-        let mut poll = [PollFd::new(&self.from, PollFlags::IN)];
+        let mut poll = [PollFd::new(&self.line, PollFlags::IN)];
         let spoken = rustix::event::poll(&mut poll, Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 }));
         if !spoken.is_ok_and(|count| count == 1) {
             return None;
@@ -185,7 +230,7 @@ impl Builder {
 
     /// One message: kind, length, text.
     fn read(&mut self) -> Result<(u8, String), BuildError> {
-        let mut poll = [PollFd::new(&self.from, PollFlags::IN), PollFd::new(&self.pidfd, PollFlags::IN)];
+        let mut poll = [PollFd::new(&self.line, PollFlags::IN), PollFd::new(&self.pidfd, PollFlags::IN)];
         while let Err(error) = rustix::event::poll(&mut poll, None) {
             if error != rustix::io::Errno::INTR {
                 return Err(io::Error::from(error).into());
@@ -195,10 +240,10 @@ impl Builder {
             return Err(BuildError::Gone);
         }
         let mut head = [0u8; 5];
-        self.from.read_exact(&mut head).map_err(|_| BuildError::Gone)?;
+        self.line.read_exact(&mut head).map_err(|_| BuildError::Gone)?;
         let [kind, length @ ..] = head;
         let mut text = String::new();
-        (&mut self.from).take(u32::from_le_bytes(length).into()).read_to_string(&mut text)?;
+        (&mut self.line).take(u32::from_le_bytes(length).into()).read_to_string(&mut text)?;
         Ok((kind, text))
     }
 }
@@ -215,34 +260,24 @@ fn identity(map: &str) -> String {
     })
 }
 
-fn tell(to: &mut std::fs::File, kind: u8, text: &str) {
+fn tell(to: &mut UnixStream, kind: u8, text: &str) {
     let mut message = vec![kind];
     message.extend_from_slice(&u32::try_from(text.len()).unwrap_or(0).to_le_bytes());
     message.extend_from_slice(text.as_bytes());
     let _ = to.write_all(&message);
 }
 
-/// The builder's life. Never returns into the supervisor's frames. `supervisor` are the report socket and the supervisor's pidfd.
-fn child(order: Order<'_>, supervisor: (OwnedFd, OwnedFd), mut from: std::fs::File, mut to: std::fs::File) -> ! {
+/// The builder's life. Never returns into the supervisor's frames. `supervisor` is its pidfd.
+fn child(network: bool, supervisor: OwnedFd, mut line: UnixStream) -> ! {
     let _ = rustix::thread::set_name(c"cellblock-build");
-    if let Err(error) = take_streams(&order.streams) {
-        tell(&mut to, FAILED, &format!("cannot set up the standard streams: {error}"));
-        exit_now(crate::exit::OURS);
-    }
-    for fd in &order.cgroup_procs {
-        if let Err(error) = rustix::io::write(fd, b"0") {
-            tell(&mut to, FAILED, &format!("cannot join the cell's cgroup: {error}"));
-            exit_now(crate::exit::OURS);
-        }
-    }
     if let Err(error) = namespace::unshare(UnshareFlags::NEWUSER) {
-        tell(&mut to, FAILED_UNSHARE, &error.to_string());
+        tell(&mut line, FAILED_UNSHARE, &error.to_string());
         exit_now(crate::exit::OURS);
     }
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    tell(&mut to, READY, "");
-    // While the supervisor prepares the rest: this is the slowest of the namespaces, about 0.6 ms.
-    if order.network
+    tell(&mut line, READY, "");
+    // While others prepare the rest: this is the slowest of the namespaces, about 0.6 ms.
+    if network
         && let Err(error) = namespace::unshare(UnshareFlags::NEWNET).and_then(|()| cellblock_sys::net::loopback_up())
     {
         let why = match error.kind() {
@@ -250,39 +285,52 @@ fn child(order: Order<'_>, supervisor: (OwnedFd, OwnedFd), mut from: std::fs::Fi
             io::ErrorKind::StorageFull => "the host allows no more of them (user.max_net_namespaces)".to_owned(),
             _ => error.to_string(),
         };
-        tell(&mut to, FAILED, &format!("cannot make a network namespace: {why}"));
+        tell(&mut line, FAILED, &format!("cannot make a network namespace: {why}"));
         exit_now(crate::exit::OURS);
     }
-    if order.network {
-        tell(&mut to, NETWORK, "");
+    if network {
+        tell(&mut line, NETWORK, "");
     }
-    let Ok(root) = receive_root(&mut from) else { exit_now(crate::exit::OURS) };
-    let mut order = order;
-    let guard = order.guard.take();
-    match mount_root(&order, &root).and_then(|()| create(&order, supervisor, guard)) {
-        Ok(pid) => tell(&mut to, CREATED, &pid.to_string()),
-        Err(text) => tell(&mut to, FAILED, &text),
+    let Ok((order, handed)) = receive_order(&mut line) else { exit_now(crate::exit::OURS) };
+    match build(order, handed, supervisor, &mut line) {
+        Ok(pid) => tell(&mut line, CREATED, &pid.to_string()),
+        Err(text) => tell(&mut line, FAILED, &text),
     }
     exit_now(0)
 }
 
-fn receive_root(from: &mut std::fs::File) -> io::Result<Plan> {
-    let mut length = [0u8; 4];
-    from.read_exact(&mut length)?;
-    let mut text = Vec::new();
-    from.take(u32::from_le_bytes(length).into()).read_to_end(&mut text)?;
-    Ok(serde_json::from_slice(&text)?)
+fn receive_order(line: &mut UnixStream) -> io::Result<(Order, Handed)> {
+    let mut head = [0u8; 5];
+    let (length, fds) = fds::receive(&*line, &mut head)?;
+    line.read_exact(head.get_mut(length..).unwrap_or_default())?;
+    let [there, length @ ..] = head;
+    let mut text = Zeroizing::new(Vec::new());
+    line.take(u32::from_le_bytes(length).into()).read_to_end(&mut text)?;
+    let handed = Handed::unpack(there, fds).ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok((serde_json::from_slice(&text)?, handed))
+}
+
+fn build(order: Order, handed: Handed, supervisor: OwnedFd, line: &mut UnixStream) -> Result<i32, String> {
+    take_streams(&handed.streams).map_err(|error| format!("cannot set up the standard streams: {error}"))?;
+    for fd in &handed.cgroup_procs {
+        rustix::io::write(fd, b"0").map_err(|error| format!("cannot join the cell's cgroup: {error}"))?;
+    }
+    // Views of the host's files have been mounted in OUTER by now. The cell's init gets a copy of this namespace.
+    namespace::unshare(UnshareFlags::NEWNS).map_err(|e| format!("cannot make a mount namespace: {e}"))?;
+    let mut go = [0u8];
+    // Whoever does not say it is gone.
+    line.read_exact(&mut go).map_err(|error| format!("nobody waits for the cell: {error}"))?;
+    mount_root(&order)?;
+    create(order, handed, supervisor)
 }
 
 /// Takes the cell's ids and mounts its root. The sources are opened first: under real root the cell's ids may not reach them.
-fn mount_root(order: &Order<'_>, root: &Plan) -> Result<(), String> {
-    // Not before: views of the host's files have just been mounted in OUTER. The cell's init gets a copy of this namespace.
-    namespace::unshare(UnshareFlags::NEWNS).map_err(|e| format!("cannot make a mount namespace: {e}"))?;
+fn mount_root(order: &Order) -> Result<(), String> {
     // Mount points that are missing are made as everybody's.
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    let sources = Sources::open(root).map_err(|e| e.to_string())?;
-    settle_ids(order.ids).map_err(|e| format!("cannot take the cell's ids: {e}"))?;
-    sources.mount(root, &order.bundle.join("rootfs")).map_err(|e| e.to_string())
+    let sources = Sources::open(&order.root).map_err(|e| e.to_string())?;
+    settle_ids(&order.ids).map_err(|e| format!("cannot take the cell's ids: {e}"))?;
+    sources.mount(&order.root, &order.bundle.join("rootfs")).map_err(|e| e.to_string())
 }
 
 fn take_streams(streams: &[Option<OwnedFd>; 3]) -> rustix::io::Result<()> {
@@ -306,27 +354,23 @@ fn settle_ids(ids: &Ids) -> io::Result<()> {
     Ok(())
 }
 
-fn create(order: &Order<'_>, (report, supervisor): (OwnedFd, OwnedFd), guard: Sender) -> Result<i32, String> {
-    let log = ErrorLog::install(Pids::of(order.name));
-    let built = ContainerBuilder::new(order.id.to_owned(), SyscallType::Linux)
-        .with_root_path(order.state.clone())
+fn create(order: Order, handed: Handed, supervisor: OwnedFd) -> Result<i32, String> {
+    let log = ErrorLog::install(Pids::of(&order.name));
+    let guard = handed.guard.map(|to| (to, crate::guard::word(order.profile, order.uid)));
+    let program = seccomp::program(order.profile.into());
+    let built = ContainerBuilder::new(order.id, SyscallType::Linux)
+        .with_root_path(order.bundle.clone())
         .and_then(ContainerBuilder::validate_id)
         .and_then(|builder| {
+            // Its only effect is on the check of terminal against console socket.
+            let detach = order.console.is_some();
             builder
-                .with_console_socket(order.console.clone())
-                .with_executor(Payload::new(
-                    order.program.clone(),
-                    order.init,
-                    order.hidden.clone(),
-                    report,
-                    supervisor,
-                    guard,
-                ))
+                .with_console_socket(order.console)
+                .with_executor(Payload::new(program, order.init, order.hidden, handed.report, supervisor, guard))
                 .as_init(&order.bundle)
                 .as_sibling(true)
                 .with_systemd(false)
-                // Its only effect is on the check of terminal against console socket.
-                .with_detach(order.console.is_some())
+                .with_detach(detach)
                 .build()
         });
     let words = |error: String| match log.take() {

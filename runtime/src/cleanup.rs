@@ -1,7 +1,7 @@
 //! Removing what a cell leaves on disk: at its end, and after a supervisor that was killed.
 //!
 //! At its end in two steps. `set_aside` gives everything another name, so that the cell is gone for everybody and its name is free;
-//! `sweep` then removes it, in a process for which nobody waits: mounts, namespaces and folders take the kernel milliseconds. If that process
+//! [`Sweep`] then removes it, in a process for which nobody waits: mounts, namespaces and folders take the kernel milliseconds. If that process
 //! is killed, what it has not removed is a stale cell like any other.
 
 use std::io;
@@ -46,22 +46,45 @@ fn rename_claim(claim: Claim, aside: String) -> Result<Claim, Claim> {
     }
 }
 
-/// Removes what [`set_aside`] gave another name, in a process of its own. The caller is to end, and waits for nothing.
-///
-/// It is left to whoever collects orphans; signals of a terminal do not reach it, for the supervisor takes none.
-pub(crate) fn sweep(dirs: &Dirs, claim: Claim, keep: bool) {
-    match SingleThreaded::prove().and_then(|alone| alone.fork()) {
-        Ok(Fork::Parent(_)) => {}
-        Ok(Fork::Child) => {
-            let _ = rustix::thread::set_name(c"cellblock-sweep");
-            let _ = rustix::process::chdir(c"/");
-            // Whoever waits for the end of the cell's output must not wait for this.
-            let _ = crate::network::take_no_streams();
-            remove(dirs, claim, keep);
-            collect(dirs);
-            exit_now(0)
+/// What is left to remove of a cell that has ended, under the name that [`set_aside`] gave it.
+#[derive(Debug)]
+pub(crate) struct Sweep {
+    pub(crate) dirs: Dirs,
+    pub(crate) claim: Claim,
+    pub(crate) keep: bool,
+}
+
+impl Sweep {
+    /// Removes it, in a process of its own. The caller is to end, and waits for nothing.
+    ///
+    /// It is left to whoever collects orphans; signals of a terminal do not reach it, for the supervisor takes none.
+    pub(crate) fn start(self) {
+        match SingleThreaded::prove().and_then(|alone| alone.fork()) {
+            Ok(Fork::Parent(_)) => {}
+            Ok(Fork::Child) => {
+                self.run();
+                exit_now(0)
+            }
+            Err(_) => remove(&self.dirs, self.claim, self.keep),
         }
-        Err(_) => remove(dirs, claim, keep),
+    }
+
+    /// As [`start`](Self::start), and ends this process with `code`.
+    pub(crate) fn leave(self, code: i32) -> ! {
+        match SingleThreaded::prove() {
+            Ok(alone) => alone.leave_behind(code, Box::new(|| self.run())).0(),
+            Err(_) => remove(&self.dirs, self.claim, self.keep),
+        }
+        exit_now(code)
+    }
+
+    fn run(self) {
+        let _ = rustix::thread::set_name(c"cellblock-sweep");
+        let _ = rustix::process::chdir(c"/");
+        // Whoever waits for the end of the cell's output must not wait for this.
+        let _ = crate::network::take_no_streams();
+        remove(&self.dirs, self.claim, self.keep);
+        collect(&self.dirs);
     }
 }
 

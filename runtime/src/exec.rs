@@ -23,7 +23,7 @@ use crate::init::{Command, finish};
 use crate::report::{Report, Stage};
 use crate::state::Found;
 use crate::stdio::{Stdio, receive_descriptor, send_descriptor};
-use crate::supervisor::{Ended, RuntimeError, os};
+use crate::supervisor::{RuntimeError, os};
 use crate::watch::Watch;
 use crate::{cgroup, exit, signals};
 
@@ -46,11 +46,11 @@ pub struct Exec {
     pub terminal: bool,
 }
 
-/// Runs `exec` in the cell `found` to its end. Takes over this process's signals and standard streams.
+/// Runs `exec` in the cell `found` to its end, and gives its exit code, or 128 + the signal that ended it. Takes over this process's signals and standard streams.
 ///
 /// # Errors
 /// See [`RuntimeError`]; `NotRunning` as an [`crate::state::StateError`] if the cell has just ended.
-pub fn exec(found: &Found, exec: &Exec) -> Result<Ended, RuntimeError> {
+pub fn exec(found: &Found, exec: &Exec) -> Result<i32, RuntimeError> {
     let alone = SingleThreaded::prove().map_err(os("cannot enter a cell"))?;
     let set = SignalSet::of(signals::SUPERVISED);
     let signals = set.block().and_then(|_| SignalFd::new(&set)).map_err(os("cannot watch signals"))?;
@@ -101,7 +101,7 @@ pub fn exec(found: &Found, exec: &Exec) -> Result<Ended, RuntimeError> {
     }
     let ending = Watch::new(pid, signals, report, None, stdio)?.run()?;
     match ending.failure {
-        None => Ok(Ended { code: ending.code, notes: Vec::new() }),
+        None => Ok(ending.code),
         Some((Stage::Exec, errno)) => Err(RuntimeError::Exec {
             program: exec.command.first().cloned().unwrap_or_default(),
             source: io::Error::from_raw_os_error(errno),
@@ -169,7 +169,7 @@ impl Joiner<'_> {
         match joined {
             Ok(Fork::Child) => match self.settle() {
                 Ok(()) => {
-                    let word = crate::guard::word(self.cell, self.exec.uid);
+                    let word = crate::guard::word(self.cell.profile, self.exec.uid);
                     let guard = self.guard.as_ref().map(|to| (to.as_fd(), word));
                     finish(Some((&self.program, guard)), &self.command, |stage, error| {
                         Report::failed(stage, error).send(self.report.as_fd())

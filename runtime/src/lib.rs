@@ -28,6 +28,7 @@ mod report;
 mod root;
 mod sandbox;
 mod signals;
+mod stage;
 pub mod state;
 mod stdio;
 pub mod supervisor;

@@ -4,21 +4,20 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use cellblock_bundle::{Cell, Mount, Network, RootFs, cell, seccomp, spec};
+use cellblock_bundle::{Cell, Mount, Network, RootFs, cell, spec};
 use cellblock_egress::gateway::Rung;
 use cellblock_egress::serve::Hidden;
 use cellblock_sys::process::SingleThreaded;
 use cellblock_sys::signal::{SignalFd, SignalSet};
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::builder::{BuildError, Builder, Order};
+use crate::builder::{BuildError, Builder, Handed, Order};
 use crate::cgroup::Cgroup;
 use crate::cleanup;
 use crate::covers::Covers;
@@ -28,6 +27,7 @@ use crate::network::Connected;
 use crate::outer;
 use crate::report::Stage;
 use crate::root::Plan;
+use crate::stage::{hide_cgroups, make_layer, make_stage, write_trust};
 use crate::state::{self, Claim, Dirs, Record, Running, StateError};
 use crate::stdio::Stdio;
 use crate::watch::{Ending, Watch};
@@ -126,12 +126,21 @@ pub(crate) fn os<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Ru
 }
 
 /// How a cell ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Ended {
     /// The command's exit code, or 128 + the signal that ended it.
     pub code: i32,
     /// What a person should know about it beyond the code, such as an out-of-memory kill.
     pub notes: Vec<String>,
+    /// What is left of it.
+    sweep: cleanup::Sweep,
+}
+
+impl Ended {
+    /// Ends this process as the command ended. What is left of the cell is removed without anybody having to wait for it.
+    pub fn leave(self) -> ! {
+        self.sweep.leave(self.code)
+    }
 }
 
 /// What happens to a cell that is being started.
@@ -199,21 +208,27 @@ pub fn supervise(
     for client in waiting {
         crate::control::answer(client, &crate::control::Answer::Stopped { code });
     }
-    cleanup::sweep(&start.dirs, claim, keep);
-    let ending = outcome.map_err(|error| match counted.out_of_memory() {
-        Some(words) => RuntimeError::OutOfMemory { words, source: Box::new(error) },
-        None => error,
-    })?;
-    match ending.failure {
-        None => Ok(Ended { code: ending.code, notes: ending.notes.into_iter().chain(notes).collect() }),
-        Some((Stage::Exec, errno)) => Err(RuntimeError::Exec {
-            program: start.cell.command.first().cloned().unwrap_or_default(),
-            source: io::Error::from_raw_os_error(errno),
-        }),
-        Some((Stage::Seccomp, errno)) => Err(RuntimeError::Seccomp(io::Error::from_raw_os_error(errno))),
-        Some((Stage::Prepare, errno)) => {
-            Err(os("cannot prepare the cell's first process")(io::Error::from_raw_os_error(errno)))
+    let sweep = cleanup::Sweep { dirs: start.dirs.clone(), claim, keep };
+    let failed = match outcome {
+        Err(error) => match counted.out_of_memory() {
+            Some(words) => RuntimeError::OutOfMemory { words, source: Box::new(error) },
+            None => error,
+        },
+        Ok(Ending { failure: Some((stage, errno)), .. }) => {
+            not_begun(start, stage, io::Error::from_raw_os_error(errno))
         }
+        Ok(ending) => return Ok(Ended { code: ending.code, notes: [ending.notes, notes].concat(), sweep }),
+    };
+    sweep.start();
+    Err(failed)
+}
+
+/// Why the command never ran, although the cell was there.
+fn not_begun(start: &Start, stage: Stage, source: io::Error) -> RuntimeError {
+    match stage {
+        Stage::Exec => RuntimeError::Exec { program: start.cell.command.first().cloned().unwrap_or_default(), source },
+        Stage::Seccomp => RuntimeError::Seccomp(source),
+        Stage::Prepare => os("cannot prepare the cell's first process")(source),
     }
 }
 
@@ -230,7 +245,9 @@ fn run(
 ) -> Result<Ending, RuntimeError> {
     let alone = SingleThreaded::prove().map_err(os("cannot start a cell"))?;
     let cell = &start.cell;
-    // Written down first, so that whoever comes after a kill of this process knows which groups and whose files are left.
+    // It has namespaces to make meanwhile.
+    let mut builder = Builder::start(cell.network != Network::Host, &alone)?;
+    // Before there are groups, and files of anybody's.
     let planned = start.limits.as_ref().map(|plan| plan.paths(&cell.name)).unwrap_or_default();
     write_record(start, claim, planned)?;
     // Before the hierarchies are covered.
@@ -244,32 +261,38 @@ fn run(
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(os("cannot make a socket"))?;
     let guarded = crate::guard::is_wanted(cell).then(|| Guard::start(start, &alone)).transpose()?;
-    let (mut guard, sender) = guarded
-        .map_or((None, None), |(guard, sender)| (Some(guard), Some((sender, crate::guard::word(cell, cell.user.uid)))));
-    let order = Order {
-        bundle: stage.clone(),
-        state: stage.clone(),
-        id: CONTAINER,
-        name: &cell.name,
-        ids: &cell.ids,
-        program: seccomp::program(cell.profile.into()),
-        network: cell.network != Network::Host,
-        init: cell.init,
-        hidden: &start.hidden,
-        console: stdio.console_path(),
-        streams: stdio.take_inner(),
-        guard: sender,
-        cgroup_procs: cgroup.as_ref().map(Cgroup::procs).transpose()?.unwrap_or_default(),
-    };
-    let mut builder = Builder::start(order, theirs, &alone)?;
+    let (mut guard, sender) = guarded.unzip();
     let mut egress = match cell.network {
         Network::Names | Network::Bridge => Some(Connected::start(start, &alone)?),
         Network::None | Network::Host => None,
     };
-    // While it makes the namespaces. Agents' copies first: whether the layer is new counts.
+    // Agents' copies first: whether the layer is new counts.
     cleanup::set_discarded_aside(&start.dirs, claim);
     let held = cleanup::hold(&start.dirs, &cell.name)?;
     let mut laid = keep::lay(start)?;
+    builder.map(&cell.ids)?;
+    let plan = write_bundle(start, &stage, builder.pid(), &mut laid)?;
+    protect_self()?;
+    let order = Order {
+        bundle: stage.clone(),
+        id: CONTAINER.to_owned(),
+        name: cell.name.clone(),
+        ids: cell.ids.clone(),
+        profile: cell.profile,
+        uid: cell.user.uid,
+        init: cell.init,
+        hidden: start.hidden.clone(),
+        console: stdio.console_path(),
+        root: plan,
+    };
+    let handed = Handed {
+        report: theirs,
+        streams: stdio.take_inner(),
+        guard: sender,
+        cgroup_procs: cgroup.as_ref().map(Cgroup::procs).transpose()?.unwrap_or_default(),
+    };
+    builder.order(&order, handed)?;
+    // While it reads that.
     make_layer(start)?;
     let _held = held.map_or_else(|| cleanup::hold(&start.dirs, &cell.name), |held| Ok(Some(held)))?;
     prepare().map_err(|source| StateError::Io {
@@ -287,17 +310,15 @@ fn run(
     }
     let control =
         crate::control::listen(&claim.dir.join("control.sock")).map_err(os("cannot make the control socket"))?;
-    builder.map(&cell.ids)?;
     if cell.network != Network::Host {
         builder.network()?;
     }
     if let Some(egress) = &mut egress {
         egress.join(builder.pid())?;
     }
-    let plan = write_bundle(start, &stage, builder.pid(), &mut laid)?;
-    protect_self()?;
-    let init = builder.create(&plan)?;
-    if let Some(guard) = &mut guard {
+    let init = builder.create()?;
+    let plan = order.root;
+    if let Some(guard) = &guard {
         guard.enter(init)?;
     }
     let keeper = Keeper::start(laid, cell, init, &alone, &mut |note| tell(News::Warning(note)))?;
@@ -310,6 +331,9 @@ fn run(
     stdio.connect().map_err(os("cannot get the cell's terminal"))?;
     let running = Running::of(init.as_raw_nonzero().get()).map_err(os("cannot look at the cell's process"))?;
     state::write_json(&claim.dir.join("running.json"), &running)?;
+    if let Some(guard) = &mut guard {
+        guard.entered()?;
+    }
     let covers = Covers::new(&plan.mounts, &plan.empty, init).map_err(os("cannot watch over what is covered"))?;
     crate::builder::start(&stage, CONTAINER)?;
     tell(News::Started);
@@ -322,112 +346,7 @@ fn run(
         .run()
 }
 
-/// Puts a read-only cgroup2 over `/sys/fs/cgroup` of OUTER. libcontainer then takes the host for a pure v2 one on which it may not
-/// make cgroups, and carries on without: on v1 and hybrid hosts it would fail rootless, and as root it would move the
-/// cell into a dozen new groups, which costs milliseconds. Limits are ours ([`crate::cgroup`]).
-fn hide_cgroups(rootless: bool) -> Result<(), RuntimeError> {
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    // Under real root a mount that is there already, on pure v2 and on hybrid hosts: a new one may wait 15 ms for the kernel. Rootless a new
-    // one is made at once, and shows no more than OUTER's cgroup namespace: a cell with the host's network sees it.
-    let there: &[&str] = if rootless { &[] } else { &["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] };
-    let copied = there.iter().find_map(|path| {
-        let is_v2 = rustix::fs::statfs(*path).is_ok_and(|s| s.f_type == CGROUP2_SUPER_MAGIC);
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let tree = is_v2.then(|| rustix::mount::open_tree(rustix::fs::CWD, *path, flags).ok()).flatten()?;
-        cellblock_sys::mount::restrict(tree.as_fd(), attributes).ok().map(|()| tree)
-    });
-    let fresh = || {
-        let context = rustix::mount::fsopen(c"cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        rustix::mount::fsconfig_create(&context)?;
-        rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-    };
-    let attach = |mount: OwnedFd| {
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        rustix::mount::move_mount(&mount, c"", rustix::fs::CWD, c"/sys/fs/cgroup", flags)
-    };
-    copied.map_or_else(fresh, Ok).and_then(attach).map_err(os("cannot mount cgroup2"))
-}
-
-/// `statfs(2)`'s name for cgroup v2.
-const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
-
-/// Mounts the stage: a file system in memory that only OUTER sees, for what is made anew at each start (skeleton, bundle, mount points,
-/// libcontainer's state). It costs no disk, and the kernel takes it away with OUTER, whatever happens to us.
-fn make_stage(start: &Start, claim: &Claim) -> Result<PathBuf, RuntimeError> {
-    let stage = claim.dir.join(state::STAGE);
-    make_folder(&stage, 0o700)?;
-    let mount = || -> rustix::io::Result<()> {
-        let context = rustix::mount::fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        rustix::mount::fsconfig_set_string(&context, c"mode", c"0711")?;
-        rustix::mount::fsconfig_create(&context)?;
-        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-        let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        rustix::mount::move_mount(&mount, c"", rustix::fs::CWD, &stage, flags)
-    };
-    mount().map_err(os("cannot mount a file system in memory for the start"))?;
-    give_to_root_inside(start, &stage)?;
-    let rootfs = stage.join("rootfs");
-    make_folder(&rootfs, 0o700)?;
-    give_to_root_inside(start, &rootfs)?;
-    Ok(stage)
-}
-
-/// Writes what the cell has to trust into its skeleton.
-fn write_trust(skeleton: &Path, trust: &str) -> Result<(), RuntimeError> {
-    let path = skeleton.join(cell::TRUST.trim_start_matches('/'));
-    let write = || -> io::Result<()> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-            std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-        }
-        std::fs::write(&path, trust)?;
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
-    };
-    write().map_err(os("cannot write what the cell is to trust"))
-}
-
-/// Makes the folders of the writable layer.
-fn make_layer(start: &Start) -> Result<(), RuntimeError> {
-    let parent = start.root.upper.parent().unwrap_or(Path::new("/"));
-    for folder in [&start.dirs.data, &start.dirs.data.join("cells"), parent] {
-        state::make_dir(folder)?;
-    }
-    for (folder, mode) in [(&start.root.upper, 0o755), (&start.root.work, 0o700)] {
-        make_folder(folder, mode)?;
-        give_to_root_inside(start, folder)?;
-    }
-    if start.cell.ids.rootless() && start.cell.ids.has_range() {
-        // `/` belongs to root inside, as everywhere.
-        std::os::unix::fs::chown(&start.root.upper, Some(0), Some(0))
-            .map_err(os("cannot give a folder to the cell"))?;
-    }
-    Ok(())
-}
-
-/// Makes `folder` with exactly this mode: that of the upper directory is the mode of `/` inside, and the umask must have no say in it.
-fn make_folder(folder: &Path, mode: u32) -> Result<(), RuntimeError> {
-    match rustix::fs::mkdir(folder, Mode::from_raw_mode(mode)) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-        Err(error) => {
-            return Err(StateError::Io { what: "cannot make", path: folder.to_owned(), source: error.into() }.into());
-        }
-    }
-    rustix::fs::chmod(folder, Mode::from_raw_mode(mode)).map_err(os("cannot set the mode of a folder"))
-}
-
-/// Under real root `folder` has to belong to the cell's root, who mounts with it.
-fn give_to_root_inside(start: &Start, folder: &Path) -> Result<(), RuntimeError> {
-    if start.cell.ids.rootless() {
-        return Ok(());
-    }
-    let (uid, gid) = (start.cell.ids.host_uid(0), start.cell.ids.host_gid(0));
-    std::os::unix::fs::chown(folder, uid, gid).map_err(os("cannot give a folder to the cell"))
-}
-
+/// Writes down what whoever comes after a kill of this process has to know.
 fn write_record(start: &Start, claim: &Claim, cgroups: Vec<PathBuf>) -> Result<(), RuntimeError> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let record = Record {

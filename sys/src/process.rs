@@ -1,4 +1,4 @@
-//! Creating and replacing processes: `fork(2)`, `clone(2)` with `CLONE_PARENT`, `execve(2)`, `execveat(2)`, `_exit(2)`.
+//! Creating and replacing processes: `fork(2)`, `clone(2)` with `CLONE_PARENT` and `CLONE_VM`, `execve(2)`, `execveat(2)`, `_exit(2)`.
 //!
 //! After a fork in a process with several threads, only async-signal-safe calls are sound in the child (POSIX `fork`). cellblock
 //! runs ordinary Rust there (libcontainer does as well), so forking is only offered by [`SingleThreaded`], a proof that no
@@ -71,6 +71,36 @@ impl SingleThreaded {
         Self::side(pid)
     }
 
+    /// Ends this process at once with `code`, as [`exit_now`] does, and has a new one do `body`, which takes this one's memory over: nothing of it is copied
+    /// or taken down meanwhile, which the end of a process otherwise has to wait for. Descriptors and signals are as after [`fork`](Self::fork).
+    ///
+    /// Returns what could not be done if there is no memory or process for it, with the reason.
+    #[must_use]
+    pub fn leave_behind(&self, code: i32, body: Box<dyn FnOnce()>) -> (Box<dyn FnOnce()>, io::Error) {
+        extern "C" fn run(body: *mut libc::c_void) -> libc::c_int {
+            // SAFETY: the pointer is the box that was let go of below, and only this process uses it: the other one is ending.
+            let body = unsafe { Box::from_raw(body.cast::<Box<dyn FnOnce()>>()) };
+            body();
+            exit_now(0)
+        }
+        let top = match new_stack() {
+            Ok(top) => top,
+            Err(error) => return (body, error),
+        };
+        let body = Box::into_raw(Box::new(body));
+        // SAFETY: `top` is the end of a fresh mapping. With CLONE_VM both processes have the same memory, but this one touches nothing of it
+        // any more if the call succeeds: it has no other thread (`self` proves it), and what follows is `_exit`. Thread-local data of its thread,
+        // which the new one takes over with the rest, is nobody else's from then on; the kernel clears its cached thread id at our end
+        // (CLONE_CHILD_CLEARTID of set_tid_address(2)), which only pthread functions look at, that single-threaded code does not call.
+        let pid = unsafe { libc::clone(run, top, libc::CLONE_VM | libc::SIGCHLD, body.cast()) };
+        if pid > 0 {
+            exit_now(code);
+        }
+        let error = io::Error::last_os_error();
+        // SAFETY: there is no new process, so the box is ours still.
+        (*unsafe { Box::from_raw(body) }, error)
+    }
+
     fn side(pid: i64) -> io::Result<Fork> {
         match pid {
             0 => Ok(Fork::Child),
@@ -81,6 +111,24 @@ impl SingleThreaded {
                 .map_or_else(|| Err(io::Error::last_os_error()), |pid| Ok(Fork::Parent(pid))),
         }
     }
+}
+
+/// The upper end of a new stack, which has a page below it that nobody may touch.
+fn new_stack() -> io::Result<*mut libc::c_void> {
+    const SIZE: usize = 1 << 20;
+    const PAGE: usize = 1 << 16;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
+    let bottom = unsafe { libc::mmap(ptr::null_mut(), PAGE + SIZE, libc::PROT_NONE, flags, -1, 0) };
+    if bottom == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let usable = bottom.wrapping_byte_add(PAGE);
+    // SAFETY: inside the mapping that was just made, which nobody else knows of.
+    if unsafe { libc::mprotect(usable, SIZE, libc::PROT_READ | libc::PROT_WRITE) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usable.wrapping_byte_add(SIZE))
 }
 
 /// Ends this process at once: no destructors, no `atexit` handlers, no flushing of buffers that a fork has doubled.

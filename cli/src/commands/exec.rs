@@ -138,5 +138,5 @@ pub(crate) fn enter(found: &Found, dirs: &Dirs, command: Vec<String>, options: &
             Tty::Never => false,
         },
     };
-    Ok(exec(found, &what)?.code)
+    Ok(exec(found, &what)?)
 }

@@ -27,8 +27,7 @@ mod policy;
 mod request;
 
 use std::collections::HashMap;
-use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write};
-use std::mem::MaybeUninit;
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -37,17 +36,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cellblock_bundle::seccomp::GUARDED;
-use cellblock_bundle::{Cell, IdScheme, Mount, Protect, policy as powers};
+use cellblock_bundle::{Cell, IdScheme, Mount, Profile, Protect, policy as powers};
+use cellblock_sys::fds;
 use cellblock_sys::notify::{Call, Listener};
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now, run_with_only};
 use cellblock_sys::signal::SignalSet;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Gid, Pid, PidfdFlags, Signal, Uid};
 use rustix::thread::ThreadNameSpaceType;
 use serde::{Deserialize, Serialize};
@@ -150,11 +147,16 @@ impl Guard {
     }
 
     /// Has it enter the cell of `init`, in which nothing runs yet, and cover the folders.
-    pub(crate) fn enter(&mut self, init: Pid) -> Result<(), GuardError> {
+    pub(crate) fn enter(&self, init: Pid) -> Result<(), GuardError> {
         let init = rustix::process::pidfd_open(init, PidfdFlags::empty());
         let init = init.map_err(|e| failed("cannot look at the cell's process")(e.into()))?;
         // One that has failed already reads no more: why, is in its answer.
-        let _ = send(self.line.get_ref().as_fd(), init.as_fd(), b"i");
+        let _ = fds::send(self.line.get_ref(), b"i", &[init.as_fd()]);
+        Ok(())
+    }
+
+    /// Waits until it has done that. Before, nothing may run in the cell.
+    pub(crate) fn entered(&mut self) -> Result<(), GuardError> {
         let mut answer = String::new();
         self.line.read_line(&mut answer).map_err(|_| GuardError::Gone)?;
         serde_json::from_str::<Result<(), GuardError>>(&answer).unwrap_or(Err(GuardError::Gone))
@@ -178,44 +180,27 @@ impl Drop for Guard {
 }
 
 /// Whether a process that runs as `uid` inside can become somebody else, by the powers it begins with.
-fn is_settled(cell: &Cell, uid: u32) -> bool {
-    powers::capabilities(cell.profile, uid).is_empty()
+fn is_settled(profile: Profile, uid: u32) -> bool {
+    powers::capabilities(profile, uid).is_empty()
 }
 
 /// What accompanies a listener: whether everybody behind it has one identity for ever.
-pub(crate) fn word(cell: &Cell, uid: u32) -> &'static [u8] {
-    if is_settled(cell, uid) { b"one" } else { b"any" }
+pub(crate) fn word(profile: Profile, uid: u32) -> &'static [u8] {
+    if is_settled(profile, uid) { b"one" } else { b"any" }
 }
 
 /// Puts the second filter into force for this process, and hands what it is decided by to the guard at the other end of `to`.
 pub(crate) fn give_in(to: BorrowedFd<'_>, word: &[u8]) -> io::Result<()> {
     let program = cellblock_bundle::seccomp::guard_program();
     let listener = cellblock_sys::notify::load(program.instructions().iter().map(|i| (i.code, i.jt, i.jf, i.k)))?;
-    send(to, listener.as_fd(), word)
-}
-
-fn send(to: BorrowedFd<'_>, fd: BorrowedFd<'_>, word: &[u8]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = [fd];
-    control.push(SendAncillaryMessage::ScmRights(&fds));
-    rustix::net::sendmsg(to, &[IoSlice::new(word)], &mut control, SendFlags::NOSIGNAL)?;
-    Ok(())
+    fds::send(to, word, &[listener.as_fd()])
 }
 
 fn receive(from: BorrowedFd<'_>) -> io::Result<(OwnedFd, Vec<u8>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut word = [0u8; 8];
-    let received = rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(from, &mut [IoSliceMut::new(&mut word)], &mut control, RecvFlags::CMSG_CLOEXEC)
-    })?;
-    let fd = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
-    let fd = fd.ok_or(io::ErrorKind::UnexpectedEof)?;
-    Ok((fd, word.get(..received.bytes).unwrap_or_default().to_vec()))
+    let (length, fds) = fds::receive(from, &mut word)?;
+    let fd = fds.into_iter().next().ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok((fd, word.get(..length).unwrap_or_default().to_vec()))
 }
 
 /// The life of the process.
