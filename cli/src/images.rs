@@ -168,12 +168,13 @@ impl Image {
                 // What stands on another mount finds its place there.
                 let own = cell.mounts.iter().filter(|m| !stands_on_another(m, &cell.mounts));
                 // What a mask covers is there.
-                let own = image.mounts.iter().chain(own).filter(|m| !matches!(m, Mount::Mask { .. }));
+                let own = own.filter(|m| !matches!(m, Mount::Mask { .. }));
                 let is_file = |m: &&Mount| matches!(m, Mount::Bind { source, .. } if !source.is_dir());
                 let (files, folders): (Vec<_>, Vec<_>) = own.partition(is_file);
-                let targets =
-                    |mounts: Vec<&'_ Mount>| mounts.into_iter().map(|m| m.target().to_owned()).collect::<Vec<_>>();
-                entries.extend(skeleton::mount_points(&entries, &targets(folders), &targets(files)));
+                // The image's own are folders, all of them.
+                let folders: Vec<_> = image.mounts.iter().chain(folders).map(|m| m.target().to_owned()).collect();
+                let files: Vec<_> = files.into_iter().map(|m| m.target().to_owned()).collect();
+                entries.extend(skeleton::mount_points(&entries, &folders, &files));
                 entries
             }
             Self::Stored(image) => {

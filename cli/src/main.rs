@@ -8,6 +8,7 @@ mod app;
 mod args;
 mod audit;
 mod brokers;
+mod canonical;
 mod commands;
 mod config;
 mod export;

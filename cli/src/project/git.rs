@@ -18,6 +18,7 @@ use rustix::io::Errno;
 
 use super::git_config::{self, Entry};
 use super::{Head, ProjectError};
+use crate::canonical;
 
 /// Longest file of git's that is read here, in bytes; a path has at most 4096.
 const LARGEST: u64 = 8192;
@@ -90,7 +91,7 @@ pub(super) fn open(root: &Path) -> Result<Option<Repository>, ProjectError> {
             // git would take hooks and configuration from wherever it says, and only ever writes it for linked worktrees.
             return Err(ProjectError::Broken { path: commondir, problem: "it has no place in a main worktree" });
         }
-        return Ok(Some(Repository { head, git: Git::own(root, canonical(&dot_git)?) }));
+        return Ok(Some(Repository { head, git: Git::own(root, canonical_path(&dot_git)?) }));
     }
     let git_dir = pointer(root, &dot_git)?;
     let Some(head) = read_head(&git_dir)? else {
@@ -99,7 +100,7 @@ pub(super) fn open(root: &Path) -> Result<Option<Repository>, ProjectError> {
     match read_line(&git_dir.join("commondir"))? {
         None => Ok(Some(Repository { head, git: Git::own(root, git_dir) })),
         Some(text) => {
-            let common_dir = canonical(&git_dir.join(text))?;
+            let common_dir = canonical_path(&git_dir.join(text))?;
             confirm(&dot_git, &git_dir, &common_dir)?;
             Ok(Some(Repository { head, git: Git { git_dir, common_dir, linked: true, confirmed: true } }))
         }
@@ -128,7 +129,7 @@ fn pointer(root: &Path, dot_git: &Path) -> Result<PathBuf, ProjectError> {
         return Err(broken("what it points to is longer than a path can be"));
     }
     let target = root.join(target);
-    target.canonicalize().map_err(|_| ProjectError::Dangling { path: dot_git.to_owned(), target })
+    canonical::path(&target).map_err(|_| ProjectError::Dangling { path: dot_git.to_owned(), target })
 }
 
 /// A linked worktree counts only if the repository lists it: its folder lies in `COMMON/worktrees`, and the back-pointer in
@@ -137,8 +138,8 @@ fn confirm(dot_git: &Path, git_dir: &Path, common_dir: &Path) -> Result<(), Proj
     let listed = git_dir.parent() == Some(&common_dir.join("worktrees"));
     let back = read_line(&git_dir.join("gitdir"))?;
     // Relative since git 2.48 with worktree.useRelativePaths, from the folder that holds it.
-    let back = back.and_then(|text| git_dir.join(text).canonicalize().ok());
-    if listed && back.is_some() && back == dot_git.canonicalize().ok() {
+    let back = back.and_then(|text| canonical::path(&git_dir.join(text)).ok());
+    if listed && back.is_some() && back == canonical::path(dot_git).ok() {
         Ok(())
     } else {
         Err(ProjectError::NotItsWorktree { path: dot_git.to_owned(), common: common_dir.to_owned() })
@@ -150,7 +151,7 @@ fn names_work_tree(dir: &Path, root: &Path) -> bool {
     let named = ["config", "config.worktree"].into_iter().flat_map(|name| config(&dir.join(name)));
     // The last one counts, as for git.
     let named = named.fold(None, |known, entry| if entry.is("core", "worktree") { Some(entry) } else { known });
-    named.is_some_and(|entry| dir.join(entry.value).canonicalize().is_ok_and(|tree| tree == root))
+    named.is_some_and(|entry| canonical::path(&dir.join(entry.value)).is_ok_and(|tree| tree == root))
 }
 
 /// The values of a configuration file of git's; nothing if there is none that can be read.
@@ -188,8 +189,8 @@ fn branch(reference: &str) -> Option<String> {
     (!name.is_empty() && name != ".invalid" && !name.contains(char::is_control)).then(|| name.to_owned())
 }
 
-fn canonical(path: &Path) -> Result<PathBuf, ProjectError> {
-    path.canonicalize().map_err(|source| ProjectError::Read { path: path.to_owned(), source })
+fn canonical_path(path: &Path) -> Result<PathBuf, ProjectError> {
+    canonical::path(path).map_err(|source| ProjectError::Read { path: path.to_owned(), source })
 }
 
 /// The first line of a small regular file; `None` if there is none. Never waits, whatever a repository put there.
@@ -216,7 +217,9 @@ fn read_regular(path: &Path, most: u64) -> Result<Option<Vec<u8>>, ProjectError>
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Ok(None);
     }
-    let mut bytes = Vec::new();
+    // With room for one byte more, so that the first reading is the last with something in it.
+    let size = u64::try_from(stat.st_size).unwrap_or_default().min(most);
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
     let read = std::fs::File::from(file).take(most).read_to_end(&mut bytes);
     read.map_err(|source| ProjectError::Read { path: path.to_owned(), source })?;
     Ok(Some(bytes))

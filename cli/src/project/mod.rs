@@ -13,9 +13,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use cellblock_bundle::cell::Project;
+use rustix::fs::{Mode, OFlags};
 use sha2::{Digest, Sha256};
 
 use crate::args::CellFlags;
+use crate::canonical;
 pub(crate) use git::{Git, small_text};
 pub(crate) use refuse::{Refusal, refuse};
 
@@ -198,9 +200,10 @@ pub(crate) fn sanitise(text: &str) -> String {
 /// The project of the folder `from`, as seen by the user `uid`. `trusted` takes a repository of somebody else's too.
 pub(crate) fn find(from: &Path, uid: u32, trusted: bool) -> Result<ProjectFacts, ProjectError> {
     let folder = |source| ProjectError::Folder { path: from.to_owned(), source };
-    let cwd = from.canonicalize().map_err(folder)?;
-    // Reading the folder proves that it is one and that the person may look into it.
-    std::fs::read_dir(&cwd).map_err(folder)?;
+    let cwd = canonical::path(from).map_err(folder)?;
+    // Opening the folder proves that it is one and that the person may look into it.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(&cwd, flags, Mode::empty()).map_err(|errno| folder(errno.into()))?;
     if cwd.to_str().is_none() {
         return Err(ProjectError::NotUtf8 { path: cwd });
     }

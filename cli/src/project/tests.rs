@@ -192,7 +192,7 @@ fn a_fifo_does_not_hold_us() {
     let w = World::new();
     w.repository("p/.git", "ref: refs/heads/main\n");
     fs::remove_file(w.path("p/.git/HEAD")).unwrap();
-    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let mode = Mode::from_raw_mode(0o600);
     rustix::fs::mknodat(rustix::fs::CWD, w.path("p/.git/HEAD"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
     assert_eq!(w.find("p").git, None, "without a HEAD it is no repository");
     fs::create_dir_all(w.path("q")).unwrap();

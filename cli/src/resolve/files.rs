@@ -3,7 +3,10 @@
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io::{self, Read};
+use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, RawDir};
 
 /// What a path leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +40,18 @@ pub(crate) trait Files: Debug {
     fn executable(&self, path: &Path) -> bool;
     /// What stands at a path; `None` if nothing that can be seen.
     fn kind(&self, path: &Path) -> Option<Kind>;
+    /// Gives each name in a folder to `each`. The quickest way for folders of which only a few names matter.
+    fn names(&self, path: &Path, each: &mut dyn FnMut(&[u8])) -> io::Result<()>;
     /// The names in a folder; `None` if it cannot be read, or one of them is not UTF-8.
-    fn list(&self, path: &Path) -> Option<Vec<String>>;
+    fn list(&self, path: &Path) -> Option<Vec<String>> {
+        let (mut names, mut odd) = (Vec::new(), false);
+        let mut add = |name: &[u8]| match std::str::from_utf8(name) {
+            Ok(name) => names.push(name.to_owned()),
+            Err(_) => odd = true,
+        };
+        self.names(path, &mut add).ok()?;
+        (!odd).then_some(names)
+    }
     /// The text of a regular file that a repository may have put there; `None` if there is none. Never waits.
     fn text(&self, path: &Path) -> Option<String>;
     /// Whether there is anything at a path, a link to nowhere included: the quickest question, for those that are asked by the hundred.
@@ -65,8 +78,7 @@ const LARGEST: u64 = 2 << 20;
 
 impl Files for HostFiles {
     fn look(&self, path: &Path) -> io::Result<Seen> {
-        let canonical = path.canonicalize()?;
-        let is_dir = std::fs::metadata(&canonical)?.is_dir();
+        let (canonical, is_dir) = crate::canonical::look(path)?;
         Ok(Seen { canonical, is_dir })
     }
 
@@ -100,8 +112,20 @@ impl Files for HostFiles {
         })
     }
 
-    fn list(&self, path: &Path) -> Option<Vec<String>> {
-        std::fs::read_dir(path).ok()?.map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+    fn names(&self, path: &Path, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        // As opendir(3), without the memory that its stream takes.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(path, flags, Mode::empty())?;
+        let mut room = [const { MaybeUninit::uninit() }; 8192];
+        let mut entries = RawDir::new(&folder, &mut room);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                each(name);
+            }
+        }
+        Ok(())
     }
 
     fn text(&self, path: &Path) -> Option<String> {

@@ -202,7 +202,7 @@ impl Fence<'_> {
         self.covers.close_rows(at, &self.list.git);
         if let Some(target) = self.covers.place(at) {
             let more = if shared {
-                self.list.main_worktree.keys().map(|key| (*key).to_owned()).collect()
+                self.list.main_worktree.iter().map(|(key, _)| (*key).to_owned()).collect()
             } else {
                 BTreeSet::new()
             };

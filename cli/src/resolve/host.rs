@@ -1,10 +1,12 @@
 //! What has to be known about the host and the person, as plain data; and the one function that goes and looks.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
+
+use crate::canonical;
 
 /// Facts about the host and the person who started cellblock.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,7 +67,6 @@ impl HostFacts {
         let env: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let entry = passwd_entry(&read("/etc/passwd"), uid).or_else(|| passwd_entry(&getent(uid), uid));
         let home = env.get("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
         let listed = entry.as_ref().map(|entry| entry.home.clone()).filter(|home| home.is_absolute());
@@ -89,7 +90,7 @@ impl HostFacts {
             user,
             env,
             own: Vec::new(),
-            program: std::env::current_exe().ok().and_then(|own| own.canonicalize().ok()),
+            program: std::env::current_exe().ok().and_then(|own| canonical::path(&own).ok()),
             runtime: PathBuf::new(),
         })
     }
@@ -101,11 +102,22 @@ impl HostFacts {
     }
 }
 
+/// The text of a file; empty if there is none.
+fn read(path: &str) -> String {
+    // Most of these fit, and a file that is read through `Take` is not asked for its size before.
+    let mut text = String::with_capacity(4096);
+    let read = std::fs::File::open(path).and_then(|file| file.take(u64::MAX).read_to_string(&mut text));
+    read.map_or_else(|_| String::new(), |_| text)
+}
+
 /// `path` with the links in it followed, as far as it exists.
 fn resolved(path: &Path) -> PathBuf {
-    path.ancestors()
-        .find_map(|above| Some(above.canonicalize().ok()?.join(path.strip_prefix(above).ok()?)))
-        .unwrap_or_else(|| path.to_owned())
+    let end = |above: &Path| {
+        let (end, rest) = (canonical::path(above).ok()?, path.strip_prefix(above).ok()?);
+        // An empty rest would leave a slash at the end.
+        Some(if rest.as_os_str().is_empty() { end } else { end.join(rest) })
+    };
+    path.ancestors().find_map(end).unwrap_or_else(|| path.to_owned())
 }
 
 /// What passwd(5) says about a user.

@@ -1,28 +1,30 @@
 //! Which of hundreds of paths are there, asked at each start.
 
-use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use super::files::Files;
 
 /// As many paths in one folder make it worth reading the folder. A `statx(2)` of what is not there takes about a microsecond, reading a home
 /// directory about ten.
-const WORTH: usize = 8;
+#[cfg(test)]
+pub(super) const WORTH: usize = 8;
 
-/// Answers which of many paths are there. Most are not, and most have one of a few folders as parent.
+/// Answers which of many paths below one folder are there. Most are not, and most are in one of a few folders.
 #[derive(Debug)]
 pub(super) struct Presence<'a> {
     files: &'a dyn Files,
-    parents: HashMap<&'a Path, Parent>,
+    top: PathBuf,
+    folders: Vec<(&'static str, Folder)>,
 }
 
-/// A folder that some of them are in.
+/// A folder that many of them are in.
 #[derive(Debug)]
-enum Parent {
-    /// Not read; so many of them would be in it.
-    Unread(usize),
-    /// The names in it, in small letters, because folders may take all sorts for one (`casefold` of ext4(5)).
-    Names(HashSet<String>),
+enum Folder {
+    /// Nobody has asked yet.
+    Unread,
+    /// The names in it.
+    Names(Names),
     /// Not there, and nothing in it.
     Missing,
     /// It cannot be read, or a name in it is no text: each is asked for.
@@ -30,31 +32,173 @@ enum Parent {
 }
 
 impl<'a> Presence<'a> {
-    /// For questions about `paths`.
-    pub(super) fn of(files: &'a dyn Files, paths: impl Iterator<Item = &'a Path>) -> Self {
-        let mut parents = HashMap::new();
-        for parent in paths.filter_map(Path::parent) {
-            let Parent::Unread(count) = parents.entry(parent).or_insert(Parent::Unread(0)) else { continue };
-            *count += 1;
-        }
-        Self { files, parents }
+    /// For questions about what is below `top`. The `folders` of it, the innermost first, are read when something in them is asked for.
+    pub(super) fn below(files: &'a dyn Files, top: PathBuf, folders: &[&'static str]) -> Self {
+        Self { files, top, folders: folders.iter().map(|folder| (*folder, Folder::Unread)).collect() }
     }
 
-    /// Whether there may be anything at one of the paths, a link to nowhere included. True wherever [`Files::is_there`] is.
-    pub(super) fn has(&mut self, path: &Path) -> bool {
-        let at = path.parent().and_then(|parent| Some((parent, self.parents.get_mut(parent)?)));
-        let (Some((folder, parent)), Some(name)) = (at, path.file_name()) else { return self.files.is_there(path) };
-        if let Parent::Unread(WORTH..) = parent {
-            *parent = match self.files.list(folder) {
-                Some(names) => Parent::Names(names.into_iter().map(|name| name.to_lowercase()).collect()),
-                None if !self.files.is_there(folder) => Parent::Missing,
-                None => Parent::Closed,
-            };
+    /// The path of `key`.
+    pub(super) fn path(&self, key: &str) -> PathBuf {
+        self.top.join(key)
+    }
+
+    /// Whether there may be anything at `key`, a link to nowhere included. True wherever [`Files::is_there`] is.
+    pub(super) fn has(&mut self, key: &str) -> bool {
+        for (folder, state) in &mut self.folders {
+            let Some(rest) = within(folder, key) else { continue };
+            if let Folder::Unread = state {
+                *state = Folder::read(self.files, &self.top.join(*folder));
+            }
+            let name = rest.split_once('/').map_or(rest, |(first, _)| first);
+            match state {
+                Folder::Missing => return false,
+                // What is in a folder that is not there is not there either.
+                Folder::Names(names) if !names.contain(name) => return false,
+                Folder::Names(_) if name.len() == rest.len() => return true,
+                Folder::Names(_) | Folder::Closed | Folder::Unread => break,
+            }
         }
-        match parent {
-            Parent::Names(names) => name.to_str().is_none_or(|name| names.contains(&name.to_lowercase())),
-            Parent::Missing => false,
-            Parent::Unread(_) | Parent::Closed => self.files.is_there(path),
+        self.files.is_there(&self.path(key))
+    }
+}
+
+/// `key` from `folder` on, if it lies in there; from the top with an empty one.
+pub(super) fn within<'k>(folder: &str, key: &'k str) -> Option<&'k str> {
+    if folder.is_empty() { Some(key) } else { key.strip_prefix(folder)?.strip_prefix('/') }
+}
+
+impl Folder {
+    fn read(files: &dyn Files, path: &Path) -> Self {
+        let (mut names, mut odd) = (Names::default(), false);
+        let mut add = |name: &[u8]| match std::str::from_utf8(name) {
+            Ok(name) => names.add(name),
+            Err(_) => odd = true,
+        };
+        match files.names(path, &mut add) {
+            Ok(()) if !odd => Self::Names(names.sorted()),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Self::Missing
+            }
+            Ok(()) | Err(_) => Self::Closed,
+        }
+    }
+}
+
+/// Names in small letters, because folders may take all sorts for one (`casefold` of ext4(5)).
+#[derive(Debug, Default)]
+struct Names {
+    text: String,
+    /// Where each begins and ends in `text`; in the order of the names once they are sorted.
+    spans: Vec<(usize, usize)>,
+}
+
+impl Names {
+    fn add(&mut self, name: &str) {
+        let begin = self.text.len();
+        if name.is_ascii() {
+            self.text.push_str(name);
+            self.text[begin..].make_ascii_lowercase();
+        } else {
+            self.text.push_str(&name.to_lowercase());
+        }
+        self.spans.push((begin, self.text.len()));
+    }
+
+    fn sorted(mut self) -> Self {
+        let text = self.text.as_bytes();
+        self.spans.sort_unstable_by(|one, other| text[one.0..one.1].cmp(&text[other.0..other.1]));
+        self
+    }
+
+    /// Whether `name` is one of them, in whatever letters. It is of ASCII, as the list is.
+    fn contain(&self, name: &str) -> bool {
+        let text = self.text.as_bytes();
+        let small = || name.bytes().map(|byte| byte.to_ascii_lowercase());
+        self.spans.binary_search_by(|(begin, end)| text[*begin..*end].iter().copied().cmp(small())).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resolve::HostFiles;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    const FOLDERS: &[&str] = &[".local/share", ".config", ""];
+    const KEYS: &[&str] = &[
+        ".netrc",
+        ".ssh",
+        ".Mixed",
+        ".config",
+        ".config/gh",
+        ".config/git/credentials",
+        ".local/share/a",
+        ".local/share/b/c",
+        ".local/state/x",
+        ".docker/config.json",
+        "snap/firefox",
+        ".env",
+    ];
+
+    /// The same as asking for each path singly, and true of one that is there.
+    fn compare(top: &Path) {
+        let mut presence = Presence::below(&HostFiles, top.to_owned(), FOLDERS);
+        for key in KEYS {
+            assert_eq!(presence.has(key), HostFiles.is_there(&top.join(key)), "{key} in {}", top.display());
+        }
+    }
+
+    #[test]
+    fn answers_are_those_of_single_questions() {
+        // Every third, half, … of the keys: all sorts of folders that are there, and are not.
+        for step in 1..=KEYS.len() {
+            for first in 0..step {
+                let dir = tempfile::tempdir().expect("a folder");
+                for (index, key) in KEYS.iter().enumerate().skip(first).step_by(step) {
+                    let path = dir.path().join(key);
+                    // Something of it may stand in the way, as a file where another one wants a folder.
+                    let Ok(()) = std::fs::create_dir_all(path.parent().expect("a parent")) else { continue };
+                    let _ = match index % 3 {
+                        0 => std::fs::write(&path, ""),
+                        1 => std::fs::create_dir(&path),
+                        _ => std::os::unix::fs::symlink("nowhere", &path),
+                    };
+                }
+                compare(dir.path());
+            }
+        }
+    }
+
+    #[test]
+    fn odd_folders_are_asked_singly() {
+        let dir = tempfile::tempdir().expect("a folder");
+        compare(&dir.path().join("gone"));
+        std::fs::write(dir.path().join("file"), "").expect("write");
+        compare(&dir.path().join("file"));
+        std::os::unix::fs::symlink("nowhere", dir.path().join(".config")).expect("symlink");
+        std::fs::create_dir_all(dir.path().join("real/b")).expect("mkdir");
+        std::fs::write(dir.path().join("real/b/c"), "").expect("write");
+        std::fs::create_dir(dir.path().join(".local")).expect("mkdir");
+        std::os::unix::fs::symlink("../real", dir.path().join(".local/share")).expect("symlink");
+        compare(dir.path());
+        std::fs::write(dir.path().join(OsStr::from_bytes(b"\xff")), "").expect("write");
+        std::fs::write(dir.path().join(".netrc"), "").expect("write");
+        compare(dir.path());
+    }
+
+    #[test]
+    fn names_are_found_in_whatever_letters() {
+        let mut names = Names::default();
+        for name in ["b", "ÄÖ", "a", "Monero", "\u{212a}ey", "monero-2", ""] {
+            names.add(name);
+        }
+        let names = names.sorted();
+        for there in ["a", "B", "monero", "MONERO", "Monero-2", "key"] {
+            assert!(names.contain(there), "{there}");
+        }
+        for gone in ["c", "ab", "moner", "monero-", "monero-22"] {
+            assert!(!names.contain(gone), "{gone}");
         }
     }
 }

@@ -17,8 +17,8 @@ use super::origin::Origin;
 /// The list, with the reasons.
 const LIST: &str = include_str!("../../data/protected.yaml");
 
-/// Rows of the list: a name, the reason.
-pub(super) type Rows = BTreeMap<&'static str, &'static str>;
+/// Rows of the list, in order: a name, the reason.
+pub(super) type Rows = Vec<(&'static str, &'static str)>;
 
 /// The list as data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,11 +34,18 @@ pub(super) struct List {
 impl List {
     /// Reads the list that is part of the program.
     pub(super) fn read() -> Self {
-        let rows = |section: &str| {
-            let rows = crate::config::rows(LIST).filter(|row| row.section == section);
-            rows.map(|row| (row.key, row.why)).collect()
-        };
-        Self { git: rows("git"), main_worktree: rows("main_worktree"), tree: rows("tree") }
+        let mut list = Self::default();
+        for row in crate::config::rows(LIST) {
+            let section = match row.section {
+                "git" => &mut list.git,
+                "main_worktree" => &mut list.main_worktree,
+                _ => &mut list.tree,
+            };
+            section.push((row.key, row.why));
+        }
+        // Those below one folder stand together then.
+        [&mut list.git, &mut list.main_worktree, &mut list.tree].into_iter().for_each(|rows| rows.sort_unstable());
+        list
     }
 }
 
@@ -162,8 +169,21 @@ impl<'a> Covers<'a> {
 
     /// Closes everything in `folder` that a row names. Rows for every folder are the guard's, but for the one in `folder` itself.
     pub(super) fn close_rows(&mut self, folder: &Path, rows: &Rows) {
+        let plain = self.is_plain(folder);
+        // What the row before began with, and whether that is there: most is not.
+        let mut begins = ("", true);
+        let mut at = folder.to_owned();
         for (row, why) in rows {
             let row = row.strip_prefix("**/").unwrap_or(row);
+            let first = row.split_once('/').map_or(row, |(first, _)| first);
+            if begins.0 != first {
+                at.push(first);
+                begins = (first, first.contains('*') || self.files.kind(&at).is_some());
+                at.pop();
+            }
+            if plain && !begins.1 {
+                continue;
+            }
             match row.rsplit_once('/').unwrap_or(("", row)) {
                 (above, last) if last.contains('*') => {
                     let above = folder.join(above);
@@ -176,6 +196,13 @@ impl<'a> Covers<'a> {
                 _ => self.close(&folder.join(row), why),
             }
         }
+    }
+
+    /// Whether `folder` is reached from the top of its tree without links. What is not there is not closed then, whatever is written of it.
+    fn is_plain(&self, folder: &Path) -> bool {
+        let Some(tree) = self.tree(folder) else { return true };
+        let mut within = folder.ancestors().take_while(|above| *above != tree.source);
+        within.all(|above| self.files.kind(above) == Some(Kind::Folder))
     }
 
     /// Where the cover of `path` stands inside, if it has one of ours.

@@ -15,7 +15,7 @@ use super::error::ResolveError;
 use super::mounts::Placed;
 use super::origin::Origin;
 use super::patterns;
-use super::presence::Presence;
+use super::presence::{Presence, within};
 use crate::config::{Row, rows};
 
 /// The list.
@@ -24,6 +24,12 @@ const LIST: &str = include_str!("../../data/secret-paths.yaml");
 /// Folders that XDG's variables move.
 const XDG: &[(&str, &str)] =
     &[(".config", "XDG_CONFIG_HOME"), (".local/share", "XDG_DATA_HOME"), (".local/state", "XDG_STATE_HOME")];
+
+/// Folders of the home directory, the innermost first, with so much of the list in them that they are read (`WORTH` of it).
+const FOLDERS: &[&str] = &[".local/share", ".config", ""];
+
+/// The same of the root directory.
+const ROOT_FOLDERS: &[&str] = &["etc"];
 
 /// Something that is to be covered, as an absolute path of the host.
 #[derive(Clone, Debug)]
@@ -40,12 +46,7 @@ pub(super) fn cover(asked: Asked<'_>, placed: &mut Vec<Placed>) -> Result<Vec<St
     }
     let excepted = exceptions(asked)?;
     let mut masks: Vec<Placed> = Vec::new();
-    let listed = listed(asked)?;
-    let mut there = Presence::of(asked.files, listed.iter().map(|secret| secret.path.as_path()));
-    for secret in &listed {
-        if !there.has(&secret.path) {
-            continue;
-        }
+    for secret in &listed(asked, true)? {
         let Some((canonical, directory)) = end_of(asked, &secret.path)? else { continue };
         if excepted.contains(&secret.path) || excepted.contains(&canonical) {
             continue;
@@ -112,13 +113,10 @@ fn is_fence(placed: &Placed) -> bool {
 
 /// Where `path` ends when its links are followed, and whether that is a folder; `None` if there is nothing that a cell could see.
 pub(super) fn end_of(asked: Asked<'_>, path: &Path) -> Result<Option<(PathBuf, bool)>, ResolveError> {
-    if !asked.files.is_there(path) {
-        return Ok(None);
-    }
     match asked.files.look(path) {
         Ok(seen) => Ok(Some((seen.canonical, seen.is_dir))),
         Err(error) => match error.kind() {
-            // Links that lead nowhere; folders that are closed to the person are so to the cell.
+            // Nothing, and links that lead nowhere; folders that are closed to the person are so to the cell.
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied => Ok(None),
             _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => Ok(None),
             _ => Err(ResolveError::Source {
@@ -163,34 +161,51 @@ fn check(
     }
 }
 
-/// Everything that is on the list here: built in, cellblock's own folders, and what people add.
-fn listed(asked: Asked<'_>) -> Result<Vec<Secret>, ResolveError> {
+/// Everything that is on the list here: built in, cellblock's own folders, and what people add. Of what is only `there`, no path is made of the rest,
+/// which is most of it.
+fn listed(asked: Asked<'_>, there: bool) -> Result<Vec<Secret>, ResolveError> {
     let mut all = Vec::new();
-    let mut add = |path: PathBuf, why: &'static str| all.push(Secret { path, why });
     let homes: BTreeSet<&Path> = asked.host.homes.iter().chain([&asked.host.home]).map(PathBuf::as_path).collect();
+    let below = |top: &Path, folders| Presence::below(asked.files, top.to_owned(), folders);
+    let mut places: Vec<(&str, Presence<'_>)> = homes.iter().map(|home| ("", below(home, FOLDERS))).collect();
+    places.extend(
+        moved(asked).map(|(folder, base)| (folder, below(base, if FOLDERS.contains(&folder) { &[""] } else { &[] }))),
+    );
+    let mut root = below(Path::new("/"), ROOT_FOLDERS);
+    let is_there = |path: &PathBuf| !there || asked.files.is_there(path);
     for Row { section, key, why } in rows(LIST) {
         match section {
             "home" => {
-                homes.iter().for_each(|home| add(home.join(key), why));
-                if let Some(moved) = moved(asked, key) {
-                    add(moved, why);
+                for (folder, presence) in &mut places {
+                    if let Some(key) = within(folder, key).filter(|key| !there || presence.has(key)) {
+                        all.push(Secret { path: presence.path(key), why });
+                    }
                 }
             }
-            "absolute" => add(key.into(), why),
+            "absolute" => {
+                if !there || root.has(key.trim_start_matches('/')) {
+                    all.push(Secret { path: key.into(), why });
+                }
+            }
             _ => {
                 let value = asked.host.env.get(key).map_or("", String::as_str);
                 // Kerberos has a word before its path.
                 let parts = value.split(':').filter(|part| part.starts_with('/') && part.len() > 1);
                 // A folder of everything is not meant, whatever the variable says.
                 let narrow = |path: &PathBuf| !homes.iter().any(|home| home.starts_with(path));
-                parts.map(PathBuf::from).filter(narrow).for_each(|path| add(path, why));
+                let paths = parts.map(PathBuf::from).filter(narrow).filter(is_there);
+                all.extend(paths.map(|path| Secret { path, why }));
             }
         }
     }
-    asked.host.own.iter().for_each(|path| add(path.clone(), "cellblock's own files"));
+    let own = asked.host.own.iter().filter(|path| is_there(path));
+    all.extend(own.map(|path| Secret { path: path.clone(), why: "cellblock's own files" }));
     for (settings, origin) in asked.layers.sections() {
         for said in &settings.secret_paths {
-            add(expanded(asked, &said.value, &origin(said.at))?, "on your own list");
+            let path = expanded(asked, &said.value, &origin(said.at))?;
+            if is_there(&path) {
+                all.push(Secret { path, why: "on your own list" });
+            }
         }
     }
     Ok(all)
@@ -199,15 +214,14 @@ fn listed(asked: Asked<'_>) -> Result<Vec<Secret>, ResolveError> {
 /// The paths of all that is on the list and is not to stay visible.
 pub(super) fn all(asked: Asked<'_>) -> Result<Vec<PathBuf>, ResolveError> {
     let excepted = exceptions(asked)?;
-    Ok(listed(asked)?.into_iter().map(|secret| secret.path).filter(|path| !excepted.contains(path)).collect())
+    Ok(listed(asked, false)?.into_iter().map(|secret| secret.path).filter(|path| !excepted.contains(path)).collect())
 }
 
-/// Where an entry below the home directory is if XDG's variables say so.
-fn moved(asked: Asked<'_>, entry: &str) -> Option<PathBuf> {
-    XDG.iter().find_map(|(folder, variable)| {
-        let rest = entry.strip_prefix(folder)?.strip_prefix('/')?;
+/// Where XDG's variables say that folders of the home directory are.
+fn moved(asked: Asked<'_>) -> impl Iterator<Item = (&'static str, &Path)> {
+    XDG.iter().filter_map(move |(folder, variable)| {
         let base = asked.host.env.get(*variable).map(Path::new).filter(|path| path.is_absolute())?;
-        (base != asked.host.home.join(folder)).then(|| base.join(rest))
+        (base != asked.host.home.join(folder)).then_some((*folder, base))
     })
 }
 
@@ -240,7 +254,9 @@ fn expanded(asked: Asked<'_>, text: &str, origin: &Origin) -> Result<PathBuf, Re
 
 #[cfg(test)]
 mod tests {
+    use super::super::presence::WORTH;
     use super::*;
+    use std::collections::BTreeMap;
 
     #[test]
     fn every_row_of_the_list_is_one() {
@@ -253,7 +269,31 @@ mod tests {
                 "variables" => key.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_' || b.is_ascii_digit()),
                 _ => false,
             };
-            assert!(fine && why.len() > 2, "{section}: {key}: {why}");
+            assert!(fine && key.is_ascii() && why.len() > 2, "{section}: {key}: {why}");
+        }
+    }
+
+    #[test]
+    fn the_folders_that_are_read_are_those_with_many_of_the_list() {
+        let counted = |wanted: &str| {
+            let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+            for Row { key, .. } in rows(LIST).filter(|row| row.section == wanted) {
+                *counts
+                    .entry(key.trim_start_matches('/').rsplit_once('/').map_or("", |(above, _)| above))
+                    .or_default() += 1;
+            }
+            let mut many: Vec<&str> =
+                counts.into_iter().filter(|(_, count)| *count >= WORTH).map(|(at, _)| at).collect();
+            many.sort_by_key(|at| std::cmp::Reverse(at.len()));
+            many
+        };
+        assert_eq!(counted("home"), FOLDERS);
+        assert_eq!(counted("absolute"), ROOT_FOLDERS);
+        for (at, folder) in FOLDERS.iter().enumerate() {
+            assert!(
+                FOLDERS[..at].iter().all(|before| within(before, folder).is_none()),
+                "{folder} is behind what holds it"
+            );
         }
     }
 }

@@ -4,10 +4,14 @@
 //! in `/etc` must not show up in every cell. Works on merged and separate `/usr`, and where `/etc` is links into a store (NixOS).
 
 use std::collections::VecDeque;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::fs::Metadata;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use cellblock_bundle::Mount;
+use rustix::fs::{Access, Mode, OFlags, RawDir};
 
 use super::skeleton::Entry;
 
@@ -100,83 +104,126 @@ pub fn detect(root: &Path) -> Result<HostImage, HostError> {
     if image.mounts.is_empty() {
         return Err(HostError::NoSystem(root.to_owned()));
     }
+    let mut chase = Chase::below(root);
     // NixOS: programs are found through this link.
-    image.take(root, Path::new("/run/current-system"));
-    let names = etc_names(root);
-    for name in names {
-        image.take(root, &Path::new("/etc").join(name));
+    image.take(&mut chase, Path::new("/run/current-system"));
+    for name in etc_names(root) {
+        image.take(&mut chase, &Path::new("/etc").join(name));
     }
     Ok(image)
 }
 
-fn etc_names(root: &Path) -> Vec<std::ffi::OsString> {
-    let mut names: Vec<_> = std::fs::read_dir(root.join("etc"))
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.file_name())
-        .filter(|name| ETC.iter().any(|row| if row.prefix { starts_with(name, row.name) } else { name == row.name }))
-        .collect();
+fn etc_names(root: &Path) -> Vec<OsString> {
+    let mut names = Vec::new();
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(folder) = rustix::fs::open(root.join("etc"), flags, Mode::empty()) else { return names };
+    let mut room = [const { MaybeUninit::uninit() }; 8192];
+    let mut entries = RawDir::new(&folder, &mut room);
+    while let Some(Ok(entry)) = entries.next() {
+        let name = entry.file_name().to_bytes();
+        if ETC
+            .iter()
+            .any(|row| if row.prefix { name.starts_with(row.name.as_bytes()) } else { name == row.name.as_bytes() })
+        {
+            names.push(OsStr::from_bytes(name).to_owned());
+        }
+    }
     names.sort();
     names
 }
 
-fn starts_with(name: &OsStr, prefix: &str) -> bool {
-    name.as_encoded_bytes().starts_with(prefix.as_bytes())
-}
-
 impl HostImage {
     /// Takes the file or folder `path` in, by what its chain of links ends at: a link if that is visible inside anyway, else a bind of a
-    /// folder or a copy of a file. What is not there, or not for everybody to read, is left out.
-    fn take(&mut self, root: &Path, path: &Path) {
-        let Some(end) = chase(root, path) else { return };
+    /// folder or a copy of a file. What is not there, or not for the person to read, is left out.
+    fn take(&mut self, chase: &mut Chase<'_>, path: &Path) {
+        let Some((end, metadata)) = chase.follow(path) else { return };
         let direct = end == path;
         if !direct && self.mounts.iter().any(|m| end.starts_with(m.target())) {
             self.entries.push(Entry::link(path.to_owned(), end));
             return;
         }
-        let source = root.join(end.strip_prefix("/").unwrap_or(&end));
-        let Ok(metadata) = std::fs::metadata(&source) else { return };
+        let source = chase.real(&end);
         if metadata.is_dir() {
             self.mounts.push(Mount::Bind { source, target: path.to_owned(), writable: false });
-        } else if metadata.is_file() && metadata.len() <= MAX_COPY && std::fs::File::open(&source).is_ok() {
+        } else if metadata.is_file() && metadata.len() <= MAX_COPY && readable(&source) {
             self.entries.push(Entry::Copy { path: path.to_owned(), from: source });
         }
+    }
+}
+
+fn readable(path: &Path) -> bool {
+    rustix::fs::access(path, Access::READ_OK).is_ok()
+}
+
+/// Follows links within a root, and remembers which folders on the way are none: most of what is asked for lies in one folder.
+struct Chase<'a> {
+    root: &'a Path,
+    folders: Vec<PathBuf>,
+}
+
+impl<'a> Chase<'a> {
+    fn below(root: &'a Path) -> Self {
+        Self { root, folders: Vec::new() }
+    }
+
+    /// Where `path` of the root is really.
+    fn real(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Where `path` leads to, and what is there; `None` if nowhere.
+    fn follow(&mut self, path: &Path) -> Option<(PathBuf, Metadata)> {
+        /// As the kernel's `MAXSYMLINKS`.
+        const MOST: usize = 40;
+        let mut links = 0;
+        let mut done = PathBuf::from("/");
+        let mut last = None;
+        let mut rest: VecDeque<PathBuf> = components(path);
+        while let Some(next) = rest.pop_front() {
+            last = None;
+            if next == Path::new("..") {
+                done.pop();
+                continue;
+            }
+            done.push(&next);
+            if !rest.is_empty() && self.folders.contains(&done) {
+                continue;
+            }
+            let real = self.real(&done);
+            let metadata = std::fs::symlink_metadata(&real).ok()?;
+            if metadata.is_symlink() {
+                links += 1;
+                if links > MOST {
+                    return None;
+                }
+                let target = std::fs::read_link(&real).ok()?;
+                done.pop();
+                if target.is_absolute() {
+                    done = PathBuf::from("/");
+                }
+                for component in components(&target).into_iter().rev() {
+                    rest.push_front(component);
+                }
+                continue;
+            }
+            if metadata.is_dir() && !rest.is_empty() {
+                self.folders.push(done.clone());
+            }
+            last = Some(metadata);
+        }
+        let metadata = match last {
+            Some(metadata) => metadata,
+            // It ended in `..`, or at the root itself.
+            None => std::fs::metadata(self.real(&done)).ok()?,
+        };
+        Some((done, metadata))
     }
 }
 
 /// Where `path` leads to when every link is followed within `root`; `None` if nowhere.
 #[must_use]
 pub fn chase(root: &Path, path: &Path) -> Option<PathBuf> {
-    /// As the kernel's `MAXSYMLINKS`.
-    const MOST: usize = 40;
-    let mut links = 0;
-    let mut done = PathBuf::from("/");
-    let mut rest: VecDeque<PathBuf> = components(path);
-    while let Some(next) = rest.pop_front() {
-        if next == Path::new("..") {
-            done.pop();
-            continue;
-        }
-        let here = done.join(&next);
-        let real = root.join(here.strip_prefix("/").ok()?);
-        if std::fs::symlink_metadata(&real).ok()?.is_symlink() {
-            links += 1;
-            if links > MOST {
-                return None;
-            }
-            let target = std::fs::read_link(&real).ok()?;
-            if target.is_absolute() {
-                done = PathBuf::from("/");
-            }
-            for component in components(&target).into_iter().rev() {
-                rest.push_front(component);
-            }
-        } else {
-            done = here;
-        }
-    }
-    Some(done)
+    Chase::below(root).follow(path).map(|(end, _)| end)
 }
 
 fn components(path: &Path) -> VecDeque<PathBuf> {

@@ -65,9 +65,10 @@ impl Files for Table {
         })
     }
 
-    fn list(&self, path: &Path) -> Option<Vec<String>> {
+    fn names(&self, path: &Path, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         let below = self.seen.keys().filter(|known| known.parent() == Some(path));
-        below.map(|known| known.file_name()?.to_str().map(str::to_owned)).collect()
+        below.filter_map(|known| known.file_name()).for_each(|name| each(name.as_encoded_bytes()));
+        Ok(())
     }
 
     fn text(&self, path: &Path) -> Option<String> {
