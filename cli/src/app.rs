@@ -64,9 +64,10 @@ fn parse(arguments: &[OsString]) -> Result<Command, clap::Error> {
 /// Parses the arguments of the command `name`, which is the first of them.
 fn only<A: clap::Args>(name: &'static str, arguments: &[OsString]) -> Result<A, clap::Error> {
     let mut tree = root().subcommand(A::augment_args(clap::Command::new(name)));
-    let matches = tree.try_get_matches_from_mut(arguments)?;
-    let (_, own) = matches.subcommand().ok_or_else(|| tree.error(clap::error::ErrorKind::MissingSubcommand, ""))?;
-    A::from_arg_matches(own).map_err(|error| error.format(&mut tree))
+    let mut matches = tree.try_get_matches_from_mut(arguments)?;
+    let own = matches.remove_subcommand();
+    let (_, mut own) = own.ok_or_else(|| tree.error(clap::error::ErrorKind::MissingSubcommand, ""))?;
+    A::from_arg_matches_mut(&mut own).map_err(|error| error.format(&mut tree))
 }
 
 /// Parses `arguments` and does what they say; the exit code, or why not.

@@ -133,18 +133,25 @@ pub(crate) struct PasswdEntry {
 
 /// The first line for `uid` in the text of a passwd(5) file.
 pub(crate) fn passwd_entry(text: &str, uid: u32) -> Option<PasswdEntry> {
-    text.lines().find_map(|line| match line.split(':').collect::<Vec<_>>()[..] {
-        [user, _, id, _, _, home, shell] if id.parse() == Ok(uid) && !user.is_empty() => {
+    let mut lines = text.lines().filter(|line| third(line).is_some_and(|id| id.parse() == Ok(uid)));
+    lines.find_map(|line| match line.split(':').collect::<Vec<_>>()[..] {
+        [user, _, _, _, _, home, shell] if !user.is_empty() => {
             Some(PasswdEntry { user: user.to_owned(), home: home.into(), shell: shell.into() })
         }
         _ => None,
     })
 }
 
+/// The id of a line in either: most lines are somebody else's, and are not taken apart.
+fn third(line: &str) -> Option<&str> {
+    line.split(':').nth(2)
+}
+
 /// The name of a group in the text of a group(5) file.
 pub(crate) fn group_name(text: &str, gid: u32) -> Option<String> {
-    text.lines().find_map(|line| match line.split(':').collect::<Vec<_>>()[..] {
-        [name, _, id, ..] if id.parse() == Ok(gid) && !name.is_empty() => Some(name.to_owned()),
+    let mut lines = text.lines().filter(|line| third(line).is_some_and(|id| id.parse() == Ok(gid)));
+    lines.find_map(|line| match line.split(':').collect::<Vec<_>>()[..] {
+        [name, ..] if !name.is_empty() => Some(name.to_owned()),
         _ => None,
     })
 }

@@ -335,9 +335,67 @@ fn mounts(made: &BTreeMap<PathBuf, Cover>) -> Vec<Placed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resolve::HostFiles;
+
+    /// What `close` makes of `folder` in the tree `top`, in words.
+    fn made(top: &Path, close: impl FnOnce(&mut Covers<'_>)) -> String {
+        let tree = Tree { source: top.to_owned(), target: "/inside".into() };
+        let mut covers = Covers::new(&HostFiles, vec![tree], Vec::new(), BTreeSet::new());
+        close(&mut covers);
+        format!("{:#?} {:#?} {:#?}", covers.made, covers.links, covers.found)
+    }
+
+    /// Closes each row, without a thought of what is there.
+    fn singly(covers: &mut Covers<'_>, folder: &Path, rows: &Rows) {
+        for (row, why) in rows {
+            let path = folder.join(row.trim_start_matches("**/"));
+            match (path.parent(), row.rsplit('/').next()) {
+                (Some(above), Some(last)) if last.contains('*') => {
+                    let names = HostFiles.kind(above).and_then(|_| HostFiles.list(above)).unwrap_or_default();
+                    let mut names = names.iter().filter(|name| component_matches(last, name.as_bytes()));
+                    names.by_ref().for_each(|name| covers.close(&above.join(name), why));
+                }
+                _ => covers.close(&path, why),
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_closed_as_if_each_were_asked_for() {
+        let rows = List::read().tree;
+        // Every row is there; every second; …; as files, folders and links, and below a link.
+        for step in [1, 2, 3, 7, 60] {
+            for first in 0..step.min(4) {
+                let dir = tempfile::tempdir().expect("a folder");
+                let top = dir.path().canonicalize().expect("canonical");
+                std::fs::create_dir_all(top.join("below/work")).expect("mkdir");
+                std::os::unix::fs::symlink("below", top.join("link")).expect("symlink");
+                for folder in ["", "below/work"] {
+                    for (index, (row, _)) in rows.iter().enumerate().skip(first).step_by(step) {
+                        let path = top.join(folder).join(row.trim_start_matches("**/").replace('*', ".local"));
+                        std::fs::create_dir_all(path.parent().expect("a parent")).expect("mkdir");
+                        match index % 3 {
+                            0 => std::fs::write(&path, ""),
+                            1 => std::fs::create_dir(&path),
+                            _ => std::os::unix::fs::symlink(top.join("below"), &path),
+                        }
+                        .expect("something new");
+                    }
+                }
+                for folder in ["", "below/work", "link/work", "gone", "link"] {
+                    let folder = if folder.is_empty() { top.clone() } else { top.join(folder) };
+                    let want = made(&top, |covers| singly(covers, &folder, &rows));
+                    assert_eq!(made(&top, |covers| covers.close_rows(&folder, &rows)), want, "{}", folder.display());
+                    assert!(folder != top || want.contains("Closed"), "{want}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn the_list_is_well_formed() {
+        let known = |row: crate::config::Row| matches!(row.section, "git" | "main_worktree" | "tree");
+        assert!(crate::config::rows(LIST).all(known));
         let list = List::read();
         for rows in [&list.git, &list.main_worktree, &list.tree] {
             assert!(!rows.is_empty());

@@ -254,7 +254,10 @@ fn expanded(asked: Asked<'_>, text: &str, origin: &Origin) -> Result<PathBuf, Re
 
 #[cfg(test)]
 mod tests {
+    use super::super::Inputs;
+    use super::super::files::Files as _;
     use super::super::presence::WORTH;
+    use super::super::tests::{World, typed};
     use super::*;
     use std::collections::BTreeMap;
 
@@ -270,6 +273,47 @@ mod tests {
                 _ => false,
             };
             assert!(fine && key.is_ascii() && why.len() > 2, "{section}: {key}: {why}");
+        }
+    }
+
+    /// The paths of the list in `world`; what is only there, if asked.
+    fn paths(world: &World, there: bool) -> Vec<PathBuf> {
+        let config = crate::config::parse(Path::new("/c.yaml"), &world.config).expect("a configuration");
+        let typed = typed("-- x");
+        let (project, host, files) = (world.project.as_ref(), &world.host, &world.files);
+        let inputs = Inputs { typed: &typed, config: &config, agent: None, project, host, files };
+        let layers = inputs.layers().expect("layers");
+        let asked = Asked { flags: &typed.cell, layers, project, host, files };
+        listed(asked, there).expect("a list").into_iter().map(|secret| secret.path).collect()
+    }
+
+    #[test]
+    fn what_is_there_is_what_single_questions_find() {
+        let mut world = World::new()
+            .env("XDG_CONFIG_HOME", "/srv/data/cfg")
+            .env("XDG_STATE_HOME", "/srv/data/state")
+            .env("KUBECONFIG", "/srv/data/k1:/srv/data/k2:/home")
+            .config("defaults: {secret_paths: [~/web/private, /srv/data/gone]}");
+        world.host.homes.push("/export/ada".into());
+        let all = paths(&world, false);
+        assert!(
+            all.len() > 600 && all.contains(&"/srv/data/cfg/gh".into()) && all.contains(&"/export/ada/.ssh".into())
+        );
+        // Every one is there; every second; …; none.
+        for step in [1, 2, 3, 5, 50, all.len() + 1] {
+            for first in 0..step.min(5) {
+                let mut world = world.clone();
+                for path in all.iter().skip(first).step_by(step) {
+                    path.ancestors().skip(1).for_each(|above| world.files.dir(above.to_str().expect("text")));
+                    world.files.file(path.to_str().expect("text"));
+                }
+                let single: Vec<_> = all.iter().filter(|path| world.files.is_there(path)).cloned().collect();
+                let mut found = paths(&world, true);
+                // `.config/Claude` may be `claude`: such a one is looked for.
+                assert!(found.len() <= single.len() + 10, "every {step} from {first}: {found:?}");
+                found.retain(|path| world.files.is_there(path));
+                assert!(found == single, "every {step} from {first}");
+            }
         }
     }
 

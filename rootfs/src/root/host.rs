@@ -44,6 +44,14 @@ struct Row {
     why: &'static str,
 }
 
+impl Row {
+    fn takes(&self, name: &[u8]) -> bool {
+        let row = self.name.as_bytes();
+        // The first letter tells most of them apart.
+        row.first() == name.first() && if self.prefix { name.starts_with(row) } else { name == row }
+    }
+}
+
 const fn row(name: &'static str, why: &'static str) -> Row {
     Row { name, prefix: false, why }
 }
@@ -121,10 +129,7 @@ fn etc_names(root: &Path) -> Vec<OsString> {
     let mut entries = RawDir::new(&folder, &mut room);
     while let Some(Ok(entry)) = entries.next() {
         let name = entry.file_name().to_bytes();
-        if ETC
-            .iter()
-            .any(|row| if row.prefix { name.starts_with(row.name.as_bytes()) } else { name == row.name.as_bytes() })
-        {
+        if ETC.iter().any(|row| row.takes(name)) {
             names.push(OsStr::from_bytes(name).to_owned());
         }
     }
@@ -175,6 +180,12 @@ impl<'a> Chase<'a> {
     fn follow(&mut self, path: &Path) -> Option<(PathBuf, Metadata)> {
         /// As the kernel's `MAXSYMLINKS`.
         const MOST: usize = 40;
+        if path.parent().is_some_and(|parent| self.folders.iter().any(|folder| folder == parent)) {
+            let metadata = std::fs::symlink_metadata(self.real(path)).ok()?;
+            if !metadata.is_symlink() {
+                return Some((path.to_owned(), metadata));
+            }
+        }
         let mut links = 0;
         let mut done = PathBuf::from("/");
         let mut last = None;
