@@ -19,18 +19,25 @@ pub(crate) struct Row {
 /// # Panics
 /// If a line is anything else: lists are part of the program, and one that is not read must not pass for an empty one.
 pub(crate) fn rows(text: &'static str) -> impl Iterator<Item = Row> {
-    let mut section = "";
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !is_comment(line));
-    lines.filter_map(move |(at, line)| {
-        if let Some(row) = line.strip_prefix("  ") {
-            // A key in quotes may have a colon, and begin with what means something to YAML.
-            let quoted = row.strip_prefix('"').and_then(|row| row.split_once("\": "));
-            let cut = quoted.or_else(|| cut(row)).filter(|_| !section.is_empty() && !row.starts_with(' '));
-            let Some((key, why)) = cut else { panic!("line {} of a list is no row: {line}", at + 1) };
-            return Some(Row { section, key, why });
+    let (mut section, mut rest, mut at) = ("", text, 0);
+    std::iter::from_fn(move || {
+        while !rest.is_empty() {
+            let end = rest.bytes().position(|byte| byte == b'\n').unwrap_or(rest.len());
+            let line = &rest[..end];
+            (rest, at) = (rest.get(end + 1..).unwrap_or_default(), at + 1);
+            if line.is_empty() || is_comment(line) {
+                continue;
+            }
+            if let Some(row) = line.strip_prefix("  ") {
+                // A key in quotes may have a colon, and begin with what means something to YAML.
+                let quoted = row.strip_prefix('"').and_then(|row| row.split_once("\": "));
+                let cut = quoted.or_else(|| cut(row)).filter(|_| !section.is_empty() && !row.starts_with(' '));
+                let Some((key, why)) = cut else { panic!("line {at} of a list is no row: {line}") };
+                return Some(Row { section, key, why });
+            }
+            let Some(name) = line.strip_suffix(':') else { panic!("line {at} of a list begins no section: {line}") };
+            section = name;
         }
-        let Some(name) = line.strip_suffix(':') else { panic!("line {} of a list begins no section: {line}", at + 1) };
-        section = name;
         None
     })
 }

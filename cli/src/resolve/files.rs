@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, RawDir};
@@ -40,14 +41,17 @@ pub(crate) trait Files: Debug {
     fn executable(&self, path: &Path) -> bool;
     /// What stands at a path; `None` if nothing that can be seen.
     fn kind(&self, path: &Path) -> Option<Kind>;
-    /// Gives each name in a folder to `each`. The quickest way for folders of which only a few names matter.
-    fn names(&self, path: &Path, each: &mut dyn FnMut(&[u8])) -> io::Result<()>;
+    /// Gives each name in a folder to `each`, until that has enough. The quickest way for folders of which only a few names matter.
+    fn names(&self, path: &Path, each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<()>;
     /// The names in a folder; `None` if it cannot be read, or one of them is not UTF-8.
     fn list(&self, path: &Path) -> Option<Vec<String>> {
         let (mut names, mut odd) = (Vec::new(), false);
-        let mut add = |name: &[u8]| match std::str::from_utf8(name) {
-            Ok(name) => names.push(name.to_owned()),
-            Err(_) => odd = true,
+        let mut add = |name: &[u8]| {
+            match std::str::from_utf8(name) {
+                Ok(name) => names.push(name.to_owned()),
+                Err(_) => odd = true,
+            }
+            ControlFlow::Continue(())
         };
         self.names(path, &mut add).ok()?;
         (!odd).then_some(names)
@@ -112,7 +116,7 @@ impl Files for HostFiles {
         })
     }
 
-    fn names(&self, path: &Path, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    fn names(&self, path: &Path, each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<()> {
         // As opendir(3), without the memory that its stream takes.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::open(path, flags, Mode::empty())?;
@@ -121,8 +125,8 @@ impl Files for HostFiles {
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                each(name);
+            if name != b"." && name != b".." && each(name).is_break() {
+                break;
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Which of hundreds of paths are there, asked at each start.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::files::Files;
@@ -10,12 +11,16 @@ use super::files::Files;
 #[cfg(test)]
 pub(super) const WORTH: usize = 8;
 
+/// So many names the kernel gives in one or two calls.
+const FEW: usize = 256;
+
 /// Answers which of many paths below one folder are there. Most are not, and most are in one of a few folders.
 #[derive(Debug)]
 pub(super) struct Presence<'a> {
     files: &'a dyn Files,
     top: PathBuf,
     folders: Vec<(&'static str, Folder)>,
+    most: usize,
 }
 
 /// A folder that many of them are in.
@@ -27,14 +32,19 @@ enum Folder {
     Names(Names),
     /// Not there, and nothing in it.
     Missing,
-    /// It cannot be read, or a name in it is no text: each is asked for.
+    /// It cannot be read, has too much in it, or a name in it is no text: each is asked for.
     Closed,
 }
 
 impl<'a> Presence<'a> {
     /// For questions about what is below `top`. The `folders` of it, the innermost first, are read when something in them is asked for.
     pub(super) fn below(files: &'a dyn Files, top: PathBuf, folders: &[&'static str]) -> Self {
-        Self { files, top, folders: folders.iter().map(|folder| (*folder, Folder::Unread)).collect() }
+        Self { files, top, folders: folders.iter().map(|folder| (*folder, Folder::Unread)).collect(), most: usize::MAX }
+    }
+
+    /// For questions about what is in the folder `top`, which anybody may have filled: if there is much in it, each is asked for.
+    pub(super) fn inside(files: &'a dyn Files, top: &Path) -> Self {
+        Self { most: FEW, ..Self::below(files, top.to_owned(), &[""]) }
     }
 
     /// The path of `key`.
@@ -47,7 +57,7 @@ impl<'a> Presence<'a> {
         for (folder, state) in &mut self.folders {
             let Some(rest) = within(folder, key) else { continue };
             if let Folder::Unread = state {
-                *state = Folder::read(self.files, &self.top.join(*folder));
+                *state = Folder::read(self.files, &self.top.join(*folder), self.most);
             }
             // A searcher takes longer to make than such a name to search.
             let name = rest.bytes().position(|byte| byte == b'/').map_or(rest, |at| &rest[..at]);
@@ -69,11 +79,17 @@ pub(super) fn within<'k>(folder: &str, key: &'k str) -> Option<&'k str> {
 }
 
 impl Folder {
-    fn read(files: &dyn Files, path: &Path) -> Self {
+    fn read(files: &dyn Files, path: &Path, most: usize) -> Self {
         let (mut names, mut odd) = (Names::default(), false);
         let mut add = |name: &[u8]| match std::str::from_utf8(name) {
-            Ok(name) => names.add(name),
-            Err(_) => odd = true,
+            Ok(name) if names.spans.len() < most => {
+                names.add(name);
+                ControlFlow::Continue(())
+            }
+            Ok(_) | Err(_) => {
+                odd = true;
+                ControlFlow::Break(())
+            }
         };
         match files.names(path, &mut add) {
             Ok(()) if !odd => Self::Names(names),
@@ -193,6 +209,18 @@ mod tests {
         std::fs::write(dir.path().join(OsStr::from_bytes(b"\xff")), "").expect("write");
         std::fs::write(dir.path().join(".netrc"), "").expect("write");
         compare(dir.path());
+    }
+
+    #[test]
+    fn a_full_folder_is_asked_about_singly() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for count in [FEW - 2, FEW, FEW + 40] {
+            (0..count).for_each(|number| std::fs::write(dir.path().join(number.to_string()), "").expect("write"));
+            std::fs::write(dir.path().join(".netrc"), "").expect("write");
+            let mut presence = Presence::inside(&HostFiles, dir.path());
+            assert!(presence.has(".netrc") && presence.has("7") && !presence.has(".ssh") && !presence.has(".ssh/x"));
+            assert_eq!(matches!(presence.folders[0].1, Folder::Closed), count >= FEW, "{count}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use cellblock_bundle::protect::{Protect, component_matches};
 use super::files::{Files, Kind};
 use super::mounts::Placed;
 use super::origin::Origin;
+use super::presence::Presence;
 
 /// The list, with the reasons.
 const LIST: &str = include_str!("../../data/protected.yaml");
@@ -170,18 +171,12 @@ impl<'a> Covers<'a> {
     /// Closes everything in `folder` that a row names. Rows for every folder are the guard's, but for the one in `folder` itself.
     pub(super) fn close_rows(&mut self, folder: &Path, rows: &Rows) {
         let plain = self.is_plain(folder);
-        // What the row before began with, and whether that is there: most is not.
-        let mut begins = ("", true);
-        let mut at = folder.to_owned();
+        let mut there = Presence::inside(self.files, folder);
         for (row, why) in rows {
             let row = row.strip_prefix("**/").unwrap_or(row);
             let first = row.split_once('/').map_or(row, |(first, _)| first);
-            if begins.0 != first {
-                at.push(first);
-                begins = (first, first.contains('*') || self.files.kind(&at).is_some());
-                at.pop();
-            }
-            if plain && !begins.1 {
+            // Most of it is not there.
+            if plain && !first.contains('*') && !there.has(first) {
                 continue;
             }
             match row.rsplit_once('/').unwrap_or(("", row)) {

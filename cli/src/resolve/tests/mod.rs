@@ -10,6 +10,7 @@ mod secret_paths;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
+use std::ops::ControlFlow;
 
 use clap::Parser;
 
@@ -65,9 +66,9 @@ impl Files for Table {
         })
     }
 
-    fn names(&self, path: &Path, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    fn names(&self, path: &Path, each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<()> {
         let below = self.seen.keys().filter(|known| known.parent() == Some(path));
-        below.filter_map(|known| known.file_name()).for_each(|name| each(name.as_encoded_bytes()));
+        let _ = below.filter_map(|known| known.file_name()).try_for_each(|name| each(name.as_encoded_bytes()));
         Ok(())
     }
 
