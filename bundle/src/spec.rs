@@ -2,7 +2,7 @@
 //!
 //! There are two forms of one specification. The **portable** form ([`spec`]) is standard and complete: crun, runc, youki and
 //! podman run it. The **run** form ([`run_form`]) is derived from it mechanically, for our own supervisor, which makes the user
-//! and network namespaces itself, mounts the root itself, loads the seccomp filter itself and joins cgroups itself (docs/architecture.md says why).
+//! and network namespaces itself, mounts everything itself, loads the seccomp filter itself and joins cgroups itself (docs/architecture.md says why).
 //!
 //! Every field is written out. The defaults of `oci-spec` are not used: they share the host's network, have no seccomp, or
 //! fill in paths of their own.
@@ -78,28 +78,22 @@ fn with_filter(cell: &Cell, mut document: Value) -> Result<Spec, SpecError> {
 /// # Errors
 /// See [`SpecError`].
 pub fn run_spec(cell: &Cell, cgroups_path: &Path) -> Result<Spec, SpecError> {
-    let mut mounts = kernel_mounts(cell);
-    for mount in cell.mounts.iter().filter(|m| mounted_late(m.target())) {
-        mounts.push(requested(mount)?);
-    }
-    Ok(run_form(&serde_json::from_value(document(cell, mounts)?)?, cgroups_path))
+    Ok(run_form(&serde_json::from_value(document(cell, Vec::new())?)?, cgroups_path))
 }
 
 /// Whether a mount on `target` is one that only the cell's first process can make, being in the cell's other namespaces, or comes on top
-/// of one: proc belongs to a PID namespace, mqueue to an IPC namespace. All the rest our own supervisor mounts before, at a
-/// fraction of the time.
+/// of one: proc belongs to a PID namespace, mqueue to an IPC namespace.
 #[must_use]
 pub fn mounted_late(target: &Path) -> bool {
     ["/proc", "/dev/mqueue"].iter().any(|tree| target.starts_with(tree))
 }
 
-/// The kernel's file systems that need not be [`mounted_late`], in order.
+/// The kernel's file systems, in order.
 ///
 /// # Errors
 /// [`SpecError::Invalid`]: a defect of ours.
-pub fn early_mounts(cell: &Cell) -> Result<Vec<oci_spec::runtime::Mount>, SpecError> {
-    let mounts: Vec<oci_spec::runtime::Mount> = serde_json::from_value(Value::Array(kernel_mounts(cell)))?;
-    Ok(mounts.into_iter().filter(|m| !mounted_late(m.destination())).collect())
+pub fn kernel_mounts(cell: &Cell) -> Result<Vec<oci_spec::runtime::Mount>, SpecError> {
+    Ok(serde_json::from_value(Value::Array(kernel_values(cell)))?)
 }
 
 /// Everything but the filter.
@@ -124,8 +118,8 @@ fn document(cell: &Cell, mounts: Vec<Value>) -> Result<Value, SpecError> {
 #[must_use]
 pub fn run_form(portable: &Spec, cgroups_path: &Path) -> Spec {
     let mut spec = portable.clone();
-    let kept = spec.mounts().iter().flatten().filter(|m| mounted_late(m.destination())).cloned().collect();
-    spec.set_mounts(Some(kept));
+    // All of it is mounted by our own supervisor, and by our own code in the cell's first process.
+    spec.set_mounts(None);
     if let Some(linux) = spec.linux_mut() {
         let ours = [LinuxNamespaceType::User, LinuxNamespaceType::Network];
         let kept = linux.namespaces().iter().flatten().filter(|n| !ours.contains(&n.typ())).cloned().collect();
@@ -135,6 +129,8 @@ pub fn run_form(portable: &Spec, cgroups_path: &Path) -> Spec {
             .set_gid_mappings(None)
             .set_seccomp(None)
             .set_resources(None)
+            .set_masked_paths(None)
+            .set_readonly_paths(None)
             .set_cgroups_path(Some(cgroups_path.to_owned()));
     }
     spec
@@ -211,7 +207,7 @@ fn mounts(cell: &Cell, overlays: &[Overlay], image_mounts: &[Mount]) -> Result<V
     for mount in image_mounts {
         mounts.push(requested(mount)?);
     }
-    mounts.extend(kernel_mounts(cell));
+    mounts.extend(kernel_values(cell));
     for mount in &cell.mounts {
         mounts.push(requested(mount)?);
     }
@@ -252,7 +248,7 @@ fn lower_options(lowers: &[std::path::PathBuf]) -> Result<Vec<String>, SpecError
     Ok(paths.iter().map(|p| format!("lowerdir+={p}")).collect())
 }
 
-fn kernel_mounts(cell: &Cell) -> Vec<Value> {
+fn kernel_values(cell: &Cell) -> Vec<Value> {
     let mut pts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
     if cell.ids.host_gid(5).is_some() {
         // Group `tty`, which exists inside only if gid 5 is mapped.

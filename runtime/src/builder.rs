@@ -6,7 +6,7 @@
 //!
 //! Traps of libcontainer 0.7 that this file stays clear of (numbers of the project's runtime notes):
 //! 3, 4, 8, 15 no cgroup mount, an absolute cgroups path, no `kill`/`delete`, no user namespace in its specification: it never
-//! manages a cgroup. 6 `panic = "abort"`, and no guard lives across `build`. 7 its error events are collected by [`ErrorLog`].
+//! manages a cgroup. 6 `panic = "abort"`, and no guard lives across `build`. 7 its error events are collected by [`crate::events`].
 //! 10, 14 it writes no id mapping; one attempt a process; the supervisor reaps what a failure leaves. 16 our own executor.
 //! 21 the supervisor holds the name's lock. 22 the bundle is private to the cell.
 
@@ -32,9 +32,11 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::events::{ErrorLog, Take as _};
 use crate::init::Payload;
+use crate::late::Late;
 use crate::outer::map_text;
-use crate::pids::{self, Pids};
+use crate::pids::Pids;
 use crate::root::{Plan, Sources};
 
 /// What the builder needs to know of the cell.
@@ -320,17 +322,20 @@ fn build(order: Order, handed: Handed, supervisor: OwnedFd, line: &mut UnixStrea
     let mut go = [0u8];
     // Whoever does not say it is gone.
     line.read_exact(&mut go).map_err(|error| format!("nobody waits for the cell: {error}"))?;
-    mount_root(&order)?;
-    create(order, handed, supervisor)
+    let late = mount_root(&order)?;
+    create(order, handed, supervisor, late)
 }
 
-/// Takes the cell's ids and mounts its root. The sources are opened first: under real root the cell's ids may not reach them.
-fn mount_root(order: &Order) -> Result<(), String> {
+/// Takes the cell's ids, mounts its root, and makes what is mounted on it later. The sources are opened first: under real root the cell's ids may not
+/// reach them.
+fn mount_root(order: &Order) -> Result<Late, String> {
     // Mount points that are missing are made as everybody's.
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let sources = Sources::open(&order.root).map_err(|e| e.to_string())?;
     settle_ids(&order.ids).map_err(|e| format!("cannot take the cell's ids: {e}"))?;
-    sources.mount(&order.root, &order.bundle.join("rootfs")).map_err(|e| e.to_string())
+    let at = order.bundle.join("rootfs");
+    let trees = sources.mount(&order.root, &at).map_err(|e| e.to_string())?;
+    Ok(Late::of(&order.root, trees, at))
 }
 
 fn take_streams(streams: &[Option<OwnedFd>; 3]) -> rustix::io::Result<()> {
@@ -354,8 +359,10 @@ fn settle_ids(ids: &Ids) -> io::Result<()> {
     Ok(())
 }
 
-fn create(order: Order, handed: Handed, supervisor: OwnedFd) -> Result<i32, String> {
-    let log = ErrorLog::install(Pids::of(&order.name));
+fn create(order: Order, handed: Handed, supervisor: OwnedFd, late: Late) -> Result<i32, String> {
+    let alone = SingleThreaded::prove().map_err(|e| e.to_string())?;
+    let mounted = late.mounted();
+    let log = ErrorLog::install(Pids::of(&order.name), late);
     let guard = handed.guard.map(|to| (to, crate::guard::word(order.profile, order.uid)));
     let program = seccomp::program(order.profile.into());
     let built = ContainerBuilder::new(order.id, SyscallType::Linux)
@@ -366,7 +373,15 @@ fn create(order: Order, handed: Handed, supervisor: OwnedFd) -> Result<i32, Stri
             let detach = order.console.is_some();
             builder
                 .with_console_socket(order.console)
-                .with_executor(Payload::new(program, order.init, order.hidden, handed.report, supervisor, guard))
+                .with_executor(Payload::new(
+                    program,
+                    order.init,
+                    order.hidden,
+                    (handed.report, supervisor),
+                    guard,
+                    mounted,
+                    alone,
+                ))
                 .as_init(&order.bundle)
                 .as_sibling(true)
                 .with_systemd(false)
@@ -380,88 +395,6 @@ fn create(order: Order, handed: Handed, supervisor: OwnedFd) -> Result<i32, Stri
     let container = built.map_err(|e| words(e.to_string()))?;
     let pid = container.pid().ok_or_else(|| words("libcontainer gave no process id".into()))?;
     Ok(pid.as_raw())
-}
-
-/// Collects libcontainer's error events. Its errors cross a pipe as one flattened string that often lacks the cause; the cause
-/// is only in the events, which are emitted in its children: hence a shared descriptor and not memory.
-struct ErrorLog(std::fs::File);
-
-impl ErrorLog {
-    fn install(pids: Option<Pids>) -> Option<Self> {
-        let file = std::fs::File::from(rustix::fs::memfd_create(c"errors", rustix::fs::MemfdFlags::CLOEXEC).ok()?);
-        let writer = file.try_clone().ok()?;
-        tracing::subscriber::set_global_default(Subscriber { errors: writer, pids }).ok()?;
-        Some(Self(file))
-    }
-}
-
-trait Take {
-    fn take(&self) -> String;
-}
-
-impl Take for Option<ErrorLog> {
-    /// The first event: it is the innermost cause, the later ones repeat it on their way up.
-    fn take(&self) -> String {
-        let Some(ErrorLog(file)) = self else { return String::new() };
-        let mut bytes = vec![0u8; 4096];
-        let length = std::os::unix::fs::FileExt::read_at(file, &mut bytes, 0).unwrap_or(0);
-        bytes.truncate(length);
-        String::from_utf8_lossy(&bytes).lines().next().unwrap_or_default().to_owned()
-    }
-}
-
-/// Hears of libcontainer's events in whichever of its processes they come up.
-struct Subscriber {
-    errors: std::fs::File,
-    pids: Option<Pids>,
-}
-
-impl tracing::Subscriber for Subscriber {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() == tracing::Level::ERROR || (self.pids.is_some() && metadata.target() == pids::TARGET)
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        if let Some(pids) = self.pids.as_ref().filter(|_| event.metadata().target() == pids::TARGET) {
-            pids.begin();
-        }
-        if *event.metadata().level() != tracing::Level::ERROR {
-            return;
-        }
-        let mut line = Line::default();
-        event.record(&mut line);
-        let text = if line.fields.is_empty() { line.message } else { format!("{} ({})", line.message, line.fields) };
-        let _ = rustix::io::write(self.errors.as_fd(), format!("{}\n", text.replace('\n', " ")).as_bytes());
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
-#[derive(Default)]
-struct Line {
-    message: String,
-    fields: String,
-}
-
-impl tracing::field::Visit for Line {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-        if field.name() == "message" {
-            let _ = write!(self.message, "{value:?}");
-        } else {
-            let separator = if self.fields.is_empty() { "" } else { ", " };
-            let _ = write!(self.fields, "{separator}{}: {value:?}", field.name());
-        }
-    }
 }
 
 #[cfg(test)]

@@ -171,7 +171,7 @@ impl Joiner<'_> {
                 Ok(()) => {
                     let word = crate::guard::word(self.cell.profile, self.exec.uid);
                     let guard = self.guard.as_ref().map(|to| (to.as_fd(), word));
-                    finish(Some((&self.program, guard)), &self.command, |stage, error| {
+                    finish((&self.program, guard), &self.command, |stage, error| {
                         Report::failed(stage, error).send(self.report.as_fd())
                     })
                 }

@@ -15,13 +15,15 @@ use std::rc::Rc;
 
 use cellblock_bundle::seccomp::Program;
 use cellblock_egress::serve::Hidden;
-use cellblock_sys::process::{Fork, SingleThreaded, execve, exit_now, run_with_only};
+use cellblock_sys::process::{SingleThreaded, exit_now, run_with_only};
 use cellblock_sys::signal::{self, SignalFd, SignalSet};
+use cellblock_sys::spawn::{Image, Spawned};
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 
+use crate::late::Mounted;
 use crate::report::{Report, Stage};
 
 /// The command of a cell, ready to be started inside.
@@ -45,24 +47,35 @@ struct Inner {
     alive: OwnedFd,
     /// Where the listener of the second filter goes, and with which words.
     guard: Sender,
+    /// Whether the kernel's file systems are there, and covered.
+    mounted: Mounted,
+    alone: SingleThreaded,
 }
 
 impl Payload {
-    /// A payload that reports to `supervisor`, whose pidfd is `alive`, behind the seccomp filter `program`.
+    /// A payload that reports to `supervisor`, whose pidfd is `alive`, behind the seccomp filter `program`. It refuses to start anything before
+    /// `mounted` says that it may. It is called in a child of this process, which `alone` proves to have one thread.
     pub(crate) fn new(
         program: Program,
         init: bool,
         hidden: BTreeMap<String, Hidden>,
-        supervisor: OwnedFd,
-        alive: OwnedFd,
+        (supervisor, alive): (OwnedFd, OwnedFd),
         guard: Sender,
+        mounted: Mounted,
+        alone: SingleThreaded,
     ) -> Self {
-        Self { inner: Rc::new(Inner { program, init, hidden, supervisor, alive, guard }) }
+        Self { inner: Rc::new(Inner { program, init, hidden, supervisor, alive, guard, mounted, alone }) }
     }
 }
 
+/// Why a command is not started that would see the kernel's files, or find none.
+const NOT_MOUNTED: &str = "the kernel's file systems are not mounted";
+
 impl Executor for Payload {
     fn validate(&self, _spec: &Spec) -> Result<(), ExecutorValidationError> {
+        if !self.inner.mounted.yet() {
+            return Err(ExecutorValidationError::ArgValidationError(NOT_MOUNTED.into()));
+        }
         die_with_supervisor(self.inner.alive.as_fd())
             .map_err(|e| ExecutorValidationError::ArgValidationError(e.to_string()))
     }
@@ -74,6 +87,10 @@ impl Executor for Payload {
     }
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        // libcontainer has called `validate` before. Here is the last place where anything can be refused.
+        if !self.inner.mounted.yet() {
+            return Err(ExecutorError::Other(NOT_MOUNTED.into()));
+        }
         let command = Command::of(spec, &self.inner.hidden)
             .and_then(|c| die_with_supervisor(self.inner.alive.as_fd()).map(|()| c))
             .map_err(|e| ExecutorError::Other(e.to_string()))?;
@@ -143,59 +160,43 @@ impl Command {
         })
     }
 
-    /// `execvpe(3)`'s rules: the first candidate that can be executed; `EACCES` is remembered over `ENOENT`.
-    pub(crate) fn exec(&self) -> io::Error {
-        let mut last = io::Error::from_raw_os_error(libc_errno::ENOENT);
-        for candidate in &self.candidates {
-            let error = execve(candidate, &self.argv, &self.envp);
-            match error.raw_os_error() {
-                Some(libc_errno::ENOENT | libc_errno::ENOTDIR) => {}
-                Some(libc_errno::EACCES) => last = error,
-                _ => return error,
-            }
-        }
-        last
+    /// It in the kernel's form.
+    fn image(&self) -> Image<'_> {
+        Image::new(&self.candidates, &self.argv, &self.envp)
     }
 }
 
 /// Where a command is looked for when its environment has no `PATH` (`execvp(3)`).
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-mod libc_errno {
-    //! Errno values as the constants that patterns need.
-    pub(super) const ENOENT: i32 = rustix::io::Errno::NOENT.raw_os_error();
-    pub(super) const ENOTDIR: i32 = rustix::io::Errno::NOTDIR.raw_os_error();
-    pub(super) const EACCES: i32 = rustix::io::Errno::ACCESS.raw_os_error();
-}
-
 /// The last steps before the command: signals as a new program expects them, the filter, `execve`. Reports and ends on failure.
 fn start_command(inner: &Inner, command: &Command, supervisor: BorrowedFd<'_>) -> ! {
     let guard = inner.guard.as_ref().map(|(to, words)| (to.as_fd(), *words));
-    finish(Some((&inner.program, guard)), command, |stage, error| Report::failed(stage, error).send(supervisor))
+    finish((&inner.program, guard), command, |stage, error| Report::failed(stage, error).send(supervisor))
 }
 
 /// What is loaded before a command: the filter, and the guard's, with where its listener goes.
 pub(crate) type Filters<'a> = (&'a Program, Option<(BorrowedFd<'a>, &'a [u8])>);
 
-/// As [`start_command`], for any caller that is about to become the command; without `filters` they are in force already. Never
-/// returns.
-pub(crate) fn finish(filters: Option<Filters<'_>>, command: &Command, report: impl Fn(Stage, &io::Error)) -> ! {
+/// As [`start_command`], for any caller that is about to become the command. Never returns.
+pub(crate) fn finish(filters: Filters<'_>, command: &Command, report: impl Fn(Stage, &io::Error)) -> ! {
     signal::reset_all();
     let _ = SignalSet::of(&[]).replace();
     if let Err(error) = cellblock_sys::process::cloexec_from(3) {
         report(Stage::Prepare, &error);
         exit_now(crate::exit::OURS);
     }
-    if let Some(Err(error)) = filters.map(load) {
+    if let Err(error) = load(filters) {
         report(Stage::Seccomp, &error);
         exit_now(crate::exit::OURS);
     }
-    let error = command.exec();
+    let error = command.image().execute();
     report(Stage::Exec, &error);
     exit_now(crate::exit::of_exec_error(&error))
 }
 
-/// Process 1 with `--init`: starts the command as its child, hands signals on, reaps, and ends as the command ended.
+/// Process 1 with `--init`: starts the command as its child, hands signals on, reaps, and ends as the command ended. The command has a process group of
+/// its own, in the foreground of its terminal: so that Ctrl-C reaches it and not init, and a shell finds itself where it expects to be.
 fn start_init(inner: &Inner, command: &Command) -> std::convert::Infallible {
     let supervisor = inner.supervisor.as_fd();
     let fail = |stage, error: &io::Error| -> ! {
@@ -208,21 +209,17 @@ fn start_init(inner: &Inner, command: &Command) -> std::convert::Infallible {
         Ok(fd) => fd,
         Err(error) => fail(Stage::Prepare, &error),
     };
+    let image = command.image();
     // The filter holds for init as well: it parses nothing, yet it is process 1 of a hostile place. The command inherits it.
     let guard = inner.guard.as_ref().map(|(to, words)| (to.as_fd(), *words));
     if let Err(error) = load((&inner.program, guard)) {
         fail(Stage::Seccomp, &error);
     }
-    match SingleThreaded::prove().and_then(|alone| alone.fork()) {
-        Ok(Fork::Child) => {
-            drop(fd);
-            own_foreground();
-            finish(None, command, |stage, error| Report::failed(stage, error).send(supervisor))
-        }
-        Ok(Fork::Parent(child)) => {
-            // On both sides, as shells do: a signal for the group may come before the child has run a line.
-            let _ = rustix::process::setpgid(Some(child), Some(child));
-            Init { child, signals: fd, supervisor }.run()
+    match inner.alone.spawn(&image) {
+        Ok(Spawned::Running(child)) => Init { child, signals: fd, supervisor }.run(),
+        Ok(Spawned::Failed(error)) => {
+            Report::failed(Stage::Exec, &error).send(supervisor);
+            exit_now(crate::exit::of_exec_error(&error))
         }
         Err(error) => fail(Stage::Prepare, &error),
     }
@@ -234,19 +231,6 @@ fn load((program, guard): Filters<'_>) -> io::Result<()> {
         crate::guard::give_in(to, words)?;
     }
     crate::sandbox::load(program)
-}
-
-/// Puts the command into a process group of its own, in the foreground of its terminal if it has one: so that Ctrl-C reaches
-/// the command and not init, and a shell finds itself where it expects to be.
-fn own_foreground() {
-    let _ = rustix::process::setpgid(None, None);
-    let _ = SignalSet::of(&[crate::signals::TTOU]).block();
-    for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
-        if rustix::termios::isatty(fd) {
-            let _ = rustix::termios::tcsetpgrp(fd, rustix::process::getpid());
-            break;
-        }
-    }
 }
 
 /// Init's state.

@@ -1,7 +1,7 @@
 //! The cell's root: its overlay, and what of the host and the image is bound into it.
 //!
-//! The builder mounts these in the CELL's user namespace before libcontainer sees the bundle, which then only adds `/proc` and
-//! `/dev/mqueue` ([`cellblock_bundle::spec::mounted_late`]) and fills `/dev`. libcontainer could mount all of it, as every runtime does with the portable bundle; it spends
+//! The builder makes these in the CELL's user namespace before libcontainer sees the bundle, which then only fills `/dev`; they are put in their place in
+//! the cell's own namespaces ([`crate::late`]). libcontainer could mount all of it, as every runtime does with the portable bundle; it spends
 //! about 0.2 ms on each mount, most of it on looking at `/proc` again and again, and cannot take directories by descriptor.
 //!
 //! Everything is done by descriptor. Directories are handed to overlayfs as `/proc/self/fd/N`: no length limit, no characters with a
@@ -19,6 +19,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatVfsMoun
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 use serde::{Deserialize, Serialize};
+
+use crate::place::{beneath, is_missing, mount_point};
 
 /// Why the root could not be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +43,9 @@ pub(crate) enum RootError {
     /// A folder on a file, or the other way round.
     #[error("the mount point {path} is {is} in the image, which {what} cannot be mounted on", path = path.display())]
     Kind { path: PathBuf, is: &'static str, what: &'static str },
+    /// A mount that one of the kernel's would cover. Nothing leads here: it is refused where it is asked for.
+    #[error("nothing can be mounted on {path}: the kernel's file systems are there", path = path.display())]
+    Kernels { path: PathBuf },
 }
 
 /// What is to be mounted, as plain data.
@@ -51,7 +56,7 @@ pub(crate) struct Plan {
     pub(crate) root: RootFs,
     /// The kernel's file systems, as in the specification.
     pub(crate) kernel: Vec<KernelMount>,
-    /// The cell's mounts, also those that libcontainer has to make.
+    /// The cell's mounts.
     pub(crate) mounts: Vec<Mount>,
     /// Links that are mounted onto themselves after all that: where they stand inside, and on the host.
     pub(crate) links: BTreeMap<PathBuf, PathBuf>,
@@ -61,9 +66,8 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Binds and new file systems, in two lots: before and after the kernel's.
-    fn lots(&self) -> [Vec<&Mount>; 2] {
-        let early = self.mounts.iter().filter(|m| !mounted_late(m.target()));
-        [self.root.mounts.iter().collect(), early.collect()]
+    fn lots(&self) -> [&[Mount]; 2] {
+        [&self.root.mounts, &self.mounts]
     }
 }
 
@@ -98,8 +102,8 @@ impl Sources {
             rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC | flags, Mode::empty())
                 .map_err(|e| RootError::Source { path: path.to_owned(), source: e.into() })
         };
-        let lot = |mounts: &[&Mount]| {
-            let source = |mount: &&Mount| match mount {
+        let lot = |mounts: &[Mount]| {
+            let source = |mount: &Mount| match mount {
                 Mount::Bind { source, .. } => resolved(source).map(Source::Bound),
                 Mount::Mask { directory: false, .. } => open(&plan.empty, OFlags::empty()).map(Source::Bound),
                 Mount::Layers { lowers, .. } => {
@@ -111,9 +115,12 @@ impl Sources {
             mounts.iter().map(source).collect::<Result<Vec<_>, _>>()
         };
         let [image, cell] = plan.lots();
+        if let Some(hidden) = image.iter().chain(cell).find(|mount| mounted_late(mount.target())) {
+            return Err(RootError::Kernels { path: hidden.target().to_owned() });
+        }
         let root = &plan.root;
         Ok(Self {
-            binds: [lot(&image)?, lot(&cell)?],
+            binds: [lot(image)?, lot(cell)?],
             links: plan.links.values().map(|path| resolved(path)).collect::<Result<_, _>>()?,
             lowers: root.lowers.iter().map(|path| open(path, OFlags::DIRECTORY)).collect::<Result<_, _>>()?,
             upper: open(&root.upper, OFlags::DIRECTORY)?,
@@ -121,21 +128,24 @@ impl Sources {
         })
     }
 
-    /// Mounts `plan` on the directory `at`.
-    pub(crate) fn mount(&self, plan: &Plan, at: &Path) -> Result<(), RootError> {
+    /// Mounts the overlay of `plan` on the directory `at`, with its `/dev`, and makes the rest, to be attached later ([`crate::late`]).
+    pub(crate) fn mount(self, plan: &Plan, at: &Path) -> Result<Trees, RootError> {
         let top = self.overlay(plan.root.volatile).map_err(|e| RootError::Overlay(e.into()))?;
         rustix::mount::move_mount(&top, c"", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             .map_err(|e| RootError::Mount { path: "/".into(), source: e.into() })?;
-        let [image, cell] = plan.lots();
-        let [image_sources, cell_sources] = &self.binds;
-        requested(top.as_fd(), &image, image_sources)?;
-        for mount in &plan.kernel {
+        for mount in plan.kernel.iter().filter(|mount| mounted_early(mount.destination())) {
             let failed = |source: io::Error| RootError::Mount { path: mount.destination().clone(), source };
             let tree = kernel(mount).map_err(failed)?;
             attach(top.as_fd(), tree.as_fd(), mount.destination(), true)?;
         }
-        requested(top.as_fd(), &cell, cell_sources)?;
-        plan.links.keys().zip(&self.links).try_for_each(|(target, source)| held(top.as_fd(), source.as_fd(), target))
+        let [image, cell] = plan.lots();
+        let [image_sources, cell_sources] = self.binds;
+        let links = plan.links.keys().zip(&self.links).map(|(target, source)| held(source.as_fd(), target));
+        Ok(Trees {
+            image: image.iter().zip(image_sources).map(Tree::of).collect::<Result<_, _>>()?,
+            cell: cell.iter().zip(cell_sources).map(Tree::of).collect::<Result<_, _>>()?,
+            links: links.collect::<Result<_, _>>()?,
+        })
     }
 
     fn overlay(&self, volatile: bool) -> rustix::io::Result<OwnedFd> {
@@ -196,45 +206,89 @@ fn resolved(path: &Path) -> Result<OwnedFd, RootError> {
     open_resolved(path).map_err(|e| RootError::Source { path: path.to_owned(), source: e.into() })
 }
 
-/// Mounts what was asked for below `top`, in order.
-fn requested(top: BorrowedFd<'_>, mounts: &[&Mount], sources: &[Source]) -> Result<(), RootError> {
-    let mut masks = Vec::new();
-    for (mount, source) in mounts.iter().zip(sources) {
+/// Whether one of the kernel's file systems is there before libcontainer begins, which makes links and devices in `/dev`.
+pub(crate) fn mounted_early(target: &Path) -> bool {
+    target.starts_with("/dev") && !mounted_late(target)
+}
+
+/// A mount that is made, and not attached yet.
+#[derive(Debug)]
+struct Tree {
+    target: PathBuf,
+    tree: OwnedFd,
+    directory: bool,
+    mask: bool,
+}
+
+/// What is mounted on the root and waits for the cell's own mount namespace: each mount that is there before would be copied when that is made,
+/// and when libcontainer binds the root onto itself, and taken down twice.
+#[derive(Debug, Default)]
+pub(crate) struct Trees {
+    image: Vec<Tree>,
+    cell: Vec<Tree>,
+    links: Vec<Tree>,
+}
+
+impl Tree {
+    fn of((mount, source): (&Mount, Source)) -> Result<Self, RootError> {
         let failed = |source: io::Error| RootError::Mount { path: mount.target().to_owned(), source };
-        let mask = matches!(mount, Mount::Mask { .. });
-        // What was to be covered may be gone by now; making something in its place would leave that on the host.
-        if mask && is_missing(top, mount.target()) {
-            continue;
-        }
         let (tree, directory) = match source {
             Source::Bound(source) => bound(source.as_fd(), mount).map_err(failed)?,
-            Source::Layers(lowers) => (layers(lowers).map_err(|e| failed(e.into()))?, true),
+            Source::Layers(lowers) => (layers(&lowers).map_err(|e| failed(e.into()))?, true),
             Source::New => (tmpfs(mount).map_err(|e| failed(e.into()))?, true),
         };
-        attach(top, tree.as_fd(), mount.target(), directory)?;
-        if mask {
-            masks.push((mount, tree));
+        let mask = matches!(mount, Mount::Mask { .. });
+        Ok(Self { target: mount.target().to_owned(), tree, directory, mask })
+    }
+}
+
+impl Trees {
+    /// Attaches the image's own mounts below `top`.
+    pub(crate) fn attach_image(&self, top: BorrowedFd<'_>) -> Result<(), RootError> {
+        requested(top, &self.image)
+    }
+
+    /// Attaches the cell's mounts, and the links that are held in their place.
+    pub(crate) fn attach_cell(&self, top: BorrowedFd<'_>) -> Result<(), RootError> {
+        requested(top, &self.cell)?;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let open = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.links.iter().try_for_each(|Tree { target, tree, .. }| {
+            let failed = |e: Errno| RootError::Mount { path: target.clone(), source: e.into() };
+            let inside = target.strip_prefix("/").unwrap_or(target);
+            let place = rustix::fs::openat2(top, inside, open, Mode::empty(), resolve).map_err(failed)?;
+            put(tree.as_fd(), place.as_fd(), target)
+        })
+    }
+}
+
+/// Attaches what was asked for below `top`, in order.
+fn requested(top: BorrowedFd<'_>, trees: &[Tree]) -> Result<(), RootError> {
+    let mut masks = Vec::new();
+    for Tree { target, tree, directory, mask } in trees {
+        // What was to be covered may be gone by now; making something in its place would leave that on the host.
+        if *mask && is_missing(top, target) {
+            continue;
+        }
+        attach(top, tree.as_fd(), target, *directory)?;
+        if *mask {
+            masks.push((target, tree));
         }
     }
     // Last, so that a mount below a covered folder that was asked for finds a place made for it there.
-    for (mount, tree) in masks {
+    for (target, tree) in masks {
         cellblock_sys::mount::set_read_only(tree.as_fd())
-            .map_err(|source| RootError::Mount { path: mount.target().to_owned(), source })?;
+            .map_err(|source| RootError::Mount { path: target.clone(), source })?;
     }
     Ok(())
 }
 
-/// Mounts a link onto itself: it leads where it did, and can be neither removed nor replaced.
-fn held(top: BorrowedFd<'_>, source: BorrowedFd<'_>, target: &Path) -> Result<(), RootError> {
-    let failed = |e: Errno| RootError::Mount { path: target.to_owned(), source: e.into() };
+/// A link that will be mounted onto itself: it leads where it did, and can be neither removed nor replaced.
+fn held(source: BorrowedFd<'_>, target: &Path) -> Result<Tree, RootError> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let tree = rustix::mount::open_tree(source, c"", flags).map_err(failed)?;
-    let inside = target.strip_prefix("/").unwrap_or(target);
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let open = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let place = rustix::fs::openat2(top, inside, open, Mode::empty(), resolve).map_err(failed)?;
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    rustix::mount::move_mount(&tree, c"", &place, c"", flags).map_err(failed)
+    let tree = rustix::mount::open_tree(source, c"", flags)
+        .map_err(|e| RootError::Mount { path: target.to_owned(), source: e.into() })?;
+    Ok(Tree { target: target.to_owned(), tree, directory: false, mask: false })
 }
 
 /// Puts the mask `mount` back in its place below `top`: `tree` if that is an empty file, else a new empty folder. Nothing, if nothing is there, or one
@@ -270,20 +324,19 @@ fn is_mask(place: &OwnedFd, empty: Option<&OwnedFd>) -> rustix::io::Result<bool>
 /// `statfs(2)`'s name for a file system in memory.
 const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 
-/// Whether there is nothing at `target` below `root`.
-fn is_missing(root: BorrowedFd<'_>, target: &Path) -> bool {
-    beneath(root, target.strip_prefix("/").unwrap_or(target)).is_err_and(|e| e == Errno::NOENT)
+fn attach(top: BorrowedFd<'_>, tree: BorrowedFd<'_>, target: &Path, directory: bool) -> Result<(), RootError> {
+    put(tree, mount_point(top, target, directory)?.as_fd(), target)
 }
 
-fn attach(top: BorrowedFd<'_>, tree: BorrowedFd<'_>, target: &Path, directory: bool) -> Result<(), RootError> {
-    let place = mount_point(top, target, directory)?;
+/// Attaches the detached `tree` on `place`, which is at `target` inside.
+pub(crate) fn put(tree: BorrowedFd<'_>, place: BorrowedFd<'_>, target: &Path) -> Result<(), RootError> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    rustix::mount::move_mount(tree, c"", &place, c"", flags)
+    rustix::mount::move_mount(tree, c"", place, c"", flags)
         .map_err(|e| RootError::Mount { path: target.to_owned(), source: e.into() })
 }
 
 /// One of the kernel's file systems, detached, by the options of the specification (`mount(8)`'s names, OCI `config.md`).
-fn kernel(mount: &KernelMount) -> io::Result<OwnedFd> {
+pub(crate) fn kernel(mount: &KernelMount) -> io::Result<OwnedFd> {
     let mut attributes = MountAttrFlags::empty();
     let mut own = Vec::new();
     let mut copied = false;
@@ -307,6 +360,10 @@ fn kernel(mount: &KernelMount) -> io::Result<OwnedFd> {
     }
     let kind = mount.typ().as_deref().ok_or(io::ErrorKind::InvalidInput)?;
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // Programs look for a line of /proc/mounts that begins with `proc`.
+    if let Some(source) = mount.source().as_deref().filter(|_| mounted_late(mount.destination())) {
+        rustix::mount::fsconfig_set_string(&context, c"source", source)?;
+    }
     for option in own {
         match option.split_once('=') {
             Some((key, value)) => rustix::mount::fsconfig_set_string(&context, key, value)?,
@@ -358,97 +415,30 @@ fn tmpfs(mount: &Mount) -> rustix::io::Result<OwnedFd> {
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-/// Finds or makes the place `target` below `root`, where a directory or a file is to be mounted. Links are followed as the cell would
-/// follow them, never out of `root`.
-fn mount_point(root: BorrowedFd<'_>, target: &Path, directory: bool) -> Result<OwnedFd, RootError> {
-    let failed = |e: Errno| RootError::Target { path: target.to_owned(), source: e.into() };
-    let inside = target.strip_prefix("/").unwrap_or(target);
-    let place = match beneath(root, inside) {
-        Err(Errno::NOENT) => make(root, inside, directory).map_err(|e| match e {
-            Errno::EXIST => RootError::Dangling { path: target.to_owned() },
-            other => failed(other),
-        })?,
-        other => other.map_err(failed)?,
-    };
-    match (FileType::from_raw_mode(rustix::fs::fstat(&place).map_err(failed)?.st_mode).is_dir(), directory) {
-        (true, false) => Err(RootError::Kind { path: target.to_owned(), is: "a folder", what: "a file" }),
-        (false, true) => Err(RootError::Kind { path: target.to_owned(), is: "a file", what: "a folder" }),
-        _ => Ok(place),
-    }
-}
-
-fn beneath(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
-}
-
-/// Makes what is missing of `path`. `EXIST`: a component is there and leads nowhere.
-fn make(root: BorrowedFd<'_>, path: &Path, directory: bool) -> rustix::io::Result<OwnedFd> {
-    let mut parent = rustix::io::dup(root)?;
-    let mut done = PathBuf::new();
-    let mut components = path.components().peekable();
-    while let Some(component) = components.next() {
-        done.push(component);
-        parent = match beneath(root, &done) {
-            Ok(found) => found,
-            Err(Errno::NOENT) => {
-                let name = component.as_os_str();
-                let mut flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                if directory || components.peek().is_some() {
-                    rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
-                    flags |= OFlags::DIRECTORY;
-                } else {
-                    let create = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-                    rustix::fs::openat(&parent, name, create, Mode::from_raw_mode(0o644))?;
-                }
-                rustix::fs::openat(&parent, name, flags, Mode::empty())?
-            }
-            Err(error) => return Err(error),
-        };
-    }
-    Ok(parent)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn scratch(name: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("cellblock-root-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("mkdir");
-        path
-    }
-
-    fn point(root: &Path, target: &str, directory: bool) -> Result<PathBuf, RootError> {
-        let fd = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).expect("open");
-        let place = mount_point(fd.as_fd(), Path::new(target), directory)?;
-        let real = std::fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd())).expect("a path");
-        Ok(real.strip_prefix(root.canonicalize().expect("canonical")).expect("below the root").to_owned())
-    }
-
     #[test]
-    fn places_are_found_or_made_and_never_outside() {
-        let root = scratch("places");
-        std::fs::create_dir_all(root.join("there/dir")).expect("mkdir");
-        std::fs::write(root.join("there/file"), "").expect("write");
-        for (link, target) in [("out", "/"), ("up", "../../../../etc"), ("nowhere", "/missing"), ("to", "there")] {
-            std::os::unix::fs::symlink(target, root.join(link)).expect("symlink");
+    fn nothing_is_mounted_where_the_kernels_file_systems_will_be() {
+        let folder = std::env::temp_dir();
+        let plan = |target: &str| Plan {
+            root: RootFs {
+                lowers: vec![folder.clone()],
+                shared: Vec::new(),
+                volatile: true,
+                upper: folder.clone(),
+                work: folder.clone(),
+                mounts: Vec::new(),
+            },
+            kernel: Vec::new(),
+            mounts: vec![Mount::Tmpfs { target: target.into(), size: None, mode: 0o755 }],
+            links: BTreeMap::new(),
+            empty: PathBuf::new(),
+        };
+        for target in ["/proc", "/proc/sys", "/dev/mqueue"] {
+            assert!(matches!(Sources::open(&plan(target)), Err(RootError::Kernels { .. })), "{target}");
         }
-        assert_eq!(point(&root, "/there/dir", true).expect("found"), Path::new("there/dir"));
-        assert_eq!(point(&root, "/there/file", false).expect("found"), Path::new("there/file"));
-        assert_eq!(point(&root, "/new/a/b", true).expect("made"), Path::new("new/a/b"));
-        assert_eq!(point(&root, "/new/c/file", false).expect("made"), Path::new("new/c/file"));
-        assert!(root.join("new/c/file").is_file() && root.join("new/a/b").is_dir());
-        assert_eq!(point(&root, "/to/more", true).expect("made"), Path::new("there/more"));
-        assert_eq!(point(&root, "/out/new", true).expect("made"), Path::new("new"), "`/` is the cell's");
-        assert_eq!(point(&root, "/../../etcetera", true).expect("made"), Path::new("etcetera"));
-        assert!(matches!(point(&root, "/up/x", true), Err(RootError::Dangling { .. })), "the cell has no /etc");
-        assert!(matches!(point(&root, "/nowhere", true), Err(RootError::Dangling { .. })));
-        assert!(matches!(point(&root, "/nowhere/x", false), Err(RootError::Dangling { .. })));
-        assert!(matches!(point(&root, "/there/file", true), Err(RootError::Kind { .. })));
-        assert!(matches!(point(&root, "/there/dir", false), Err(RootError::Kind { .. })));
-        assert!(matches!(point(&root, "/there/file/x", true), Err(RootError::Target { .. })));
-        let tmp = rustix::fs::open(std::env::temp_dir(), OFlags::PATH, Mode::empty()).expect("open");
-        cellblock_sys::tree::remove(tmp.as_fd(), root.file_name().expect("a name")).expect("clean up");
+        Sources::open(&plan("/process")).expect("another folder");
     }
 }

@@ -404,7 +404,7 @@ fn write_bundle(start: &Start, stage: &Path, builder: Pid, laid: &mut Laid) -> R
     if cell.mounts.iter().any(|m| matches!(m, Mount::Mask { directory: false, .. })) {
         rustix::fs::open(&empty, flags, Mode::from_raw_mode(0o444)).map_err(os("cannot make an empty file"))?;
     }
-    let kernel = spec::early_mounts(&start.cell)?;
+    let kernel = spec::kernel_mounts(&start.cell)?;
     Ok(Plan { root, kernel, mounts: cell.mounts, links: cell.protect.links, empty })
 }
 

@@ -13,6 +13,7 @@ pub mod notify;
 pub mod process;
 pub mod seccomp;
 pub mod signal;
+pub mod spawn;
 #[cfg(all(target_arch = "x86_64", target_env = "gnu", target_feature = "crt-static"))]
 mod start;
 pub mod tree;

@@ -16,7 +16,7 @@ use rustix::process::Pid;
 /// Proof that this process has exactly one thread.
 ///
 /// Nothing in cellblock's run path starts a thread, and the proof is taken there; it is not `Send`, so it cannot travel to a
-/// thread started later by the same code.
+/// thread started later by the same code. It holds in children too, which begin with the one thread that forked (fork(2)).
 #[derive(Clone, Debug)]
 pub struct SingleThreaded(std::marker::PhantomData<*const ()>);
 
