@@ -218,3 +218,16 @@ fn a_cell_in_a_cell_is_refused_with_a_reason() {
         assert!(inner("--version").stdout().starts_with("cellblock "), "the probe works");
     }
 }
+
+#[test]
+fn a_host_that_lets_nobody_mount_proc_is_said_so() {
+    let world = World::new();
+    // A user namespace gets a /proc of its own only beside one of which nothing is covered.
+    let run = "cellblock run --net none --image host -- touch ran";
+    let done = apart(&world, &format!("mount -t tmpfs none /proc/fs && {run}; echo code=$?"));
+    assert!(done.stdout().contains("code=125"), "{done}");
+    done.says("cannot mount on /proc: Operation not permitted").says("hint:  `cellblock doctor`");
+    assert!(!world.project().join("ran").exists() && world.leftovers().is_empty(), "{done}");
+    let done = apart(&world, &format!("mount -t tmpfs none /mnt && {run}; echo code=$?"));
+    assert!(done.stdout().contains("code=0") && world.project().join("ran").exists(), "the probe works: {done}");
+}

@@ -169,3 +169,64 @@ fn the_kernels_own_files_are_masked_or_read_only() {
     }
     world.cellblock("run -- cat /proc/sys/kernel/hostname").ok();
 }
+
+#[test]
+fn what_covers_the_kernels_files_is_the_same_in_every_cell() {
+    let world = World::new();
+    let sight = "cut -d\" \" -f4- /proc/self/mountinfo; echo; cd /proc; cat interrupts keys timer_list kcore 2>/dev/null; ls -A acpi scsi /sys/firmware \
+                 2>/dev/null | grep -v :; true";
+    for flags in [
+        "",
+        "-u root",
+        "--read-only",
+        "--no-init",
+        "--net host",
+        "--image host",
+        "--image host -u root",
+        "--profile strict",
+    ] {
+        let net = if flags.contains("--net") { "" } else { "--net none" };
+        let done = world.cellblock(&format!("run {net} {flags} -- sh -c '{sight}'")).run();
+        let text = done.stdout();
+        let (mounts, read) = text.split_once("\n\n").unwrap_or((&text, ""));
+        assert_eq!(read.trim(), "", "{flags}: {done}");
+        // Root, path, options, the file system's type, source and options.
+        let mounted = |path: &str| {
+            let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+            mounts.lines().map(words).rfind(|w| w.get(1).is_some_and(|at| at == path))
+        };
+        let is = |path: &str, root: &str, options: &str, kind: &str| {
+            let found = mounted(path).unwrap_or_else(|| panic!("{flags}: nothing at {path}: {done}"));
+            let options = options.split(',').all(|option| found[2].split(',').any(|o| o == option));
+            assert!(
+                found[0] == root && options && (kind.is_empty() || found.iter().any(|w| w == kind)),
+                "{flags}: {path}: {found:?}"
+            );
+        };
+        is("/proc", "/", "rw,nosuid,nodev,noexec", "proc");
+        is("/dev/mqueue", "/", "rw,nosuid,nodev,noexec", "mqueue");
+        let there = |path: &str| std::fs::symlink_metadata(path).ok();
+        for path in ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"] {
+            if there(path).is_some() {
+                is(path, path.trim_start_matches("/proc"), "ro,nosuid,nodev,noexec", "proc");
+            }
+        }
+        let masked =
+            ["acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list"];
+        let masked = masked.map(|name| format!("/proc/{name}"));
+        let masked = masked.iter().map(String::as_str);
+        for path in masked.chain(["/sys/devices/virtual/powercap", "/sys/firmware"]) {
+            match there(path) {
+                Some(about) if about.is_dir() => is(path, "/", "ro", "tmpfs"),
+                Some(_) => is(path, "/null", "rw", ""),
+                None => assert!(mounted(path).is_none(), "{flags}: {path}"),
+            }
+        }
+        assert!(["/proc/meminfo", "/proc/self", "/sys/class"].iter().all(|path| mounted(path).is_none()), "{done}");
+    }
+    world
+        .cellblock(
+            "run -- sh -c 'grep -q MemTotal /proc/meminfo && test -d /sys/class && grep -q Seccomp /proc/self/status'",
+        )
+        .ok();
+}

@@ -15,6 +15,25 @@ fn exit_codes_are_the_commands_own() {
 }
 
 #[test]
+fn a_command_starts_with_all_signals_as_a_new_program_has_them() {
+    let world = World::new();
+    world.write("home/demo/see", "grep -E 'SigBlk:|SigIgn:' /proc/self/status; cut -d' ' -f5 /proc/$$/stat; echo $$");
+    let call = |command: &str| {
+        let script = format!("trap '' HUP USR1 TTOU; {command} ./see");
+        world.call(std::path::Path::new("bash"), &["-c", &script]).ok()
+    };
+    for flags in ["", "--no-init"] {
+        let seen = call(&format!("{} run --image host {flags} -- sh", cellblock().display()));
+        let words: Vec<_> = seen.split_whitespace().collect();
+        let ["SigBlk:", "0000000000000000", "SigIgn:", "0000000000000000", group, own] = words[..] else {
+            panic!("{flags}: {seen}")
+        };
+        assert_eq!(group, own, "it has a process group of its own");
+    }
+    assert!(call("sh").contains("SigIgn:\t0000000000200201"), "the probe works");
+}
+
+#[test]
 fn what_cannot_be_executed_is_said_so() {
     let world = World::new();
     world
