@@ -1,7 +1,7 @@
 //! Removing what a cell leaves on disk: at its end, and after a supervisor that was killed.
 //!
 //! At its end in two steps. `set_aside` gives everything another name, so that the cell is gone for everybody and its name is free;
-//! [`Sweep`] then removes it, in a process for which nobody waits: mounts, namespaces and folders take the kernel milliseconds. If that process
+//! `Sweep` then removes it, in a process for which nobody waits: mounts, namespaces and folders take the kernel milliseconds. If that process
 //! is killed, what it has not removed is a stale cell like any other.
 
 use std::io;
