@@ -273,18 +273,7 @@ fn run(
     builder.map(&cell.ids)?;
     let plan = write_bundle(start, &stage, builder.pid(), &mut laid)?;
     protect_self()?;
-    let order = Order {
-        bundle: stage.clone(),
-        id: CONTAINER.to_owned(),
-        name: cell.name.clone(),
-        ids: cell.ids.clone(),
-        profile: cell.profile,
-        uid: cell.user.uid,
-        init: cell.init,
-        hidden: start.hidden.clone(),
-        console: stdio.console_path(),
-        root: plan,
-    };
+    let order = order(start, &stage, stdio.console_path(), plan);
     let handed = Handed {
         report: theirs,
         streams: stdio.take_inner(),
@@ -344,6 +333,22 @@ fn run(
         .with_guard(guard)
         .with_keeper(keeper)
         .run()
+}
+
+fn order(start: &Start, stage: &Path, console: Option<PathBuf>, root: Plan) -> Order {
+    let cell = &start.cell;
+    Order {
+        bundle: stage.to_owned(),
+        id: CONTAINER.to_owned(),
+        name: cell.name.clone(),
+        ids: cell.ids.clone(),
+        profile: cell.profile,
+        uid: cell.user.uid,
+        init: cell.init,
+        hidden: start.hidden.clone(),
+        console,
+        root,
+    }
 }
 
 /// Writes down what whoever comes after a kill of this process has to know.
