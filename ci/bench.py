@@ -141,9 +141,15 @@ def main():
         print(f"{name:28} {warm[name]:8.1f} {idle[name]:8.1f}")
     if "crun exec" in execs:
         for_crun.run([*options, "delete", "--force", "bench-x"])
-    many = f"import subprocess,sys; c=[subprocess.Popen(sys.argv[1:],stdin=-3,stdout=-3,stderr=-3) for _ in range(100)]; print(sum(p.wait()==0 for p in c))"
-    code, total, text = here.run(["python3", "-c", many, cellblock, "run", "--net", "none", "--image", "host", "--", "true"])
-    print(f"100 at once: {text.strip()} succeeded, {total * os.cpu_count() / 100:.1f} ms each per core")
+    many = ("import subprocess,sys; c=[subprocess.Popen([w.replace('{}',str(i)) for w in sys.argv[1:]],stdin=-3,stdout=-3,stderr=-3) for i in range(100)];"
+            "print(sum(p.wait()==0 for p in c))")
+    hundreds = {"cellblock host": ([cellblock, "run", "--yes", "--net", "none", "--image", "host", "--", "true"], here)}
+    if "crun host" in commands:
+        bundle = os.path.join(project, "bundle-host")
+        hundreds["crun host, no cgroups"] = ([*options, "run", "--bundle", bundle, "bench-{}"], for_crun)
+    for name, (command, worker) in hundreds.items():
+        code, total, text = worker.run(["python3", "-c", many, *command])
+        print(f"100 at once, {name}: {text.strip()} succeeded, {total * os.cpu_count() / 100:.1f} ms each per core")
     if shutil.which("podman"):
         # Ends the process that rootless podman leaves behind to hold its namespaces.
         for_crun.run(["podman", "--root", os.path.join(shm, "pod"), "--runroot", os.path.join(shm, "podrun"), "system", "migrate"])

@@ -20,6 +20,7 @@
 
 mod record;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -209,8 +210,15 @@ pub struct Claim {
 /// # Errors
 /// [`StateError::NameTaken`] if the lock is held.
 pub fn claim(dirs: &Dirs, name: &str) -> Result<Claim, StateError> {
+    claim_within(dirs, name, CLAIM_TRIES)
+}
+
+/// As [`claim`], for who may as well take another name: a lock that is held is looked at `patience` times more, 2 ms apart.
+///
+/// # Errors
+/// As [`claim`].
+pub fn claim_within(dirs: &Dirs, name: &str, mut patience: u32) -> Result<Claim, StateError> {
     let dir = dirs.cell(name);
-    let mut patience = CLAIM_TRIES;
     loop {
         make_dir(&dirs.runtime)?;
         make_dir(&dirs.runtime.join("cells"))?;
@@ -359,16 +367,8 @@ pub struct Listing {
 /// # Errors
 /// [`StateError::Io`]; a damaged record of a living cell is an error too.
 pub fn list(dirs: &Dirs) -> Result<Listing, StateError> {
-    let folder = dirs.runtime.join("cells");
     let mut listing = Listing::default();
-    let entries = match std::fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(listing),
-        Err(error) => return Err(io_error("cannot read", &folder)(error)),
-    };
-    let mut names: Vec<String> = entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
-    names.sort();
-    for name in names {
+    for name in names(dirs)? {
         let dir = dirs.cell(&name);
         match lock(&dir)? {
             Lock::Taken(lock) => listing.stale.push(Claim { name, dir, lock }),
@@ -383,6 +383,34 @@ pub fn list(dirs: &Dirs) -> Result<Listing, StateError> {
         }
     }
     Ok(listing)
+}
+
+/// Those of which the supervisor is gone, with their locks held by us. Of the others no record is read, and none has to be sound.
+///
+/// # Errors
+/// [`StateError::Io`].
+pub fn stale(dirs: &Dirs) -> Result<Vec<Claim>, StateError> {
+    let mut claims = Vec::new();
+    for name in names(dirs)? {
+        let dir = dirs.cell(&name);
+        if let Lock::Taken(lock) = lock(&dir)? {
+            claims.push(Claim { name, dir, lock });
+        }
+    }
+    Ok(claims)
+}
+
+/// The names of all folders of cells, in order: of living ones, of stale ones, and of some that are being made or removed.
+///
+/// # Errors
+/// [`StateError::Io`].
+pub fn names(dirs: &Dirs) -> Result<BTreeSet<String>, StateError> {
+    let folder = dirs.runtime.join("cells");
+    match std::fs::read_dir(&folder) {
+        Ok(entries) => Ok(entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(error) => Err(io_error("cannot read", &folder)(error)),
+    }
 }
 
 /// The living cell `name`.

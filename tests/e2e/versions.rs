@@ -91,3 +91,25 @@ fn a_cell_that_cannot_be_asked_is_not_said_to_have_ended() {
     std::fs::rename(&other, &socket).expect("rename");
     assert_eq!(world.cellblock("stop -t 0 c").ok(), "c\n");
 }
+
+/// What another cell's record says is nobody's business who starts a cell or enters one.
+#[test]
+fn the_damaged_record_of_one_cell_is_in_nobodys_way() {
+    let world = World::new();
+    for name in ["good", "bad"] {
+        world.cellblock(&format!("run -d --name {name} --rm -- sleep 1000")).ok();
+    }
+    let record = world.path("run/cellblock/cells/bad/cell.json");
+    let whole = std::fs::read(&record).expect("a record");
+    std::fs::write(&record, "{").expect("write");
+    world.cellblock("run --name third --rm -- true").ok();
+    world.cellblock("run -- true").ok();
+    world.cellblock("exec good -- true").ok();
+    // It is damaged: who looks at it says so.
+    world.cellblock("exec bad -- true").fails(125).says("cells/bad/cell.json is damaged");
+    world.cellblock("status").fails(125).says("cells/bad/cell.json is damaged");
+    std::fs::write(&record, whole).expect("write");
+    world.cellblock("exec bad -- true").ok();
+    world.cellblock("stop --all -t 0").ok();
+    assert!(world.leftovers().is_empty(), "{:?}", world.leftovers());
+}

@@ -36,8 +36,12 @@ use crate::resolve::HostFacts;
 use crate::{place, project};
 
 /// Cleans up after supervisors that were killed. Every command that looks at cells does this first, so nothing has to be mended by hand.
-/// Returns the cells that run.
-pub(crate) fn heal(dirs: &Dirs) -> Result<Listing, CliError> {
+pub(crate) fn heal(dirs: &Dirs) -> Result<(), CliError> {
+    state::stale(dirs)?.into_iter().try_for_each(|claim| heal_one(dirs, claim))
+}
+
+/// As [`heal`]; returns the cells that run. Their records are read, which takes its time if they are many.
+pub(crate) fn healed(dirs: &Dirs) -> Result<Listing, CliError> {
     let mut listing = state::list(dirs)?;
     for claim in listing.stale.drain(..) {
         heal_one(dirs, claim)?;
@@ -85,7 +89,7 @@ pub(crate) fn cells_of(word: Option<&str>, host: &HostFacts) -> Result<Vec<Found
 
 /// The same, with those of other versions.
 pub(crate) fn all_of(word: Option<&str>, host: &HostFacts) -> Result<Listing, CliError> {
-    let mut cells = heal(&place::dirs(host))?;
+    let mut cells = healed(&place::dirs(host))?;
     cells.alive.sort_by_key(|c| std::cmp::Reverse(c.record.started));
     let project = match word {
         None => project::find(&host.cwd, host.uid, false).ok().map(|p| (p.id, p.root)),

@@ -226,20 +226,30 @@ impl Ready {
 
     /// Takes the cell's name; one that was not chosen by the person gets a number if it is taken.
     fn claim(&mut self) -> Result<Claim, CliError> {
+        /// A listing of the cells may have the lock for an instant.
+        const PATIENCE: u32 = 2;
         let dirs = place::dirs(&self.host);
         let base = self.resolved.cell.name.clone();
-        let mut number = 1;
-        loop {
-            match state::claim(&dirs, &self.resolved.cell.name) {
+        for tries in 0..1000 {
+            let name = &self.resolved.cell.name;
+            let claimed = match (self.resolved.named, tries) {
+                (true, _) => state::claim(&dirs, name),
+                (false, 0) => state::claim_within(&dirs, name, PATIENCE),
+                (false, _) => state::claim_within(&dirs, name, 0),
+            };
+            match claimed {
                 Ok(claim) if claim.is_stale() => super::heal_one(&dirs, claim)?,
                 Ok(claim) => return Ok(claim),
-                Err(StateError::NameTaken(_)) if !self.resolved.named && number < 1000 => {
-                    number += 1;
-                    self.resolved.rename(&numbered(&base, number));
+                Err(StateError::NameTaken(_)) if !self.resolved.named => {
+                    // The first that nobody has: with a number more at each try a hundred cells at once try five thousand times.
+                    let taken = state::names(&dirs)?;
+                    let free = (2..).map(|number| numbered(&base, number)).find(|name| !taken.contains(name));
+                    self.resolved.rename(&free.unwrap_or_default());
                 }
                 Err(error) => return Err(error.into()),
             }
         }
+        Err(StateError::NameTaken(base).into())
     }
 }
 

@@ -126,7 +126,7 @@ impl Row {
 
 pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
     let host = place::host()?;
-    let cells = commands::heal(&place::dirs(&host))?;
+    let cells = commands::healed(&place::dirs(&host))?;
     let foreign = cells.foreign.into_iter().map(Row::from);
     let mut rows: Vec<Row> = cells.alive.into_iter().map(Row::from).chain(foreign).collect();
     rows.sort_by(|a, b| a.name.cmp(&b.name));

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
     let host = place::host()?;
     let dirs = place::dirs(&host);
     let cells: Vec<(String, i32)> = if args.all {
-        named(commands::heal(&dirs)?)
+        named(commands::healed(&dirs)?)
     } else if args.of.is_empty() {
         named(commands::all_of(None, &host)?)
     } else {
