@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use cellblock_bundle::Ids;
 use cellblock_rootfs::root::skeleton::{self, Entry};
 use cellblock_runtime::state::{Claim, Dirs};
-use cellblock_runtime::supervisor::{News, Start, supervise};
+use cellblock_runtime::supervisor::{Ended, News, Start, supervise};
 use cellblock_runtime::{cleanup, exit, outer};
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now, inherited};
 use rustix::fs::MemfdFlags;
@@ -124,11 +124,15 @@ pub(crate) fn main(arguments: &[OsString]) -> Result<i32, CliError> {
     let file = descriptors.next().ok_or_else(|| process("no job")(std::io::ErrorKind::InvalidInput.into()))?;
     std::fs::File::from(file).read_to_end(&mut text).map_err(process("cannot read the job"))?;
     let job: Job = serde_json::from_slice(&text).map_err(|e| process("cannot read the job")(e.into()))?;
+    drop(text);
     match job {
         Job::Supervise { start, skeleton } => {
             let lock = descriptors.next().ok_or_else(|| process("no lock")(std::io::ErrorKind::InvalidInput.into()))?;
             let broker = if start.cell.brokers.is_empty() { None } else { descriptors.next() };
-            guard(&start, &skeleton, (lock, broker), descriptors.next())
+            let ended = guard(&start, &skeleton, (lock, broker), descriptors.next())?;
+            // Its secrets are wiped here: what is left of the cell is removed in this memory.
+            drop(start);
+            ended.leave()
         }
         Job::Remove { dirs, name, keep } => {
             if let Some(lock) = descriptors.next() {
@@ -147,7 +151,7 @@ fn guard(
     entries: &[Entry],
     (lock, broker): (OwnedFd, Option<OwnedFd>),
     ready: Option<OwnedFd>,
-) -> Result<i32, CliError> {
+) -> Result<Ended, CliError> {
     let cell = &start.cell;
     let claim = Claim { name: cell.name.clone(), dir: start.dirs.cell(&cell.name), lock };
     let top = start.dirs.skeleton(&cell.name);
@@ -165,5 +169,5 @@ fn guard(
     for note in &ended.notes {
         say(&format!("cellblock: {note}"));
     }
-    ended.leave()
+    Ok(ended)
 }
