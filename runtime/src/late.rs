@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cellblock_bundle::policy;
+use cellblock_bundle::spec::mounted_late;
 use libcontainer::oci_spec::runtime::Mount as KernelMount;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -67,12 +68,18 @@ impl Late {
         let top = rustix::fs::open(&self.root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| RootError::Source { path: self.root.clone(), source: e.into() })?;
         trees.attach_image(top.as_fd())?;
-        for mount in &self.kernel {
-            let path = mount.destination();
-            let tree = root::kernel(mount).map_err(failed(path))?;
-            put(tree.as_fd(), own_folder(top.as_fd(), path)?.as_fd(), path)?;
-        }
+        let kernel = |late: bool| {
+            self.kernel.iter().filter(|mount| mounted_late(mount.destination()) == late).try_for_each(|mount| {
+                let path = mount.destination();
+                let tree = root::kernel(mount).map_err(failed(path))?;
+                put(tree.as_fd(), own_folder(top.as_fd(), path)?.as_fd(), path)
+            })
+        };
+        kernel(false)?;
         trees.attach_cell(top.as_fd())?;
+        // Last, so that a mount of the cell's whose place is a link, by the image or by an earlier cell, lies below `/proc` and not over it: a
+        // false one is believed by whatever reads it (CVE-2019-16884).
+        kernel(true)?;
         for row in policy::READONLY_PATHS {
             make_read_only(top.as_fd(), Path::new(row.what))?;
         }

@@ -230,3 +230,28 @@ fn what_covers_the_kernels_files_is_the_same_in_every_cell() {
         )
         .ok();
 }
+
+#[test]
+fn a_link_in_an_image_puts_nothing_over_the_kernels_files() {
+    let world = World::new();
+    let rootfs = rootfs(&world);
+    for (name, target) in [("data", "/proc"), ("own", "/proc/self"), ("settings", "/proc/sys"), ("plain", "/srv")] {
+        std::os::unix::fs::symlink(target, rootfs.join(name)).expect("symlink");
+    }
+    world.write("home/false/version", "false");
+    let run = |place: &str, mount: &str, see: &str| {
+        world.cellblock(&format!("run --net none --image {} {mount}/{place} -- sh -c '{see}'", rootfs.display())).run()
+    };
+    let bind = format!("-v {}:", world.path("home/false").display());
+    for place in ["data", "own", "settings"] {
+        for mount in ["--tmpfs ", "--no-guard --tmpfs ", &bind, &format!("--no-guard {bind}")] {
+            let done = run(place, mount, "stat -f -c %t /proc /proc/self /proc/sys; cat /proc/version");
+            // PROC_SUPER_MAGIC. It is hidden, or refused.
+            let text = done.stdout();
+            let real = text.starts_with("9fa0\n9fa0\n9fa0\nLinux version");
+            assert!(if done.code() == Some(0) { real } else { text.is_empty() }, "{place}, {mount}: {done}");
+        }
+    }
+    let done = run("plain", &format!("--no-guard {bind}"), "cat /srv/version");
+    assert!(done.stdout() == "false", "the probe works: {done}");
+}
