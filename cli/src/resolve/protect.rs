@@ -182,10 +182,14 @@ impl<'a> Covers<'a> {
             match row.rsplit_once('/').unwrap_or(("", row)) {
                 (above, last) if last.contains('*') => {
                     let above = folder.join(above);
-                    for name in self.files.kind(&above).and_then(|_| self.files.list(&above)).unwrap_or_default() {
-                        if component_matches(last, name.as_bytes()) {
-                            self.close(&above.join(name), why);
+                    match self.files.kind(&above).map(|_| self.files.list(&above)) {
+                        Some(Some(names)) => {
+                            let named = names.iter().filter(|name| component_matches(last, name.as_bytes()));
+                            named.for_each(|name| self.close(&above.join(name), why));
                         }
+                        // An earlier cell may have made it unreadable, or a name in it that is no text: which are there, nobody knows.
+                        Some(None) if self.files.look(&above).is_ok_and(|seen| seen.is_dir) => self.close(&above, why),
+                        Some(None) | None => {}
                     }
                 }
                 _ => self.close(&folder.join(row), why),
@@ -329,6 +333,9 @@ fn mounts(made: &BTreeMap<PathBuf, Cover>) -> Vec<Placed> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
     use crate::resolve::HostFiles;
 
@@ -385,6 +392,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_folder_whose_names_cannot_be_told_is_closed_as_a_whole() {
+        let rows = vec![("tool/set*.json", "a pattern")];
+        let dir = tempfile::tempdir().expect("a folder");
+        let top = dir.path().canonicalize().expect("canonical");
+        std::fs::create_dir(top.join("tool")).expect("mkdir");
+        std::fs::write(top.join("tool/settings.json"), "").expect("write");
+        let closed = |top: &Path| made(top, |covers| covers.close_rows(top, &rows));
+        assert!(closed(&top).contains("\"/inside/tool/settings.json\": Cover"), "{}", closed(&top));
+        std::fs::write(top.join("tool").join(OsStr::from_bytes(b"\xff")), "").expect("write");
+        let whole = closed(&top);
+        assert!(whole.contains("\"/inside/tool\": Cover") && whole.contains("Closed"), "{whole}");
+        std::fs::create_dir(top.join("other")).expect("mkdir");
+        std::fs::write(top.join("other/tool"), "").expect("write");
+        assert!(!closed(&top.join("other")).contains("Cover"), "no folder");
     }
 
     #[test]
