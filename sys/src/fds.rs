@@ -5,7 +5,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
 };
 
 /// How many go with one message at most; the kernel takes 253 (`SCM_MAX_FD`).
@@ -28,13 +29,17 @@ pub fn send(to: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<(
 /// Receives into `bytes`: how many came, 0 at the end, and the descriptors that came with them, closed on `exec`.
 ///
 /// # Errors
-/// Those of `recvmsg(2)`.
+/// `InvalidData` if not all of them could be taken, for their number or this process's limit: what is missing might be a cgroup. Else those of
+/// `recvmsg(2)`.
 pub fn receive(from: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
         rustix::net::recvmsg(&from, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
     })?;
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
     let fds = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(fds) => Some(fds),
         _ => None,
@@ -69,5 +74,21 @@ mod tests {
         drop(ours);
         assert_eq!(receive(&theirs, &mut bytes).expect("the end").0, 0);
         assert_eq!(send(&theirs, b"x", &[]).expect_err("nobody there").kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn some_of_them_are_not_taken_for_all() {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        for (count, fits) in [(MOST, true), (MOST + 8, false)] {
+            let fds = vec![ours.as_fd(); count];
+            let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST + 8))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+            rustix::net::sendmsg(&ours, &[IoSlice::new(b"x")], &mut control, SendFlags::empty()).expect("sent");
+            match receive(&theirs, &mut [0u8; 8]) {
+                Ok((1, received)) => assert!(fits && received.len() == count),
+                other => assert!(!fits && other.is_err_and(|error| error.kind() == io::ErrorKind::InvalidData)),
+            }
+        }
     }
 }
