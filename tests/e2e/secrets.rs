@@ -432,3 +432,26 @@ fn a_bundle_has_no_hidden_variable() {
     let text = std::fs::read_to_string(world.project().join("b/config.json")).expect("a bundle");
     assert!(text.contains("PLAIN=plain-word") && !text.contains("TOKEN"), "{text}");
 }
+
+#[test]
+fn what_a_cell_closes_is_not_open_to_the_next_one() {
+    let world = World::new();
+    world.write("home/demo/web/.env", "TOKEN=hush");
+    world.write("home/.cargo/credentials.toml", "hush");
+    world.write("home/.cargo/config.toml", "plain");
+    let cargo = world.path("home/.cargo");
+    let share = format!("-v {0}:{0}:rw", cargo.display());
+    let cases = [("--mask .env", "web", ".env"), ("--mask web/.env", "web", ".env"), (&share, "", "credentials.toml")];
+    for (flags, folder, file) in cases {
+        let folder = if folder.is_empty() { cargo.clone() } else { world.project().join(folder) };
+        let (place, flags) = (folder.display(), format!("--net none --image host {flags}"));
+        let see = format!("cat {place}/{file} {place}/config.toml");
+        world.cellblock(&format!("run {flags} -- chmod 000 {place}")).ok();
+        // Nothing can stop root, for whom nothing is closed.
+        let next = world.cellblock(&format!("run {flags} -- sh -c 'chmod 755 {place}; {see}'")).run();
+        assert!(!next.stdout().contains("hush"), "{flags}: {next}");
+        world.call(Path::new("chmod"), &["755", folder.to_str().expect("utf-8")]).ok();
+    }
+    let open = world.cellblock(&format!("run --net none --image host {share} -- cat {}/config.toml", cargo.display()));
+    assert_eq!(open.ok(), "plain", "the probe works");
+}

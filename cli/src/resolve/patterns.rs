@@ -3,6 +3,7 @@
 //! Patterns are gitignore's: one without a slash means a name at any depth, one with a slash a path from the project's root; `*` and `?` stay
 //! within a name, `**` crosses folders. Only a person asks for them, because finding them takes a walk through the project at each start.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::asked::Asked;
@@ -58,8 +59,16 @@ fn walk(
     let mut left = MOST;
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
-        // Gone, or closed to the person and so to the cell.
-        let Ok(items) = asked.files.items(&root.join(&folder)) else { continue };
+        let items = match asked.files.items(&root.join(&folder)) {
+            Ok(items) => items,
+            // What is in it nobody knows, and the cell may open it: it is covered as a whole.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                all.extend(wanted.first().map(|one| (root.join(&folder), one.origin.clone())));
+                continue;
+            }
+            // Gone.
+            Err(_) => continue,
+        };
         for Item { name, is_dir } in items {
             left = left.checked_sub(1).ok_or_else(|| ResolveError::MaskTooMany {
                 origin: wanted.first().map_or(Origin::Default, |one| one.origin.clone()),

@@ -52,6 +52,11 @@ pub(super) fn cover(asked: Asked<'_>, placed: &mut Vec<Placed>) -> Result<Vec<St
             continue;
         }
         for bind in placed.iter() {
+            // Nothing can be covered in a mount that is closed itself.
+            if directory && shows(bind, &canonical) && closed(asked, &secret.path).as_ref() == Some(&canonical) {
+                let source = io::ErrorKind::PermissionDenied.into();
+                return Err(ResolveError::Source { origin: bind.origin.clone(), path: secret.path.clone(), source });
+            }
             check(asked, bind, &canonical, secret, &mut notes)?;
         }
         let origin = Origin::Written(format!("secret: {}", secret.why));
@@ -116,8 +121,9 @@ pub(super) fn end_of(asked: Asked<'_>, path: &Path) -> Result<Option<(PathBuf, b
     match asked.files.look(path) {
         Ok(seen) => Ok(Some((seen.canonical, seen.is_dir))),
         Err(error) => match error.kind() {
-            // Nothing, and links that lead nowhere; folders that are closed to the person are so to the cell.
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied => Ok(None),
+            // Nothing, and links that lead nowhere.
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
+            io::ErrorKind::PermissionDenied => Ok(closed(asked, path).map(|folder| (folder, true))),
             _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => Ok(None),
             _ => Err(ResolveError::Source {
                 origin: Origin::Written("the list of secret paths".to_owned()),
@@ -126,6 +132,18 @@ pub(super) fn end_of(asked: Asked<'_>, path: &Path) -> Result<Option<(PathBuf, b
             }),
         },
     }
+}
+
+/// The folder on the way to `path` that nobody may enter, to be covered itself: one that belongs to the person is opened again by the cell, and closed by
+/// an earlier one perhaps.
+fn closed(asked: Asked<'_>, path: &Path) -> Option<PathBuf> {
+    let seen = path.ancestors().skip(1).find_map(|above| asked.files.look(above).ok())?;
+    (seen.is_dir && !asked.files.executable(&seen.canonical)).then_some(seen.canonical)
+}
+
+/// Whether it is a mount of `path`, or of something in it.
+fn shows(bind: &Placed, path: &Path) -> bool {
+    matches!(&bind.mount, Mount::Bind { source, .. } if source.starts_with(path))
 }
 
 /// A mount of a secret path itself: a project must be insisted on, anything else was asked for by name.
@@ -137,7 +155,7 @@ fn check(
     notes: &mut Vec<String>,
 ) -> Result<(), ResolveError> {
     let Mount::Bind { source, .. } = &bind.mount else { return Ok(()) };
-    if !source.starts_with(path) {
+    if !shows(bind, path) {
         return Ok(());
     }
     let listed = secret.path.display();
