@@ -89,15 +89,15 @@ fn a_cover_stays_whatever_the_cell_does() {
     };
     let done = run(
         "rm -rf .ssh .netrc; mv .netrc x; mv .ssh y; ln .netrc z; echo a > .netrc; touch .ssh/a; umount .ssh; \
-        unshare -Urm umount .ssh; mv .config moved; cat moved/gh/* .netrc .ssh/* x y z; ls -A moved/gh .ssh; echo b > mine",
+        unshare -Urm umount .ssh; mv .config moved; cat .config/gh/* .netrc .ssh/* x y z; ls -A .config/gh .ssh; echo b > mine",
     );
-    assert_eq!(done.stdout(), ".ssh:\n\nmoved/gh:\n", "{done}");
+    assert_eq!(done.stdout(), ".config/gh:\n\n.ssh:\n", "{done}");
     assert!(done.stderr().contains("busy") && done.stderr().contains("Read-only"), "{done}");
     assert_eq!(tree(&world.path("home/.ssh")), before);
     assert_eq!(std::fs::read_to_string(world.path("home/.netrc")).expect("there"), "password");
     // The twin: it may write, and did.
     assert_eq!(std::fs::read_to_string(world.path("home/mine")).expect("there"), "b\n");
-    assert_eq!(std::fs::read_to_string(world.path("home/moved/gh/hosts.yml")).expect("there"), "gh token");
+    assert_eq!(std::fs::read_to_string(world.path("home/.config/gh/hosts.yml")).expect("there"), "gh token");
 }
 
 #[test]
@@ -454,4 +454,42 @@ fn what_a_cell_closes_is_not_open_to_the_next_one() {
     }
     let open = world.cellblock(&format!("run --net none --image host {share} -- cat {}/config.toml", cargo.display()));
     assert_eq!(open.ok(), "plain", "the probe works");
+}
+
+/// The list says where secrets are: in a folder with another name nobody would cover them.
+#[test]
+fn what_holds_a_secret_stays_where_it_is() {
+    let world = World::new();
+    world.write("home/.kde/share/apps/kwallet/wallet.kwl", "hush");
+    world.write("home/.kde/share/config/plain", "plain");
+    let kde = world.path("home/.kde");
+    let kde = kde.display();
+    for guard in ["", "--no-guard"] {
+        let run = format!("run --net none --image host {guard} -v {kde}:{kde}:rw --");
+        for folder in ["share/apps", "share"] {
+            world.cellblock(&format!("{run} mv {kde}/{folder} {kde}/moved")).run().says("busy");
+        }
+        world.cellblock(&format!("{run} sh -c '! grep -r hush {kde}'")).ok();
+        // Everything else there is the cell's to change.
+        world
+            .cellblock(&format!(
+                "{run} sh -c 'mv {kde}/share/config {kde}/share/other && echo x >{kde}/share/apps/new'"
+            ))
+            .ok();
+        world
+            .cellblock(&format!("{run} sh -c 'mv {kde}/share/other {kde}/share/config && rm {kde}/share/apps/new'"))
+            .ok();
+    }
+    assert!(world.path("home/.kde/share/apps/kwallet/wallet.kwl").exists());
+    // A project that is itself such a folder, with a guard.
+    world.write("home/.nuget/NuGet/NuGet.Config", "hush");
+    world.write("home/.nuget/.git/HEAD", "ref: refs/heads/main");
+    let nuget = world.path("home/.nuget");
+    let run =
+        |command: &str| world.cellblock(&format!("run --net none --image host -- sh -c '{command}'")).dir(&nuget).run();
+    run("mv NuGet moved").says("busy");
+    let done = run(
+        "! grep -r hush . && echo more >NuGet/new && mkdir a && mv a b && mv NuGet/new NuGet/newer && rm -r b NuGet/newer && echo done",
+    );
+    assert_eq!(done.stdout(), "done\n", "{done}");
 }

@@ -62,6 +62,7 @@ pub(super) fn cover(asked: Asked<'_>, placed: &mut Vec<Placed>) -> Result<Vec<St
         let origin = Origin::Written(format!("secret: {}", secret.why));
         masks.extend(over(placed, &canonical, directory, &origin)?);
     }
+    let pins = pins(placed, &masks);
     for (path, directory, origin) in patterns::found(asked)? {
         masks.extend(over(placed, &path, directory, &origin)?);
     }
@@ -77,9 +78,34 @@ pub(super) fn cover(asked: Asked<'_>, placed: &mut Vec<Placed>) -> Result<Vec<St
             placed.push(mask);
         }
     }
+    placed.extend(pins);
     placed.sort_by_key(|placed| placed.mount.target().components().count());
     notes.dedup();
     Ok(notes)
+}
+
+/// Mounts of the folders above `masks` onto themselves, as far as the cell may write them: what is mounted cannot be renamed. From a folder with another name
+/// the next cell would read what is in it, for the list says where secrets are. (Patterns are looked for anew at each start.)
+fn pins(placed: &[Placed], masks: &[Placed]) -> Vec<Placed> {
+    let mut pins: Vec<Placed> = Vec::new();
+    for mask in masks {
+        for above in mask.mount.target().ancestors().skip(1) {
+            let outer = placed
+                .iter()
+                .filter(|other| above.starts_with(other.mount.target()))
+                .max_by_key(|other| other.mount.target().components().count());
+            let Some(Mount::Bind { source, target, writable: true }) = outer.map(|outer| &outer.mount) else {
+                continue;
+            };
+            let Ok(rest) = above.strip_prefix(target) else { continue };
+            if rest.as_os_str().is_empty() || pins.iter().any(|pin| pin.mount.target() == above) {
+                continue;
+            }
+            let mount = Mount::Bind { source: source.join(rest), target: above.to_owned(), writable: true };
+            pins.push(Placed { mount, origin: mask.origin.clone() });
+        }
+    }
+    pins
 }
 
 /// Masks over each place inside at which the host's `path` would be seen.
