@@ -493,3 +493,24 @@ fn what_holds_a_secret_stays_where_it_is() {
     );
     assert_eq!(done.stdout(), "done\n", "{done}");
 }
+
+/// Keeping folders where they are shows nothing of what is covered as a whole.
+#[test]
+fn a_secret_within_a_secret_opens_neither() {
+    let world = World::new();
+    for file in [".kube/config", ".kube/cache/deep/one", "work/keys/deep/two", "work/keys/three"] {
+        world.write(&format!("home/{file}"), "hush");
+    }
+    world.write("home/work/plain", "plain");
+    world.configure("defaults: {secret_paths: [~/work/keys, ~/work/keys/deep/two, ~/.kube/cache/deep/one]}");
+    let command = "grep -rs hush . ; ls -A .kube work/keys; mv work moved; cat work/plain";
+    for flags in [&["--no-guard"][..], &[], &["--overlay", "/opt"]] {
+        let words =
+            [&["run", "--net", "none", "--image", "host", "--force-project"][..], flags, &["--", "sh", "-c", command]];
+        let call = world.call(&cellblock(), &words.concat()).dir(&world.path("home"));
+        let kube = world.path("home/.kube/config");
+        let done = call.env("KUBECONFIG", kube.to_str().expect("utf-8")).run();
+        assert_eq!(done.stdout(), ".kube:\n\nwork/keys:\nplain", "{flags:?}: {done}");
+        done.says("busy");
+    }
+}

@@ -62,7 +62,7 @@ pub(super) fn cover(asked: Asked<'_>, placed: &mut Vec<Placed>) -> Result<Vec<St
         let origin = Origin::Written(format!("secret: {}", secret.why));
         masks.extend(over(placed, &canonical, directory, &origin)?);
     }
-    let pins = pins(placed, &masks);
+    let listed = masks.clone();
     for (path, directory, origin) in patterns::found(asked)? {
         masks.extend(over(placed, &path, directory, &origin)?);
     }
@@ -78,6 +78,8 @@ pub(super) fn cover(asked: Asked<'_>, placed: &mut Vec<Placed>) -> Result<Vec<St
             placed.push(mask);
         }
     }
+    // Only now: what is covered is not to be seen by another way.
+    let pins = pins(placed, &listed);
     placed.extend(pins);
     placed.sort_by_key(|placed| placed.mount.target().components().count());
     notes.dedup();
