@@ -31,6 +31,7 @@ mod network_seen;
 mod network_tools;
 mod network_walls;
 mod programs;
+mod secret_variables;
 mod secrets;
 mod security;
 mod seeds;
