@@ -17,9 +17,8 @@ use crate::resolve::HostFacts;
 /// Says the facts on standard error.
 pub(crate) fn print(cell: &Cell) {
     let style = Style::stderr();
-    for (key, text) in facts(cell) {
-        say(&format!("{} {}", style.bold(&format!("{key:<8}")), plain(&text)));
-    }
+    let line = |(key, text): (&str, String)| format!("{} {}", style.bold(&format!("{key:<8}")), plain(&text));
+    say(&facts(cell).into_iter().map(line).collect::<Vec<_>>().join("\n"));
 }
 
 /// The facts in words.

@@ -66,9 +66,9 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Result<(), CliError> {
     data(&(text + "\n"))
 }
 
-/// Writes a line to standard error.
+/// Writes a line, or several, to standard error: in one piece, so that they stay together beside other programs' words.
 pub(crate) fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// A table with a header, for people.
