@@ -46,6 +46,9 @@ pub(crate) enum RootError {
     /// A mount that one of the kernel's would cover. Nothing leads here: it is refused where it is asked for.
     #[error("nothing can be mounted on {path}: the kernel's file systems are there", path = path.display())]
     Kernels { path: PathBuf },
+    /// A mount on the whole root or on `/dev`, by a link.
+    #[error("nothing can be mounted on {path}: by a link in the image it leads to / or to /dev", path = path.display())]
+    Taken { path: PathBuf },
 }
 
 /// What is to be mounted, as plain data.
@@ -264,13 +267,22 @@ impl Trees {
 
 /// Attaches what was asked for below `top`, in order.
 fn requested(top: BorrowedFd<'_>, trees: &[Tree]) -> Result<(), RootError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |error: Errno| RootError::Target { path, source: error.into() }
+    };
+    let taken = taken(top).map_err(failed(Path::new("/dev")))?;
     let mut masks = Vec::new();
     for Tree { target, tree, directory, mask } in trees {
         // What was to be covered may be gone by now; making something in its place would leave that on the host.
         if *mask && is_missing(top, target) {
             continue;
         }
-        attach(top, tree.as_fd(), target, *directory)?;
+        let place = mount_point(top, target, *directory)?;
+        if taken.contains(&identity(place.as_fd()).map_err(failed(target))?) {
+            return Err(RootError::Taken { path: target.to_owned() });
+        }
+        put(tree.as_fd(), place.as_fd(), target)?;
         if *mask {
             masks.push((target, tree));
         }
@@ -312,8 +324,7 @@ pub(crate) fn cover(top: BorrowedFd<'_>, mount: &Mount, tree: Option<OwnedFd>) -
 /// Whether `place` is a mask already: the empty file `empty`, or a folder that nobody can put anything in.
 fn is_mask(place: &OwnedFd, empty: Option<&OwnedFd>) -> rustix::io::Result<bool> {
     if let Some(empty) = empty {
-        let (one, other) = (rustix::fs::fstat(place)?, rustix::fs::fstat(empty)?);
-        return Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino));
+        return Ok(identity(place.as_fd())? == identity(empty.as_fd())?);
     }
     let about = rustix::fs::statx(place, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE)?;
     Ok(about.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
@@ -326,6 +337,22 @@ const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 
 fn attach(top: BorrowedFd<'_>, tree: BorrowedFd<'_>, target: &Path, directory: bool) -> Result<(), RootError> {
     put(tree, mount_point(top, target, directory)?.as_fd(), target)
+}
+
+/// Where a link may lead and nothing is to be mounted: the root at `top`, and its `/dev`. Devices are still to be made there, and would be made in a folder
+/// of the host's.
+fn taken(top: BorrowedFd<'_>) -> rustix::io::Result<Vec<(u64, u64)>> {
+    let mut taken = vec![identity(top)?];
+    match beneath(top, Path::new("dev")) {
+        Ok(dev) => taken.push(identity(dev.as_fd())?),
+        Err(Errno::NOENT) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(taken)
+}
+
+fn identity(fd: BorrowedFd<'_>) -> rustix::io::Result<(u64, u64)> {
+    rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 /// Attaches the detached `tree` on `place`, which is at `target` inside.

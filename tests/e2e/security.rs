@@ -255,3 +255,31 @@ fn a_link_in_an_image_puts_nothing_over_the_kernels_files() {
     let done = run("plain", &format!("--no-guard {bind}"), "cat /srv/version");
     assert!(done.stdout() == "false", "the probe works: {done}");
 }
+
+#[test]
+fn a_link_in_an_image_has_no_devices_made_in_a_folder_of_the_hosts() {
+    let world = World::new();
+    let rootfs = rootfs(&world);
+    for (name, target) in [("devices", "/dev"), ("whole", "/"), ("round", "/dev/../dev/."), ("plain", "/srv")] {
+        std::os::unix::fs::symlink(target, rootfs.join(name)).expect("symlink");
+    }
+    world.write("home/data/mine", "mine");
+    let data = world.path("home/data");
+    let names = || {
+        let entries = std::fs::read_dir(&data).expect("a folder");
+        entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name")).collect::<Vec<_>>()
+    };
+    let run = |place: &str, flags: &str| {
+        let mount = format!("{flags} -v {}:/{place}:rw", data.display());
+        world.cellblock(&format!("run --net none --image {} {mount} -- true", rootfs.display())).run()
+    };
+    for place in ["devices", "whole", "round"] {
+        for flags in ["", "--no-guard"] {
+            let done = run(place, flags);
+            assert!(done.code() == Some(125) && done.stderr().contains("leads to / or to /dev"), "{place}: {done}");
+            assert_eq!(names(), ["mine"], "{place}");
+        }
+    }
+    let done = run("plain", "--no-guard");
+    assert!(done.code() == Some(0) && names() == ["mine"], "the probe works: {done}");
+}
