@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use cellblock_bundle::Ids;
 use cellblock_rootfs::root::skeleton::{self, Entry};
+use cellblock_runtime::outer::Maps;
 use cellblock_runtime::state::{Claim, Dirs};
 use cellblock_runtime::supervisor::{Ended, News, Start, supervise};
 use cellblock_runtime::{cleanup, exit, outer};
@@ -19,12 +20,14 @@ use crate::images::LayerJob;
 use crate::output::say;
 use crate::report::CliError;
 
-/// The hidden first word: followed by the numbers of inherited descriptors, the job's first, our own program's last.
+/// The hidden first word: followed by [`Maps`] in a word, or an empty one, and the numbers of inherited descriptors, the job's first, our own
+/// program's last.
 pub(crate) const WORD: &str = "__job";
 
 /// What there is to do.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "job", rename_all = "kebab-case", deny_unknown_fields)]
+// Tagged from outside: what a tag inside belongs to is read twice.
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Job {
     /// Guard a cell. Descriptors: its lock; the process that answers it from outside, if something does; with `detached`, a pipe to say "started" on.
     Supervise {
@@ -56,18 +59,21 @@ pub(crate) enum Job {
 /// Turns this process into the one that does `job` in OUTER. Returns only on failure.
 pub(crate) fn become_job(job: &Job, ids: &Ids, mut descriptors: Vec<OwnedFd>) -> CliError {
     let process = |what| move |source| CliError::Process { what, source };
-    let mut prepare = || -> Result<(), CliError> {
+    let prepare = || -> Result<_, CliError> {
         let file = memory_file(job).map_err(process("cannot hand over the job"))?;
         let alone = SingleThreaded::prove().map_err(process("cannot go on"))?;
-        outer::enter(ids, &alone).map_err(|e| CliError::Runtime(e.into()))?;
-        descriptors.insert(0, file);
-        Ok(())
+        Ok((file, outer::begin(ids, &alone).map_err(|e| CliError::Runtime(e.into()))?))
     };
-    if let Err(error) = prepare() {
-        return error;
-    }
-    let numbers: Vec<String> = descriptors.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
-    let arguments: Vec<&OsStr> = std::iter::once(OsStr::new(WORD)).chain(numbers.iter().map(OsStr::new)).collect();
+    let (file, maps) = match prepare() {
+        Ok(prepared) => prepared,
+        Err(error) => return error,
+    };
+    descriptors.insert(0, file);
+    let mut words: Vec<String> = descriptors.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+    let (maps, answer) = maps.map(Maps::hand_on).unzip();
+    words.insert(0, maps.unwrap_or_default());
+    descriptors.extend(answer);
+    let arguments: Vec<&OsStr> = std::iter::once(OsStr::new(WORD)).chain(words.iter().map(OsStr::new)).collect();
     CliError::Runtime(outer::exec_self(&arguments, &descriptors).into())
 }
 
@@ -106,54 +112,73 @@ pub(crate) fn run_in_outer(job: &Job, ids: &Ids, descriptors: Vec<OwnedFd>) -> R
 /// The hidden command.
 pub(crate) fn main(arguments: &[OsString]) -> Result<i32, CliError> {
     let process = |what| move |source| CliError::Process { what, source };
-    let mut descriptors = arguments
-        .iter()
-        .map(|n| {
-            n.to_str()
-                .and_then(|n| n.parse().ok())
-                .ok_or_else(|| std::io::ErrorKind::InvalidInput.into())
-                .and_then(inherited)
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(process("this command is for cellblock's own use"))?;
+    let missing = |what| move || process(what)(std::io::ErrorKind::InvalidInput.into());
+    let (maps, numbers) = arguments.split_first().ok_or_else(missing("this command is for cellblock's own use"))?;
+    let mut descriptors = take_over(numbers).map_err(process("this command is for cellblock's own use"))?;
     // Open to the end: the reason is at [`outer::exec_self`].
     let _program = descriptors.pop();
     let mut descriptors = descriptors.into_iter();
-    // It may hold secrets.
-    let mut text = Zeroizing::new(Vec::new());
-    let file = descriptors.next().ok_or_else(|| process("no job")(std::io::ErrorKind::InvalidInput.into()))?;
-    std::fs::File::from(file).read_to_end(&mut text).map_err(process("cannot read the job"))?;
-    let job: Job = serde_json::from_slice(&text).map_err(|e| process("cannot read the job")(e.into()))?;
-    drop(text);
+    let job = read(descriptors.next().ok_or_else(missing("no job"))?).map_err(process("cannot read the job"))?;
+    // Not earlier: the programs that write the maps have had time until here.
+    let mapped = wait_for(maps);
     match job {
         Job::Supervise { start, skeleton } => {
-            let lock = descriptors.next().ok_or_else(|| process("no lock")(std::io::ErrorKind::InvalidInput.into()))?;
+            let lock = descriptors.next().ok_or_else(missing("no lock"))?;
+            let claim = Claim { name: start.cell.name.clone(), dir: start.dirs.cell(&start.cell.name), lock };
+            if let Err(error) = mapped {
+                cleanup::release(claim);
+                return Err(error);
+            }
             let broker = if start.cell.brokers.is_empty() { None } else { descriptors.next() };
-            let ended = guard(&start, &skeleton, (lock, broker), descriptors.next())?;
+            let ended = guard(&start, &skeleton, (claim, broker), descriptors.next())?;
             // Its secrets are wiped here: what is left of the cell is removed in this memory.
             drop(start);
             ended.leave()
         }
         Job::Remove { dirs, name, keep } => {
+            mapped?;
             if let Some(lock) = descriptors.next() {
                 cleanup::remove(&dirs, Claim { dir: dirs.cell(&name), name, lock }, keep);
             }
             Ok(0)
         }
-        Job::Unpack(layer) => layer.run().map(|()| 0),
-        Job::Export(export) => export.run().map(|()| 0),
-        Job::RemoveFolders { folders } => crate::images::remove_folders(&folders).map(|()| 0),
+        Job::Unpack(layer) => mapped.and_then(|()| layer.run()).map(|()| 0),
+        Job::Export(export) => mapped.and_then(|()| export.run()).map(|()| 0),
+        Job::RemoveFolders { folders } => {
+            mapped?;
+            crate::images::remove_folders(&folders).map(|()| 0)
+        }
     }
+}
+
+fn take_over(numbers: &[OsString]) -> std::io::Result<Vec<OwnedFd>> {
+    let number = |word: &OsString| word.to_str().and_then(|word| word.parse().ok());
+    let take = |word| number(word).ok_or_else(|| std::io::ErrorKind::InvalidInput.into()).and_then(inherited);
+    numbers.iter().map(take).collect()
+}
+
+fn read(file: OwnedFd) -> std::io::Result<Job> {
+    // It may hold secrets.
+    let mut text = Zeroizing::new(Vec::new());
+    std::fs::File::from(file).read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+/// Waits for [`Maps`], if `word` says that they are being written.
+fn wait_for(word: &OsStr) -> Result<(), CliError> {
+    let Some(word) = word.to_str().filter(|word| !word.is_empty()) else { return Ok(()) };
+    let maps =
+        Maps::inherited(word).map_err(|source| CliError::Process { what: "cannot wait for the id mapping", source })?;
+    maps.wait().map_err(|error| CliError::Runtime(error.into()))
 }
 
 fn guard(
     start: &Start,
     entries: &[Entry],
-    (lock, broker): (OwnedFd, Option<OwnedFd>),
+    (claim, broker): (Claim, Option<OwnedFd>),
     ready: Option<OwnedFd>,
 ) -> Result<Ended, CliError> {
     let cell = &start.cell;
-    let claim = Claim { name: cell.name.clone(), dir: start.dirs.cell(&cell.name), lock };
     let top = start.dirs.skeleton(&cell.name);
     let mut prepare = || skeleton::write(&top, entries, &cell.ids, &cell.user);
     let mut ready = ready;

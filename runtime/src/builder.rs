@@ -27,7 +27,7 @@ use libcontainer::notify_socket::{NOTIFY_FILE, NotifySocket};
 use libcontainer::syscall::syscall::SyscallType;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::Mode;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -138,6 +138,9 @@ const CREATED: u8 = b'c';
 const FAILED_UNSHARE: u8 = b'n';
 const FAILED: u8 = b'e';
 
+/// What libcontainer calls the process that makes the cell's first one. It is the supervisor's child as well.
+const INTERMEDIATE: &str = "youki:[1:INTER]";
+
 /// To the builder: the folders of the root are there.
 const GO: u8 = b'g';
 
@@ -211,13 +214,29 @@ impl Builder {
         Ok(())
     }
 
-    /// Lets it mount the root and create the cell, now that all is there; returns the process id of the cell's init. The builder then ends.
-    pub(crate) fn create(mut self) -> Result<Pid, BuildError> {
+    /// Lets it mount the root and create the cell, now that all is there.
+    pub(crate) fn go(&mut self) {
+        // One that has failed already reads no more: why, is in its answer.
         let _ = self.line.write_all(&[GO]);
+    }
+
+    /// Waits until it has; returns the process id of the cell's init. The builder ends when this is dropped: what goes with it, its mount namespace first
+    /// of all, takes the kernel 0.25 ms, in which init had better run.
+    pub(crate) fn created(&mut self) -> Result<Pid, BuildError> {
         match self.read()? {
             (CREATED, text) => text.parse().ok().and_then(Pid::from_raw).ok_or(BuildError::Gone),
             (_, text) => Err(BuildError::Container(text)),
         }
+    }
+
+    /// Has it end, and collects it and what it has left: until then the kernel counts them among the processes of the cell's group.
+    pub(crate) fn end(self) -> Result<(), BuildError> {
+        let Self { pid, line, .. } = self;
+        drop(line);
+        rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(pid), WaitOptions::empty()))
+            .map_err(io::Error::from)?;
+        crate::reap::called(INTERMEDIATE);
+        Ok(())
     }
 
     /// Why it has given up, if it has: what we do to one that is gone fails with reasons that say nothing.
@@ -298,6 +317,8 @@ fn child(network: bool, supervisor: OwnedFd, mut line: UnixStream) -> ! {
         Ok(pid) => tell(&mut line, CREATED, &pid.to_string()),
         Err(text) => tell(&mut line, FAILED, &text),
     }
+    // Until it is wanted no more.
+    let _ = line.read(&mut [0u8]);
     exit_now(0)
 }
 
@@ -333,6 +354,8 @@ fn mount_root(order: &Order) -> Result<Late, String> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let sources = Sources::open(&order.root).map_err(|e| e.to_string())?;
     settle_ids(&order.ids).map_err(|e| format!("cannot take the cell's ids: {e}"))?;
+    // A change of ids clears it (`PR_SET_PDEATHSIG(2const)`).
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let at = order.bundle.join("rootfs");
     let trees = sources.mount(&order.root, &at).map_err(|e| e.to_string())?;
     Ok(Late::of(&order.root, trees, at))

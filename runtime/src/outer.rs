@@ -15,11 +15,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 
 use cellblock_bundle::{Extent, IdScheme, Ids};
-use cellblock_sys::process::{Fork, SingleThreaded, execve_fd, exit_now};
+use cellblock_sys::process::{Fork, SingleThreaded, execve_fd, exit_now, inherited};
 use cellblock_sys::{mount, namespace};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::FdFlags;
 use rustix::mount::{MountPropagationFlags, OpenTreeFlags};
+use rustix::process::{Pid, WaitOptions};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
 /// Why OUTER cannot be entered.
@@ -62,24 +63,39 @@ pub enum OuterError {
 /// # Errors
 /// See [`OuterError`]; after one the process is in an undefined mixture of namespaces and must end.
 pub fn enter(ids: &Ids, alone: &SingleThreaded) -> Result<(), OuterError> {
+    begin(ids, alone)?.map_or(Ok(()), Maps::wait)
+}
+
+/// As [`enter`], but does not wait for programs that write OUTER's id mapping: until they have, nothing can be owned in OUTER, and no namespace made in
+/// it. It takes them 2 ms, in which this process may execute another program.
+///
+/// # Errors
+/// As [`enter`].
+pub fn begin(ids: &Ids, alone: &SingleThreaded) -> Result<Option<Maps>, OuterError> {
     if !ids.rootless() {
         namespace::unshare(UnshareFlags::NEWNS).map_err(OuterError::Unshare)?;
         // What we mount must not reach the host; what the host unmounts must not stay pinned by us.
-        return rustix::mount::mount_change(c"/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-            .map_err(|e| OuterError::NoCapabilities(e.into()));
+        settle_mounts()?;
+        return Ok(None);
     }
     let flags = UnshareFlags::NEWUSER | UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP;
-    if ids.scheme == IdScheme::Range || ids.scheme == IdScheme::RangeRoot {
+    let maps = if ids.scheme == IdScheme::Range || ids.scheme == IdScheme::RangeRoot {
         let helper = MapHelper::start(ids, alone)?;
         namespace::unshare(flags).map_err(OuterError::Unshare)?;
-        helper.write_maps()?;
+        Some(helper.go()?)
     } else {
         namespace::unshare(flags).map_err(OuterError::Unshare)?;
         // Without privilege in the parent namespace gid_map may only be written once setgroups(2) is off (Linux 3.19).
         write_proc("/proc/self/setgroups", "deny")?;
         write_proc("/proc/self/uid_map", &map_text(&ids.uids))?;
         write_proc("/proc/self/gid_map", &map_text(&ids.gids))?;
-    }
+        None
+    };
+    settle_mounts()?;
+    Ok(maps)
+}
+
+fn settle_mounts() -> Result<(), OuterError> {
     rustix::mount::mount_change(c"/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .map_err(|e| OuterError::NoCapabilities(e.into()))
 }
@@ -98,11 +114,52 @@ pub(crate) fn map_text(extents: &[Extent]) -> String {
     extents.iter().map(|e| format!("{} {} {}\n", e.inside, e.outside, e.size)).collect()
 }
 
+/// OUTER's id mapping, while it is being written.
+#[derive(Debug)]
+pub struct Maps {
+    answer: OwnedFd,
+    child: Pid,
+}
+
+impl Maps {
+    /// What a program that this process executes next needs for [`Maps::inherited`]: a word, and a descriptor to keep open.
+    #[must_use]
+    pub fn hand_on(self) -> (String, OwnedFd) {
+        (format!("{}:{}", self.answer.as_raw_fd(), self.child.as_raw_nonzero()), self.answer)
+    }
+
+    /// Takes over what the program that this process executed before has handed on.
+    ///
+    /// # Errors
+    /// `InvalidInput` if that is no such word, and those of `fcntl(2)` on the descriptor.
+    pub fn inherited(word: &str) -> io::Result<Self> {
+        let (answer, child) = word.split_once(':').ok_or(io::ErrorKind::InvalidInput)?;
+        let number = |text: &str| text.parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+        let child = Pid::from_raw(number(child)?).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Self { answer: inherited(number(answer)?)?, child })
+    }
+
+    /// Waits until it is written.
+    ///
+    /// # Errors
+    /// [`OuterError::MapRefused`], with what the program said.
+    pub fn wait(self) -> Result<(), OuterError> {
+        let mut verdict = String::new();
+        std::fs::File::from(self.answer).read_to_string(&mut verdict).map_err(OuterError::Process)?;
+        let _ = rustix::process::waitpid(Some(self.child), WaitOptions::empty());
+        match verdict.split_once('\n') {
+            Some(("ok", _)) => Ok(()),
+            Some(("gid", detail)) => Err(OuterError::MapRefused { program: "newgidmap", detail: detail.trim().into() }),
+            Some((_, detail)) => Err(OuterError::MapRefused { program: "newuidmap", detail: detail.trim().into() }),
+            None => Err(OuterError::MapRefused { program: "newuidmap", detail: "it did not answer".into() }),
+        }
+    }
+}
+
 /// A child that stays behind in the person's namespaces: `newuidmap` works only from there.
 struct MapHelper {
     go: OwnedFd,
-    answer: OwnedFd,
-    child: rustix::process::Pid,
+    maps: Maps,
 }
 
 impl MapHelper {
@@ -113,7 +170,7 @@ impl MapHelper {
         let (wait, go) = pipe()?;
         let (answer, tell) = pipe()?;
         match alone.fork().map_err(OuterError::Process)? {
-            Fork::Parent(child) => Ok(Self { go, answer, child }),
+            Fork::Parent(child) => Ok(Self { go, maps: Maps { answer, child } }),
             Fork::Child => {
                 drop((go, answer));
                 let mut byte = [0u8];
@@ -126,17 +183,10 @@ impl MapHelper {
         }
     }
 
-    fn write_maps(self) -> Result<(), OuterError> {
+    /// Has it begin, now that there is a namespace.
+    fn go(self) -> Result<Maps, OuterError> {
         std::fs::File::from(self.go).write_all(b"g").map_err(OuterError::Process)?;
-        let mut verdict = String::new();
-        std::fs::File::from(self.answer).read_to_string(&mut verdict).map_err(OuterError::Process)?;
-        let _ = rustix::process::waitpid(Some(self.child), rustix::process::WaitOptions::empty());
-        match verdict.split_once('\n') {
-            Some(("ok", _)) => Ok(()),
-            Some(("gid", detail)) => Err(OuterError::MapRefused { program: "newgidmap", detail: detail.trim().into() }),
-            Some((_, detail)) => Err(OuterError::MapRefused { program: "newuidmap", detail: detail.trim().into() }),
-            None => Err(OuterError::MapRefused { program: "newuidmap", detail: "it did not answer".into() }),
-        }
+        Ok(self.maps)
     }
 }
 

@@ -71,6 +71,17 @@ fn children() -> Vec<Pid> {
         .collect()
 }
 
+/// Waits for the children called `name` (`/proc/PID/comm`) to end.
+pub(crate) fn called(name: &str) {
+    let is_called = |child: &Pid| {
+        let comm = std::fs::read_to_string(format!("/proc/{}/comm", child.as_raw_nonzero()));
+        comm.is_ok_and(|comm| comm.trim_end() == name)
+    };
+    for child in children().into_iter().filter(is_called) {
+        let _ = rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(child), WaitOptions::empty()));
+    }
+}
+
 /// Collects the children that have ended, but for `but`, whose status somebody else wants.
 pub(crate) fn others(but: Pid) {
     for child in children().into_iter().filter(|child| *child != but) {

@@ -21,7 +21,7 @@ use crate::builder::{BuildError, Builder, Handed, Order};
 use crate::cgroup::Cgroup;
 use crate::cleanup;
 use crate::covers::Covers;
-use crate::guard::Guard;
+use crate::guard::Post;
 use crate::keep::{self, KeepError, Keeper, Laid, Links};
 use crate::network::Connected;
 use crate::outer;
@@ -247,66 +247,25 @@ fn run(
     let cell = &start.cell;
     // It has namespaces to make meanwhile.
     let mut builder = Builder::start(cell.network != Network::Host, &alone)?;
-    // Before there are groups, and files of anybody's.
-    let planned = start.limits.as_ref().map(|plan| plan.paths(&cell.name)).unwrap_or_default();
-    write_record(start, claim, planned)?;
-    // Before the hierarchies are covered.
-    if let Some(plan) = &start.limits {
-        *cgroup = Some(plan.clone().create(&cell.name)?);
-    }
-    hide_cgroups(cell.ids.rootless())?;
-    let stage = make_stage(start, claim)?;
-    let mut stdio = Stdio::prepare(cell.terminal, &stage).map_err(os("cannot prepare the standard streams"))?;
-    let (report, theirs) =
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map_err(os("cannot make a socket"))?;
-    let guarded = crate::guard::is_wanted(cell).then(|| Guard::start(start, &alone)).transpose()?;
-    let (mut guard, sender) = guarded.unzip();
-    let mut egress = match cell.network {
-        Network::Names | Network::Bridge => Some(Connected::start(start, &alone)?),
-        Network::None | Network::Host => None,
-    };
-    // Agents' copies first: whether the layer is new counts.
-    cleanup::set_discarded_aside(&start.dirs, claim);
-    let held = cleanup::hold(&start.dirs, &cell.name)?;
-    let mut laid = keep::lay(start)?;
-    builder.map(&cell.ids)?;
-    let plan = write_bundle(start, &stage, builder.pid(), &mut laid)?;
-    protect_self()?;
-    let order = order(start, &stage, stdio.console_path(), plan);
-    let handed = Handed {
-        report: theirs,
-        streams: stdio.take_inner(),
-        guard: sender,
-        cgroup_procs: cgroup.as_ref().map(Cgroup::procs).transpose()?.unwrap_or_default(),
-    };
-    builder.order(&order, handed)?;
-    // While it reads that.
-    make_layer(start)?;
-    let _held = held.map_or_else(|| cleanup::hold(&start.dirs, &cell.name), |held| Ok(Some(held)))?;
-    prepare().map_err(|source| StateError::Io {
-        what: "cannot write the cell's own files in",
-        path: claim.dir.clone(),
-        source,
-    })?;
-    if let Some(egress) = &mut egress
-        && let Some(trust) = egress.prepared()?
-    {
-        write_trust(&start.dirs.skeleton(&cell.name), &trust)?;
-    }
+    let mut site = Site::new(start, claim, (&mut builder, &alone), cgroup)?;
+    // While it reads its order.
+    let _held = site.fill(start, claim, prepare)?;
     if let Some(cgroup) = cgroup {
         write_record(start, claim, cgroup.paths())?;
     }
-    let control =
-        crate::control::listen(&claim.dir.join("control.sock")).map_err(os("cannot make the control socket"))?;
+    let Site { stage, mut stdio, report, post, laid, mut egress, plan, .. } = site;
     if cell.network != Network::Host {
         builder.network()?;
     }
     if let Some(egress) = &mut egress {
         egress.join(builder.pid())?;
     }
-    let init = builder.create()?;
-    let plan = order.root;
+    builder.go();
+    // While it builds.
+    let control =
+        crate::control::listen(&claim.dir.join("control.sock")).map_err(os("cannot make the control socket"))?;
+    let mut guard = post.map(|post| post.man(start, &alone)).transpose()?;
+    let init = builder.created()?;
     if let Some(guard) = &guard {
         guard.enter(init)?;
     }
@@ -324,8 +283,11 @@ fn run(
         guard.entered()?;
     }
     let covers = Covers::new(&plan.mounts, &plan.empty, init).map_err(os("cannot watch over what is covered"))?;
+    // In the cell's group it would take a place of those that `--pids` counts.
+    let builder = if cgroup.is_some() { builder.end().map(|()| None)? } else { Some(builder) };
     crate::builder::start(&stage, CONTAINER)?;
     tell(News::Started);
+    drop(builder);
     Watch::new(init, signals, report, control, stdio)?
         .with_network(egress)
         .with_hidden(&start.hidden)
@@ -333,6 +295,91 @@ fn run(
         .with_guard(guard)
         .with_keeper(keeper)
         .run()
+}
+
+/// What there is of a cell before its root is mounted.
+struct Site {
+    stage: PathBuf,
+    stdio: Stdio,
+    /// Where its first process reports to.
+    report: OwnedFd,
+    /// Its guard's.
+    post: Option<Post>,
+    egress: Option<Connected>,
+    laid: Laid,
+    /// The lock of a layer that was there.
+    held: Option<OwnedFd>,
+    plan: Plan,
+}
+
+impl Site {
+    /// Makes what the builder has to know of, and tells it.
+    fn new(
+        start: &Start,
+        claim: &Claim,
+        (builder, alone): (&mut Builder, &SingleThreaded),
+        cgroup: &mut Option<Cgroup>,
+    ) -> Result<Self, RuntimeError> {
+        let cell = &start.cell;
+        // Before there are groups, and files of anybody's.
+        let planned = start.limits.as_ref().map(|plan| plan.paths(&cell.name)).unwrap_or_default();
+        write_record(start, claim, planned)?;
+        // Before the hierarchies are covered.
+        if let Some(plan) = &start.limits {
+            *cgroup = Some(plan.clone().create(&cell.name)?);
+        }
+        hide_cgroups(cell.ids.rootless())?;
+        let stage = make_stage(start, claim)?;
+        let mut stdio = Stdio::prepare(cell.terminal, &stage).map_err(os("cannot prepare the standard streams"))?;
+        let (report, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(os("cannot make a socket"))?;
+        let guarded = crate::guard::is_wanted(cell).then(|| Post::new(start)).transpose()?;
+        let (post, sender) = guarded.unzip();
+        let egress = match cell.network {
+            Network::Names | Network::Bridge => Some(Connected::start(start, alone)?),
+            Network::None | Network::Host => None,
+        };
+        // Agents' copies first: whether the layer is new counts.
+        cleanup::set_discarded_aside(&start.dirs, claim);
+        let held = cleanup::hold(&start.dirs, &cell.name)?;
+        let mut laid = keep::lay(start)?;
+        builder.map(&cell.ids)?;
+        let plan = write_bundle(start, &stage, builder.pid(), &mut laid)?;
+        protect_self()?;
+        let order = order(start, &stage, stdio.console_path(), plan);
+        let handed = Handed {
+            report: theirs,
+            streams: stdio.take_inner(),
+            guard: sender,
+            cgroup_procs: cgroup.as_ref().map(Cgroup::procs).transpose()?.unwrap_or_default(),
+        };
+        builder.order(&order, handed)?;
+        Ok(Self { stage, stdio, report, post, egress, laid, held, plan: order.root })
+    }
+
+    /// Makes what the root is mounted from; returns the lock of the cell's layer.
+    fn fill(
+        &mut self,
+        start: &Start,
+        claim: &Claim,
+        prepare: &mut dyn FnMut() -> io::Result<()>,
+    ) -> Result<Option<OwnedFd>, RuntimeError> {
+        let Start { cell, dirs, .. } = start;
+        make_layer(start)?;
+        let held = self.held.take().map_or_else(|| cleanup::hold(dirs, &cell.name), |held| Ok(Some(held)))?;
+        prepare().map_err(|source| StateError::Io {
+            what: "cannot write the cell's own files in",
+            path: claim.dir.clone(),
+            source,
+        })?;
+        if let Some(egress) = &mut self.egress
+            && let Some(trust) = egress.prepared()?
+        {
+            write_trust(&dirs.skeleton(&cell.name), &trust)?;
+        }
+        Ok(held)
+    }
 }
 
 fn order(start: &Start, stage: &Path, console: Option<PathBuf>, root: Plan) -> Order {

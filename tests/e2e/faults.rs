@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use cellblock_tests::{Done, World, cellblock, is_root};
+use cellblock_tests::{Done, World, cellblock, has_range, is_root};
 
 /// Runs a shell script in a user and a mount namespace of its own, as root there.
 fn apart(world: &World, script: &str) -> Done {
@@ -40,6 +40,37 @@ fn no_space_for_what_runs_is_said_and_leaves_nothing() {
     }
     let (done, left) = with_space(&world, "run", "2m", "cellblock run --image host -- echo works");
     assert!(done.stdout().contains("works\ncode=0") && left.is_empty(), "{done}");
+}
+
+#[test]
+fn a_refused_id_mapping_is_told_and_leaves_nothing() {
+    if is_root() || !has_range() {
+        return;
+    }
+    let world = World::new();
+    world.load_alpine();
+    let start = |script: &str| {
+        for name in ["newuidmap", "newgidmap"] {
+            let program = format!("bin/{name}");
+            world.write(&program, &format!("#!/bin/sh\n{}\n", script.replace("NAME", name)));
+            std::fs::set_permissions(world.path(&program), PermissionsExt::from_mode(0o755)).expect("executable");
+        }
+        let path = format!("{}:/usr/bin:/bin", world.path("bin").display());
+        world.cellblock("run --net none --image alpine -- echo works").env("PATH", &path).run()
+    };
+    for (script, said) in [
+        ("sleep 0.3; echo refused >&2; exit 1", "map refused the id mapping: refused"),
+        ("exit 1", "map refused the id mapping"),
+        // Nothing is written, and it says that something is.
+        ("exit 0", "error:"),
+    ] {
+        let done = start(script);
+        assert!(done.code() == Some(125) && done.stdout().is_empty(), "{script}: {done}");
+        done.says(said);
+        assert!(world.leftovers().is_empty(), "{script}: {done}");
+    }
+    let done = start("sleep 0.3; exec /usr/bin/NAME \"$@\"");
+    assert_eq!(done.stdout(), "works\n", "the probe works, however long it takes: {done}");
 }
 
 #[test]

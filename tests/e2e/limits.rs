@@ -39,6 +39,22 @@ fn on_the_host(name: &str) -> Vec<PathBuf> {
 }
 
 #[test]
+fn the_limit_of_processes_counts_the_cells_own_and_nobody_else() {
+    let world = World::new();
+    if !world.can_limit() {
+        return;
+    }
+    // Its first process, a shell, and two at once.
+    let line =
+        |pids: u32| format!("run --image host --net none --pids {pids} -- sh -c '/bin/true | /bin/true; echo $?'");
+    for _ in 0..30 {
+        assert_eq!(world.cellblock(&line(4)).ok(), "0\n");
+    }
+    let done = world.cellblock(&line(3)).run();
+    assert!(done.stderr().contains("the limit of processes was reached"), "the probe works: {done}");
+}
+
+#[test]
 fn without_a_usable_cgroup_the_reason_is_named_and_best_effort_goes_on() {
     let world = World::new();
     if world.can_limit() {

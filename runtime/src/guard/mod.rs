@@ -98,42 +98,60 @@ pub(crate) fn is_wanted(cell: &Cell) -> bool {
 }
 
 /// What the process needs.
-struct Setup {
-    protect: Protect,
-    mounts: Vec<Mount>,
+#[derive(Debug)]
+struct Setup<'a> {
+    protect: &'a Protect,
+    mounts: &'a [Mount],
     shifted: bool,
     audit: PathBuf,
     /// The cell's folder.
     cell: PathBuf,
 }
 
-impl Guard {
-    /// Forks the process, and gives what the cell's first process is to send its [`Listener`] over.
-    pub(crate) fn start(start: &Start, alone: &SingleThreaded) -> Result<(Self, OwnedFd), GuardError> {
+impl<'a> Setup<'a> {
+    fn of(Start { cell, dirs, .. }: &'a Start) -> Self {
+        Self {
+            protect: &cell.protect,
+            mounts: &cell.mounts,
+            shifted: cell.ids.scheme == IdScheme::Shifted,
+            audit: dirs.guard_audit(&cell.name),
+            cell: dirs.cell(&cell.name),
+        }
+    }
+}
+
+/// What is there of a guard before its process is.
+#[derive(Debug)]
+pub(crate) struct Post {
+    door: UnixListener,
+    gate: OwnedFd,
+}
+
+impl Post {
+    /// Makes its sockets, and gives what the cell's first process is to send its [`Listener`] over.
+    pub(crate) fn new(start: &Start) -> Result<(Self, OwnedFd), GuardError> {
         let Start { cell, dirs, .. } = start;
-        let audit = dirs.guard_audit(&cell.name);
-        if let Some(folder) = audit.parent() {
+        if let Some(folder) = dirs.guard_audit(&cell.name).parent() {
             crate::state::make_dir(folder).map_err(|e| GuardError::Failed(e.to_string()))?;
         }
-        let setup = Setup {
-            protect: cell.protect.clone(),
-            mounts: cell.mounts.clone(),
-            shifted: cell.ids.scheme == IdScheme::Shifted,
-            audit,
-            cell: dirs.cell(&cell.name),
-        };
         let door = UnixListener::bind(dirs.guard_socket(&cell.name)).map_err(failed("cannot make its socket"))?;
-        let (ours, theirs) = UnixStream::pair().map_err(failed("cannot make a socket"))?;
         let (gate, sender) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(|e| failed("cannot make a socket")(e.into()))?;
+        Ok((Self { door, gate }, sender))
+    }
+
+    /// Forks the process.
+    pub(crate) fn man(self, start: &Start, alone: &SingleThreaded) -> Result<Guard, GuardError> {
+        let Self { door, gate } = self;
+        let (ours, theirs) = UnixStream::pair().map_err(failed("cannot make a socket"))?;
         match alone.fork().map_err(failed("cannot start a process"))? {
             Fork::Child => {
                 let (line, door, gate) = (&theirs, &door, &gate);
                 run_with_only(&[line.as_fd(), door.as_fd(), gate.as_fd()], || {
                     // Taken over: whoever held it does not run again.
                     match rustix::io::fcntl_dupfd_cloexec(gate, 3) {
-                        Ok(gate) => child(setup, line, door, gate),
+                        Ok(gate) => child(&Setup::of(start), line, door, gate),
                         Err(_) => exit_now(crate::exit::OURS),
                     }
                 })
@@ -141,11 +159,13 @@ impl Guard {
             Fork::Parent(pid) => {
                 let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty());
                 let pidfd = pidfd.map_err(|e| failed("cannot watch a process")(e.into()))?;
-                Ok((Self { pidfd, line: BufReader::new(ours) }, sender))
+                Ok(Guard { pidfd, line: BufReader::new(ours) })
             }
         }
     }
+}
 
+impl Guard {
     /// Has it enter the cell of `init`, in which nothing runs yet, and cover the folders.
     pub(crate) fn enter(&self, init: Pid) -> Result<(), GuardError> {
         let init = rustix::process::pidfd_open(init, PidfdFlags::empty());
@@ -204,11 +224,11 @@ fn receive(from: BorrowedFd<'_>) -> io::Result<(OwnedFd, Vec<u8>)> {
 }
 
 /// The life of the process.
-fn child(setup: Setup, mut line: &UnixStream, door: &UnixListener, gate: OwnedFd) -> ! {
+fn child(setup: &Setup<'_>, mut line: &UnixStream, door: &UnixListener, gate: OwnedFd) -> ! {
     let _ = rustix::thread::set_name(c"cellblock-guard");
     // Ctrl-C at the terminal is for the command. A file that is larger than somebody's limit must not end it either (SIGXFSZ).
     let _ = SignalSet::all().block();
-    let settled = settle(&setup, line.as_fd());
+    let settled = settle(setup, line.as_fd());
     let answer = settled.as_ref().map(drop).map_err(Clone::clone);
     let text = serde_json::to_string(&answer).unwrap_or_default() + "\n";
     let told = line.write_all(text.as_bytes());
@@ -223,7 +243,7 @@ fn child(setup: Setup, mut line: &UnixStream, door: &UnixListener, gate: OwnedFd
     exit_now(code)
 }
 
-fn settle(setup: &Setup, line: BorrowedFd<'_>) -> Result<(Worker, Audit), GuardError> {
+fn settle(setup: &Setup<'_>, line: BorrowedFd<'_>) -> Result<(Worker, Audit), GuardError> {
     let os = |what: &'static str| move |error: rustix::io::Errno| failed(what)(error.into());
     let die = || rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     die().map_err(os("cannot be bound to the supervisor"))?;
@@ -232,6 +252,9 @@ fn settle(setup: &Setup, line: BorrowedFd<'_>) -> Result<(Worker, Audit), GuardE
     let processes = rustix::fs::open(c"/proc", flags, Mode::empty()).map_err(os("cannot open /proc"))?;
     let audit = Audit::open(&setup.audit).map_err(failed("cannot open its audit"))?;
     let pledges = Pledges::open(&setup.cell).map_err(failed("cannot open a file of the cell's"))?;
+    // While it waits anyhow.
+    let policy = Policy::new(setup.protect);
+    let configs = Configs::new(setup.protect, setup.mounts, pledges);
     // For somebody who goes in and is seen by nobody there.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(os("cannot protect its process"))?;
@@ -251,14 +274,12 @@ fn settle(setup: &Setup, line: BorrowedFd<'_>) -> Result<(Worker, Audit), GuardE
     let roots = Roots { all: cover_all(setup)?, known: Known::default() };
     rustix::process::fchdir(&processes).map_err(os("cannot enter /proc"))?;
     Disguise::limit().map_err(failed("cannot give up its powers"))?;
-    let policy = Policy::new(&setup.protect);
-    let configs = Configs::new(&setup.protect, &setup.mounts, pledges);
     let (threads, disguise) = (Threads::default(), Disguise::default());
     Ok((Worker { roots, policy, threads, disguise, umask: None, configs }, audit))
 }
 
 /// Covers every folder that is protected and that the cell may write, the outermost only: a copy has what is mounted below.
-fn cover_all(setup: &Setup) -> Result<Vec<Root>, GuardError> {
+fn cover_all(setup: &Setup<'_>) -> Result<Vec<Root>, GuardError> {
     let mut outermost: Vec<&PathBuf> = Vec::new();
     for root in &setup.protect.roots {
         let writable = |mount: &Mount| matches!(mount, Mount::Bind { target, writable: true, .. } if target == root);

@@ -74,7 +74,9 @@ impl Pledges {
 /// Removes the lock that the guard of the cell with the folder `cell` may have left. Best effort: what is in the file and makes no sense was
 /// not finished, and then no lock was made.
 pub(crate) fn redeem(cell: &Path) {
-    let pledged = std::fs::read(cell.join(FILE)).ok().and_then(|text| serde_json::from_slice::<Pledge>(&text).ok());
+    // Nearly always nothing.
+    let text = std::fs::read(cell.join(FILE)).ok().filter(|text| !text.is_empty());
+    let pledged = text.and_then(|text| serde_json::from_slice::<Pledge>(&text).ok());
     let Some(Pledge { folder, file }) = pledged else { return };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(folder) = rustix::fs::open(&folder, flags, Mode::empty()) else { return };
