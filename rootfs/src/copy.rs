@@ -178,7 +178,7 @@ impl Copying<'_> {
         }
         // Non-blocking: it may have become a pipe, where the source is a folder that somebody works in.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let from = File::from(rustix::fs::openat2(source, name, flags, Mode::empty(), RESOLVE)?);
+        let from = File::from(cellblock_sys::scoped::openat2(source, name, flags, Mode::empty(), RESOLVE)?);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let to = File::from(rustix::fs::openat(target, name, flags, Mode::RUSR | Mode::WUSR)?);
         let length = content(&from, &to)?;
@@ -269,7 +269,7 @@ const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
 fn open_directory(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, CopyError> {
     let name = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat2(root, name, flags, Mode::empty(), RESOLVE).map_err(at(path))
+    cellblock_sys::scoped::openat2(root, name, flags, Mode::empty(), RESOLVE).map_err(at(path))
 }
 
 fn names(directory: &OwnedFd, path: &Path) -> Result<Vec<PathBuf>, CopyError> {

@@ -102,7 +102,7 @@ fn own_folder(top: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, RootError> {
     let inside = path.strip_prefix("/").unwrap_or(path);
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let open = |path: &Path| rustix::fs::openat2(top, path, flags, Mode::empty(), resolve);
+    let open = |path: &Path| cellblock_sys::scoped::openat2(top, path, flags, Mode::empty(), resolve);
     let made = |inside: &Path| {
         let (Some(parent), Some(name)) = (inside.parent(), inside.file_name()) else { return Err(Errno::NOENT) };
         let parent = if parent == Path::new("") { rustix::io::dup(top)? } else { open(parent)? };

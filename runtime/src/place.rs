@@ -30,7 +30,7 @@ pub(crate) fn mount_point(root: BorrowedFd<'_>, target: &Path, directory: bool) 
 /// What is at `path` below `root`, by links as the cell would follow them.
 pub(crate) fn beneath(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+    cellblock_sys::scoped::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
 /// Whether there is nothing at `target` below `root`.

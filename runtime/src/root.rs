@@ -202,7 +202,7 @@ pub(crate) fn open_resolved(path: &Path) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     // A link at the end is opened itself (openat2(2), RESOLVE_NO_SYMLINKS).
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat2(CWD, path, flags, Mode::empty(), resolve)
+    cellblock_sys::scoped::openat2(CWD, path, flags, Mode::empty(), resolve)
 }
 
 fn resolved(path: &Path) -> Result<OwnedFd, RootError> {
@@ -259,7 +259,7 @@ impl Trees {
         self.links.iter().try_for_each(|Tree { target, tree, .. }| {
             let failed = |e: Errno| RootError::Mount { path: target.clone(), source: e.into() };
             let inside = target.strip_prefix("/").unwrap_or(target);
-            let place = rustix::fs::openat2(top, inside, open, Mode::empty(), resolve).map_err(failed)?;
+            let place = cellblock_sys::scoped::openat2(top, inside, open, Mode::empty(), resolve).map_err(failed)?;
             put(tree.as_fd(), place.as_fd(), target)
         })
     }

@@ -11,6 +11,7 @@ pub mod namespace;
 pub mod net;
 pub mod notify;
 pub mod process;
+pub mod scoped;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;

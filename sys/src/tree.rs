@@ -110,7 +110,7 @@ fn unlink_or_open(parent: BorrowedFd<'_>, name: &CStr, kind: FileType) -> rustix
 
 fn open(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = |access| rustix::fs::openat2(parent, name, flags | access, Mode::empty(), RESOLVE);
+    let open = |access| crate::scoped::openat2(parent, name, flags | access, Mode::empty(), RESOLVE);
     match open(OFlags::RDONLY) {
         Err(Errno::ACCESS) => {
             // chmod(2) cannot be told to stay off links before Linux 6.6, so the directory is pinned by a path descriptor.

@@ -265,7 +265,7 @@ fn read_image(lowers: &[PathBuf], path: &str) -> io::Result<Option<String>> {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         // Non-blocking: it might be a pipe.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        match rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve) {
+        match cellblock_sys::scoped::openat2(&root, path, flags, Mode::empty(), resolve) {
             Ok(fd) => {
                 if !rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode).is_file() {
                     return Ok(None);

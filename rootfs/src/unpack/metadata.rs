@@ -146,7 +146,7 @@ impl Unpacker<'_> {
         self.reenter(parent)?;
         let name = if name.is_empty() { b"." } else { name };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat2(self.parents.current(), name, flags, Mode::empty(), RESOLVE)
+        cellblock_sys::scoped::openat2(self.parents.current(), name, flags, Mode::empty(), RESOLVE)
             .map_err(|errno| UnpackError::os("open the directory", path, errno))
     }
 

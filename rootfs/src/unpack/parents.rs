@@ -63,7 +63,7 @@ impl Parents {
 /// Opens the directory `name` of `parent` for what comes below it.
 fn open_directory(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat2(parent, name, flags, Mode::empty(), RESOLVE)
+    cellblock_sys::scoped::openat2(parent, name, flags, Mode::empty(), RESOLVE)
 }
 
 impl Unpacker<'_> {

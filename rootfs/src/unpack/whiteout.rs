@@ -151,7 +151,7 @@ impl Unpacker<'_> {
         let name = if name.is_empty() { b"." } else { name };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let error = |errno| UnpackError::os("list the directory", path, errno);
-        let fd = match rustix::fs::openat2(self.parents.current(), name, flags, Mode::empty(), RESOLVE) {
+        let fd = match cellblock_sys::scoped::openat2(self.parents.current(), name, flags, Mode::empty(), RESOLVE) {
             Ok(fd) => fd,
             Err(Errno::NOTDIR | Errno::LOOP) => return Ok(Vec::new()),
             Err(errno) => return Err(error(errno)),

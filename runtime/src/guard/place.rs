@@ -330,7 +330,7 @@ fn go(root: &Root, path: &[u8]) -> rustix::io::Result<Rc<OwnedFd>> {
         return Ok(Rc::clone(&root.folder));
     }
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    Ok(Rc::new(rustix::fs::openat2(&root.folder, rest, WALK | OFlags::NOFOLLOW, Mode::empty(), resolve)?))
+    Ok(Rc::new(cellblock_sys::scoped::openat2(&root.folder, rest, WALK | OFlags::NOFOLLOW, Mode::empty(), resolve)?))
 }
 
 /// What has the name in `folder`.
@@ -398,7 +398,13 @@ impl Base {
             return match rustix::fs::readlinkat(its, c"root", Vec::new())?.as_bytes() {
                 b"/" => open(CWD, path),
                 // In a chroot of its own. A link that is absolute goes there too.
-                _ => rustix::fs::openat2(open(its, b"root")?, path, WALK, Mode::empty(), ResolveFlags::IN_ROOT),
+                _ => cellblock_sys::scoped::openat2(
+                    open(its, b"root")?,
+                    path,
+                    WALK,
+                    Mode::empty(),
+                    ResolveFlags::IN_ROOT,
+                ),
             };
         }
         let path = if path.is_empty() { b".".as_slice() } else { path };

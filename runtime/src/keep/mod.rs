@@ -121,7 +121,7 @@ fn open_folder(path: &Path) -> io::Result<OwnedFd> {
 /// Another descriptor of the same folder, with an offset and locks of its own.
 fn reopen(folder: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat2(folder, ".", flags, Mode::empty(), ResolveFlags::BENEATH)?)
+    Ok(cellblock_sys::scoped::openat2(folder, ".", flags, Mode::empty(), ResolveFlags::BENEATH)?)
 }
 
 /// The name under which what belongs at `target` is kept: one component, readable, the same for the same path.

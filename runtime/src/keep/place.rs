@@ -62,7 +62,7 @@ pub(super) fn make_folder(above: BorrowedFd<'_>, name: &Path, mode: u32, owner: 
 pub(super) fn path(top: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    Ok(rustix::fs::openat2(top, path, FOLDER, Mode::empty(), resolve)?)
+    Ok(cellblock_sys::scoped::openat2(top, path, FOLDER, Mode::empty(), resolve)?)
 }
 
 /// The folder `path` below `top`, with what is missing of it made.
@@ -76,7 +76,7 @@ pub(super) fn make_path(top: BorrowedFd<'_>, path: &Path, owner: Owner) -> io::R
         }
     }
     // For entries to be read: what was opened above may be a path only.
-    Ok(rustix::fs::openat2(&here, ".", FOLDER, Mode::empty(), ResolveFlags::BENEATH)?)
+    Ok(cellblock_sys::scoped::openat2(&here, ".", FOLDER, Mode::empty(), ResolveFlags::BENEATH)?)
 }
 
 /// The regular file `name` for reading, with its data.
