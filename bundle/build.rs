@@ -37,10 +37,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "aarch64" => Arch::Aarch64,
         _ => return Err(format!("cellblock has no seccomp policy for {machine}").into()),
     };
-    let policies: [(&str, Policy); 5] = [
-        ("default", Profile::Default.into()),
-        ("strict", Profile::Strict.into()),
-        ("nested", Profile::Nested.into()),
+    let policies: [(&str, Policy); 8] = [
+        ("default", Policy::Cell(Profile::Default)),
+        ("strict", Policy::Cell(Profile::Strict)),
+        ("nested", Policy::Cell(Profile::Nested)),
+        ("default-guarded", Policy::Guarded(Profile::Default)),
+        ("strict-guarded", Policy::Guarded(Profile::Strict)),
+        ("nested-guarded", Policy::Guarded(Profile::Nested)),
         ("network", Policy::Own(&own::NETWORK)),
         ("who", Policy::Own(&own::WHO)),
     ];
@@ -48,12 +51,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let bytes: Vec<u8> = compile::program(policy, arch).iter().flat_map(|i| i.to_bytes()).collect();
         std::fs::write(Path::new(&out).join(format!("{name}.bpf")), bytes)?;
     }
-    let bytes: Vec<u8> = guard::program(arch).iter().flat_map(|i| i.to_bytes()).collect();
-    std::fs::write(Path::new(&out).join("guard.bpf"), bytes)?;
     // The calls by number, for whoever carries them out: ABI, number, name.
     let calls = arch.abis().into_iter().flat_map(|abi| {
         numbers::NUMBERS.iter().filter_map(move |(name, numbers)| {
-            guard::CALLS.iter().any(|(known, _)| known == name).then_some(())?;
+            guard::when(name)?;
             Some(format!("(0x{:x}, {}, {name:?}),", abi.audit, (*numbers.get(abi.column as usize)?)?))
         })
     });

@@ -387,7 +387,7 @@ fn create(order: Order, handed: Handed, supervisor: OwnedFd, late: Late) -> Resu
     let mounted = late.mounted();
     let log = ErrorLog::install(Pids::of(&order.name), late);
     let guard = handed.guard.map(|to| (to, crate::guard::word(order.profile, order.uid)));
-    let program = seccomp::program(order.profile.into());
+    let program = seccomp::program(order.profile.into(), guard.is_some());
     let built = ContainerBuilder::new(order.id, SyscallType::Linux)
         .with_root_path(order.bundle.clone())
         .and_then(ContainerBuilder::validate_id)

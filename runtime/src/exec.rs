@@ -69,16 +69,17 @@ pub fn exec(found: &Found, exec: &Exec) -> Result<i32, RuntimeError> {
     let (report, theirs) = socket().map_err(os("cannot make a socket"))?;
     let (console, their_console) = socket().map_err(os("cannot make a socket"))?;
     let (told, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(os("cannot make a pipe"))?;
+    let guard = guard_of(found)?;
     let joiner = Joiner {
         cell: &found.record.cell,
         exec,
         command: Command::new(&exec.command, &exec.env).map_err(os("the command is not valid"))?,
-        program: seccomp::program(found.record.cell.profile.into()),
+        program: seccomp::program(found.record.cell.profile.into(), guard.is_some()),
         target,
         streams: stdio.take_inner(),
         cgroups: cgroup::procs_of(&found.record.cgroups)?,
         cgroup_paths: &found.record.cgroups,
-        guard: guard_of(found)?,
+        guard,
         report: theirs,
         console: their_console,
         tell,
@@ -251,8 +252,9 @@ impl Joiner<'_> {
                 continue;
             }
             match rustix::thread::remove_capability_from_bounding_set(capability) {
-                // A capability this kernel does not know.
-                Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+                Ok(()) => {}
+                // This kernel knows neither this one nor any after it (`cap_valid`, `<linux/capability.h>`).
+                Err(rustix::io::Errno::INVAL) => break,
                 Err(error) => return Err(error.into()),
             }
         }

@@ -45,7 +45,7 @@ struct Inner {
     supervisor: OwnedFd,
     /// The supervisor's pidfd, which tells when it is gone. The socket does not yet: this copy of the supervisor holds both ends of it.
     alive: OwnedFd,
-    /// Where the listener of the second filter goes, and with which words.
+    /// Where the filter's listener goes, and with which words.
     guard: Sender,
     /// Whether the kernel's file systems are there, and covered.
     mounted: Mounted,
@@ -175,18 +175,18 @@ fn start_command(inner: &Inner, command: &Command, supervisor: BorrowedFd<'_>) -
     finish((&inner.program, guard), command, |stage, error| Report::failed(stage, error).send(supervisor))
 }
 
-/// What is loaded before a command: the filter, and the guard's, with where its listener goes.
-pub(crate) type Filters<'a> = (&'a Program, Option<(BorrowedFd<'a>, &'a [u8])>);
+/// The filter that is loaded before a command, and where its listener goes if there is a guard.
+pub(crate) type Filter<'a> = (&'a Program, Option<(BorrowedFd<'a>, &'a [u8])>);
 
 /// As [`start_command`], for any caller that is about to become the command. Never returns.
-pub(crate) fn finish(filters: Filters<'_>, command: &Command, report: impl Fn(Stage, &io::Error)) -> ! {
+pub(crate) fn finish(filter: Filter<'_>, command: &Command, report: impl Fn(Stage, &io::Error)) -> ! {
     signal::reset_all();
     let _ = SignalSet::of(&[]).replace();
     if let Err(error) = cellblock_sys::process::cloexec_from(3) {
         report(Stage::Prepare, &error);
         exit_now(crate::exit::OURS);
     }
-    if let Err(error) = load(filters) {
+    if let Err(error) = load(filter) {
         report(Stage::Seccomp, &error);
         exit_now(crate::exit::OURS);
     }
@@ -225,12 +225,12 @@ fn start_init(inner: &Inner, command: &Command) -> std::convert::Infallible {
     }
 }
 
-/// The guard's first: the other one has a say in what is done after it.
-fn load((program, guard): Filters<'_>) -> io::Result<()> {
-    if let Some((to, words)) = guard {
-        crate::guard::give_in(to, words)?;
+/// With a guard, it has a say in all that is done after it.
+fn load((program, guard): Filter<'_>) -> io::Result<()> {
+    match guard {
+        Some((to, words)) => crate::guard::give_in(program, to, words),
+        None => crate::sandbox::load(program),
     }
-    crate::sandbox::load(program)
 }
 
 /// Init's state.

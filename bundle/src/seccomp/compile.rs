@@ -8,6 +8,7 @@
 //! distance, and equal endings are shared. Also compiled into the build script.
 
 use super::abi::{Abi, Arch, Column};
+use super::guard::{self, When};
 use super::instruction::Instruction;
 use super::numbers::NUMBERS;
 use super::own::Own;
@@ -43,10 +44,23 @@ pub(crate) const X32_BIT: u32 = 0x4000_0000;
 
 /// What a run of numbers gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leaf {
+struct Leaf {
+    base: Base,
+    /// What of it goes to the guard, if it is allowed.
+    handed: Option<When>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Base {
     Fixed(Verdict),
     /// Index into the conditional rows of the policy.
     Rule(usize),
+}
+
+impl Base {
+    fn may_allow(self) -> bool {
+        matches!(self, Self::Rule(_) | Self::Fixed(Verdict::Allow))
+    }
 }
 
 /// What is compiled.
@@ -54,6 +68,8 @@ enum Leaf {
 pub(crate) enum Policy {
     /// That of a cell.
     Cell(Profile),
+    /// That of a cell with a guard.
+    Guarded(Profile),
     /// That of a process of ours.
     Own(&'static Own),
 }
@@ -66,20 +82,29 @@ impl From<Profile> for Policy {
 
 impl Policy {
     fn leaf(self, name: &str) -> Leaf {
+        let base = self.base(name);
+        let handed = match self {
+            Self::Guarded(_) if base.may_allow() => guard::when(name),
+            _ => None,
+        };
+        Leaf { base, handed }
+    }
+
+    fn base(self, name: &str) -> Base {
         match self {
-            Self::Cell(profile) => {
+            Self::Cell(profile) | Self::Guarded(profile) => {
                 if let Some(index) = CONDITIONAL.iter().position(|rule| rule.name == name) {
-                    return Leaf::Rule(index);
+                    return Base::Rule(index);
                 }
                 let group = GROUPS.iter().find(|group| group.names.contains(&name));
-                Leaf::Fixed(group.map_or(DEFAULT, |group| group.under(profile)))
+                Base::Fixed(group.map_or(DEFAULT, |group| group.under(profile)))
             }
             Self::Own(own) => {
                 if let Some(index) = own.when.iter().position(|(_, call, _)| *call == name) {
-                    return Leaf::Rule(index);
+                    return Base::Rule(index);
                 }
                 let allowed = own.allow.iter().any(|(_, names)| names.contains(&name));
-                Leaf::Fixed(if allowed { Verdict::Allow } else { DEFAULT })
+                Base::Fixed(if allowed { Verdict::Allow } else { DEFAULT })
             }
         }
     }
@@ -87,7 +112,9 @@ impl Policy {
     /// A conditional row: its alternatives, what happens if one holds, and if none does.
     fn rule(self, index: usize) -> Option<(AnyOf, Verdict, Verdict)> {
         match self {
-            Self::Cell(profile) => CONDITIONAL.get(index).map(|rule| (rule.under(profile), rule.then, rule.otherwise)),
+            Self::Cell(profile) | Self::Guarded(profile) => {
+                CONDITIONAL.get(index).map(|rule| (rule.under(profile), rule.then, rule.otherwise))
+            }
             Self::Own(own) => own.when.get(index).map(|(_, _, when)| (*when, Verdict::Allow, Verdict::Errno(EPERM))),
         }
     }
@@ -101,7 +128,7 @@ pub(crate) fn program(policy: impl Into<Policy>, arch: Arch) -> Vec<Instruction>
     let mut code = Code::default();
     let kill = code.ret(KILL);
     let second = match policy {
-        Policy::Cell(_) => body(&mut code, policy, compat),
+        Policy::Cell(_) | Policy::Guarded(_) => body(&mut code, policy, compat),
         // We make no such call.
         Policy::Own(_) => code.ret(value(DEFAULT)),
     };
@@ -129,7 +156,7 @@ fn runs(policy: Policy, column: Column) -> Vec<(u32, Leaf)> {
         .filter_map(|(name, numbers)| Some(((*numbers.get(column as usize)?)?, policy.leaf(name))))
         .collect();
     known.sort_unstable_by_key(|(number, _)| *number);
-    let rest = Leaf::Fixed(DEFAULT);
+    let rest = Leaf { base: Base::Fixed(DEFAULT), handed: None };
     let mut runs: Vec<(u32, Leaf)> = Vec::new();
     let mut push = |start: u32, leaf: Leaf| {
         if runs.last().is_none_or(|(_, last)| *last != leaf) {
@@ -151,8 +178,8 @@ fn runs(policy: Policy, column: Column) -> Vec<(u32, Leaf)> {
 fn search(code: &mut Code, policy: Policy, runs: &[(u32, Leaf)]) -> Label {
     match *runs {
         [] => code.ret(value(DEFAULT)),
-        [(_, Leaf::Fixed(verdict))] => code.ret(value(verdict)),
-        [(_, Leaf::Rule(index))] => rule(code, policy, index),
+        [(_, Leaf { base: Base::Fixed(verdict), handed })] => end(code, verdict, handed),
+        [(_, Leaf { base: Base::Rule(index), handed })] => rule(code, policy, index, handed),
         _ => {
             let (low, high) = runs.split_at(runs.len() / 2);
             let middle = high.first().map_or(0, |(start, _)| *start);
@@ -164,11 +191,11 @@ fn search(code: &mut Code, policy: Policy, runs: &[(u32, Leaf)]) -> Label {
 }
 
 /// The alternatives one after the other, each a chain of tests that all have to hold.
-fn rule(code: &mut Code, policy: Policy, index: usize) -> Label {
+fn rule(code: &mut Code, policy: Policy, index: usize, handed: Option<When>) -> Label {
     let Some((when, then, otherwise)) = policy.rule(index) else { return code.ret(value(DEFAULT)) };
-    let mut next = code.ret(value(otherwise));
+    let mut next = end(code, otherwise, handed);
     for alternative in when.iter().rev() {
-        let mut then = code.ret(value(then));
+        let mut then = end(code, then, handed);
         for bits in alternative.iter().rev() {
             then = test(code, *bits, then, next);
         }
@@ -189,6 +216,14 @@ fn test(code: &mut Code, bits: Bits, yes: Label, no: Label) -> Label {
     let branch = code.branch(JEQ, bits.value, yes, no);
     let and = code.push(Instruction { code: AND, jt: 0, jf: 0, k: bits.mask }, branch);
     code.load(offset, and)
+}
+
+/// A verdict, or the guard's part of what is allowed.
+fn end(code: &mut Code, verdict: Verdict, handed: Option<When>) -> Label {
+    match (verdict, handed) {
+        (Verdict::Allow, Some(when)) => guard::hand_over(code, when),
+        _ => code.ret(value(verdict)),
+    }
 }
 
 fn value(verdict: Verdict) -> u32 {

@@ -1,13 +1,11 @@
-//! The second filter, of cells whose folders have names that must not be changed: which calls are handed to the guard.
+//! What the filter of a cell whose folders have names that must not be changed does besides: which calls are handed to the guard.
 //!
-//! For whoever is behind this filter those folders are mounted read-only. What is listed here is what fails on a read-only mount; the guard
+//! For whoever is behind it those folders are mounted read-only. What is listed here is what fails on a read-only mount; the guard
 //! carries it out on a writable one after a look at the name. So a call that is missing here opens nothing: it fails.
 //! Also compiled into the build script.
 
-use super::abi::{Abi, Arch, Column};
-use super::compile::{ALLOW, AND, ARCH, ARGS, Code, ERRNO, JEQ, JGE, Label, NR, X32_BIT};
+use super::compile::{ALLOW, AND, ARGS, Code, ERRNO, JEQ, Label};
 use super::instruction::Instruction;
-use super::numbers::NUMBERS;
 use super::table::ENOSYS;
 
 /// `SECCOMP_RET_USER_NOTIF`.
@@ -86,74 +84,21 @@ pub(crate) const CALLS: &[(&str, When)] = &[
     ("utimes", When::Always),
 ];
 
-/// The program for all ABIs of `arch` together. What the other filter refuses stays refused: of two answers the stricter one counts.
-#[must_use]
-pub(crate) fn program(arch: Arch) -> Vec<Instruction> {
-    let [native, compat] = arch.abis();
-    let mut code = Code::default();
-    let other = code.ret(ALLOW);
-    let second = body(&mut code, compat);
-    let second = code.branch(JEQ, compat.audit, second, other);
-    let first = body(&mut code, native);
-    let start = code.branch(JEQ, native.audit, first, second);
-    code.load(ARCH, start);
-    code.finish()
+/// When the call `name` is handed over, if ever.
+pub(crate) fn when(name: &str) -> Option<When> {
+    CALLS.iter().find(|(known, _)| *known == name).map(|(_, when)| *when)
 }
 
-fn body(code: &mut Code, abi: Abi) -> Label {
-    let mut known: Vec<(u32, Option<When>)> = Vec::new();
-    for (name, when) in CALLS {
-        let row = NUMBERS.iter().find(|(known, _)| known == name);
-        if let Some(number) = row.and_then(|(_, numbers)| *numbers.get(abi.column as usize)?) {
-            known.push((number, Some(*when)));
-        }
-    }
-    known.sort_unstable_by_key(|(number, _)| *number);
-    let mut runs: Vec<(u32, Option<When>)> = vec![(0, None)];
-    for (number, when) in known {
-        if runs.last().is_some_and(|(_, last)| *last != when) {
-            runs.push((number, when));
-        }
-        // Until the next of them.
-        runs.push((number + 1, None));
-    }
-    // Where one follows directly on another, the gap between them is empty.
-    let starts: Vec<u32> = runs.iter().skip(1).map(|(start, _)| *start).chain([u32::MAX]).collect();
-    let mut runs: Vec<_> =
-        runs.into_iter().zip(starts).filter(|((start, _), next)| start != next).map(|(r, _)| r).collect();
-    runs.dedup_by_key(|(_, when)| *when);
-    let mut root = search(code, &runs);
-    if abi.column == Column::X86_64 {
-        let x32 = code.ret(ALLOW);
-        root = code.branch(JGE, X32_BIT, x32, root);
-    }
-    code.load(NR, root)
-}
-
-fn search(code: &mut Code, runs: &[(u32, Option<When>)]) -> Label {
-    match *runs {
-        [] => code.ret(ALLOW),
-        [(_, when)] => leaf(code, when),
-        _ => {
-            let (low, high) = runs.split_at(runs.len() / 2);
-            let middle = high.first().map_or(0, |(start, _)| *start);
-            let high = search(code, high);
-            let low = search(code, low);
-            code.branch(JGE, middle, high, low)
-        }
-    }
-}
-
-fn leaf(code: &mut Code, when: Option<When>) -> Label {
+/// What becomes of a call that is allowed otherwise.
+pub(crate) fn hand_over(code: &mut Code, when: When) -> Label {
     match when {
-        None => code.ret(ALLOW),
-        Some(When::Absent) => code.ret(ERRNO | u32::from(ENOSYS)),
-        Some(When::Always) => code.ret(NOTIFY),
-        Some(When::Asks(arg)) => {
+        When::Absent => code.ret(ERRNO | u32::from(ENOSYS)),
+        When::Always => code.ret(NOTIFY),
+        When::Asks(arg) => {
             let (none, some) = (code.ret(ALLOW), code.ret(NOTIFY));
             masked(code, arg, WRITE, none, some)
         }
-        Some(When::Opens(arg)) => {
+        When::Opens(arg) => {
             let (none, some) = (code.ret(ALLOW), code.ret(NOTIFY));
             let changes = masked(code, arg, CHANGES, none, some);
             let none = code.ret(ALLOW);
@@ -171,15 +116,16 @@ fn masked(code: &mut Code, arg: u8, bits: u32, none: Label, some: Label) -> Labe
 
 #[cfg(test)]
 mod tests {
+    use super::super::compile::{self, Policy};
     use super::super::machine::{self, Action, Call};
-    use super::super::tests::{ARCHES, names, numbers};
+    use super::super::numbers::NUMBERS;
+    use super::super::tests::{ARCHES, PROFILES, arguments, expected, names, numbers};
     use super::*;
 
-    /// What the list says, without the compiler's help.
-    fn expected(name: Option<&&str>, args: &[u64; 6]) -> Action {
-        let when = name.and_then(|name| CALLS.iter().find(|(known, _)| known == name)).map(|(_, when)| *when);
+    /// What this list says, without the compiler's help.
+    fn handed(name: &str, args: &[u64; 6]) -> Action {
         let low = |arg: u8| u32::try_from(args[usize::from(arg)] & 0xffff_ffff).unwrap();
-        let handed = match when {
+        let handed = match when(name) {
             None => false,
             Some(When::Absent) => return Action::Errno(ENOSYS),
             Some(When::Always) => true,
@@ -190,24 +136,43 @@ mod tests {
     }
 
     #[test]
-    fn the_program_says_what_the_list_says() {
+    fn what_a_cell_may_do_is_handed_over_as_the_list_says_and_nothing_else_changes() {
         let values =
             [0u64, 1, 2, 3, 4, 0o100, 0o1000, 0o2000, 0o10_000_001, 0o20_200_002, 7, 1 << 32, u64::MAX, 0o2_000_000];
-        for arch in ARCHES {
-            let program = program(arch);
+        for (arch, profile) in ARCHES.into_iter().flat_map(|arch| PROFILES.map(|profile| (arch, profile))) {
+            let plain = compile::program(profile, arch);
+            let program = compile::program(Policy::Guarded(profile), arch);
             machine::check(&program);
+            let mut counts = [0; 2];
             for abi in arch.abis() {
                 let names = names(abi.column);
                 for nr in numbers() {
-                    for value in values {
-                        let call = Call { audit: abi.audit, nr, args: [value; 6] };
+                    let name = names.get(&nr).copied().unwrap_or_default();
+                    for args in values.map(|value| [value; 6]).into_iter().chain(arguments(name)) {
+                        let call = Call { audit: abi.audit, nr, args };
                         let said = machine::run(&program, &call);
-                        assert_eq!(said, expected(names.get(&nr), &call.args), "{:?} {nr} {value:#o}", abi.column);
+                        let right = match machine::run(&plain, &call) {
+                            Action::Allow => handed(name, &args),
+                            refused => refused,
+                        };
+                        assert_eq!(said, right, "{:?} {nr} {args:?}", abi.column);
+                        counts[usize::from(said == Action::Notify)] += 1;
                     }
                 }
             }
+            assert!(counts.iter().all(|count| *count > 1000), "the probe works: {counts:?}");
             let foreign = Call { audit: 0x1234, nr: 2, args: [1; 6] };
-            assert_eq!(machine::run(&program, &foreign), Action::Allow, "the other filter's business");
+            assert_eq!(machine::run(&program, &foreign), machine::run(&plain, &foreign));
+        }
+    }
+
+    #[test]
+    fn the_listener_can_be_handed_on_behind_the_filter() {
+        for profile in PROFILES {
+            for name in ["sendmsg", "close", "write", "exit_group"] {
+                assert_eq!(expected(profile, name, &[0; 6]), Action::Allow, "{name}");
+                assert_eq!(handed(name, &[u64::MAX; 6]), Action::Allow, "{name}");
+            }
         }
     }
 

@@ -103,7 +103,7 @@ fn behind_a_filter() {
     let mut command = probe(&std::env::var(PROBES).unwrap());
     rustix::thread::set_no_new_privs(true).unwrap();
     let start = Instant::now();
-    let program = super::program(profile);
+    let program = super::program(profile, false);
     cellblock_sys::seccomp::load(program.instructions().iter().map(|i| (i.code, i.jt, i.jf, i.k))).unwrap();
     eprintln!("loaded {} instructions in {:?}", program.instructions().len(), start.elapsed());
     panic!("{PYTHON}: {}", command.exec());

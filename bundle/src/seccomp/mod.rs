@@ -47,13 +47,17 @@ impl Program {
     }
 }
 
-/// The filter for `profile` on the machine this was built for, with all of its ABIs.
+/// The filter for `profile` on the machine this was built for, with all of its ABIs. That of a cell with a guard hands over what changes files by
+/// name (`SECCOMP_RET_USER_NOTIF`); loaded without a listener it answers `ENOSYS` there (seccomp(2)).
 #[must_use]
-pub fn program(profile: Profile) -> Program {
-    let bytes: &[u8] = match profile {
-        Profile::Default => include_bytes!(concat!(env!("OUT_DIR"), "/default.bpf")),
-        Profile::Strict => include_bytes!(concat!(env!("OUT_DIR"), "/strict.bpf")),
-        Profile::Nested => include_bytes!(concat!(env!("OUT_DIR"), "/nested.bpf")),
+pub fn program(profile: Profile, guarded: bool) -> Program {
+    let bytes: &[u8] = match (profile, guarded) {
+        (Profile::Default, false) => include_bytes!(concat!(env!("OUT_DIR"), "/default.bpf")),
+        (Profile::Default, true) => include_bytes!(concat!(env!("OUT_DIR"), "/default-guarded.bpf")),
+        (Profile::Strict, false) => include_bytes!(concat!(env!("OUT_DIR"), "/strict.bpf")),
+        (Profile::Strict, true) => include_bytes!(concat!(env!("OUT_DIR"), "/strict-guarded.bpf")),
+        (Profile::Nested, false) => include_bytes!(concat!(env!("OUT_DIR"), "/nested.bpf")),
+        (Profile::Nested, true) => include_bytes!(concat!(env!("OUT_DIR"), "/nested-guarded.bpf")),
     };
     decode(bytes)
 }
@@ -75,12 +79,5 @@ fn decode(bytes: &[u8]) -> Program {
     Program(whole.iter().map(Instruction::from_bytes).collect())
 }
 
-/// The second filter, of cells with a guard: hands over what changes files by name.
-#[must_use]
-pub fn guard_program() -> Program {
-    let (whole, _) = include_bytes!(concat!(env!("OUT_DIR"), "/guard.bpf")).as_chunks::<8>();
-    Program(whole.iter().map(Instruction::from_bytes).collect())
-}
-
-/// What [`guard_program`] hands over on the machine this was built for: the ABI (`AUDIT_ARCH_*`), the number there, and the kernel's name.
+/// What the [`program`] of a cell with a guard hands over on the machine this was built for: the ABI (`AUDIT_ARCH_*`), the number there, and the kernel's name.
 pub const GUARDED: &[(u32, u32, &str)] = include!(concat!(env!("OUT_DIR"), "/guard_calls.rs"));

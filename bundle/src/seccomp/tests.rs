@@ -123,7 +123,9 @@ fn the_kernel_would_take_every_program() {
 #[test]
 fn the_embedded_programs_are_those_of_this_machine() {
     for profile in PROFILES {
-        assert_eq!(super::program(profile).instructions(), compile::program(profile, super::NATIVE));
+        assert_eq!(super::program(profile, false).instructions(), compile::program(profile, super::NATIVE));
+        let guarded = compile::program(compile::Policy::Guarded(profile), super::NATIVE);
+        assert_eq!(super::program(profile, true).instructions(), guarded);
     }
 }
 

@@ -35,7 +35,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use cellblock_bundle::seccomp::GUARDED;
+use cellblock_bundle::seccomp::{GUARDED, Program};
 use cellblock_bundle::{Cell, IdScheme, Mount, Profile, Protect, policy as powers};
 use cellblock_sys::fds;
 use cellblock_sys::notify::{Call, Listener};
@@ -209,9 +209,8 @@ pub(crate) fn word(profile: Profile, uid: u32) -> &'static [u8] {
     if is_settled(profile, uid) { b"one" } else { b"any" }
 }
 
-/// Puts the second filter into force for this process, and hands what it is decided by to the guard at the other end of `to`.
-pub(crate) fn give_in(to: BorrowedFd<'_>, word: &[u8]) -> io::Result<()> {
-    let program = cellblock_bundle::seccomp::guard_program();
+/// Puts the filter `program` into force for this process, and hands what it is decided by to the guard at the other end of `to`.
+pub(crate) fn give_in(program: &Program, to: BorrowedFd<'_>, word: &[u8]) -> io::Result<()> {
     let listener = cellblock_sys::notify::load(program.instructions().iter().map(|i| (i.code, i.jt, i.jf, i.k)))?;
     fds::send(to, word, &[listener.as_fd()])
 }
