@@ -7,6 +7,7 @@
 //! The person needs no privilege for it: owning OUTER gives every capability in it and in the CELL's namespace below
 //! (user_namespaces(7)).
 
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -84,10 +85,7 @@ pub fn exec(found: &Found, exec: &Exec) -> Result<i32, RuntimeError> {
         console: their_console,
         tell,
     };
-    let child = match alone.fork().map_err(os("cannot fork"))? {
-        Fork::Child => joiner.join(&alone),
-        Fork::Parent(pid) => pid,
-    };
+    let child = alone.lend(|| joiner.join(&alone)).map_err(os("cannot fork"))?;
     drop(joiner);
     let pid = grandchild(child, told, &report)?;
     if exec.terminal {
@@ -164,8 +162,9 @@ struct Joiner<'a> {
 }
 
 impl Joiner<'_> {
-    /// The first child: joins the namespaces, then leaves a sibling behind, for a PID namespace holds for children only.
-    fn join(&self, alone: &SingleThreaded) -> ! {
+    /// The first child: joins the namespaces, then leaves a sibling behind, for a PID namespace holds for children only. It has the memory of the
+    /// parent, which waits for it.
+    fn join(&self, alone: &SingleThreaded) -> Infallible {
         let joined = self.enter().and_then(|()| alone.fork_sibling());
         match joined {
             Ok(Fork::Child) => match self.settle() {
