@@ -8,7 +8,7 @@ use cellblock_bundle::cell;
 use rustix::fs::Mode;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 
-use crate::state::{self, Claim, StateError};
+use crate::state::{self, Claim, Kept, StateError};
 use crate::supervisor::{RuntimeError, Start, os};
 
 /// Puts a read-only cgroup2 over `/sys/fs/cgroup` of OUTER. libcontainer then takes the host for a pure v2 one on which it may not
@@ -84,6 +84,10 @@ pub(crate) fn make_layer(start: &Start) -> Result<(), RuntimeError> {
     let parent = start.root.upper.parent().unwrap_or(Path::new("/"));
     for folder in [&start.dirs.data, &start.dirs.data.join("cells"), parent] {
         state::make_dir(folder)?;
+    }
+    if start.keep {
+        let failed = |source| StateError::Io { what: "cannot write in", path: parent.to_owned(), source };
+        Kept::of(&start.cell).write(parent).map_err(failed)?;
     }
     for (folder, mode) in [(&start.root.upper, 0o755), (&start.root.work, 0o700)] {
         make_folder(folder, mode)?;

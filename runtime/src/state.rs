@@ -18,6 +18,7 @@
 //!
 //! A folder whose lock is free is stale: its supervisor was killed. Whoever meets it cleans it up, holding the lock.
 
+mod kept;
 mod record;
 
 use std::collections::BTreeSet;
@@ -25,6 +26,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+pub use kept::Kept;
 pub use record::{Foreign, Found, Outline, Record, Running, THIS_VERSION, stale_record};
 use record::{Read, read};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};

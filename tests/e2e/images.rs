@@ -1,6 +1,6 @@
 //! Images: storing, choosing, breaking them (row F3, the Alpine part).
 
-use cellblock_tests::{World, alpine, cellblock};
+use cellblock_tests::{World, alpine, cellblock, has_range, is_root};
 
 #[test]
 fn load_list_inspect_run_remove() {
@@ -203,4 +203,22 @@ fn an_image_that_several_need_at_once_is_fetched_once() {
     }
     assert_eq!(heard.try_iter().count(), 1);
     assert!(world.leftovers().is_empty());
+}
+
+#[test]
+fn what_is_kept_of_a_cell_is_for_its_image_and_its_ids() {
+    let world = World::new();
+    world.load_alpine();
+    let line = |flags: &str| world.cellblock(&format!("run --net none --name web {flags}"));
+    line("--image alpine -u root -- sh -c 'echo mine >/opt/kept'").ok();
+    assert_eq!(line("--image alpine -- cat /opt/kept").ok(), "mine\n", "another user, the same image");
+    let refused = line("--image host -- true").fails(125);
+    refused.says("what is kept of the cell `web` was made on the image alpine, and this one would be on host");
+    refused.says("`--image alpine` goes on with it").says("cellblock run --rm --name web --image alpine -- true");
+    if has_range() && !is_root() {
+        line("--image alpine --userns single -- true").fails(125).says("with ids that this one does not have");
+    }
+    assert_eq!(line("--image alpine -- cat /opt/kept").ok(), "mine\n", "a refusal changes nothing");
+    line("--image alpine --rm -- true").ok();
+    line("--image host --rm -- true").ok();
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use cellblock_bundle::{Mount, Network, RootFs};
+use cellblock_bundle::{Cell, Mount, Network, RootFs};
 use cellblock_rootfs::root::skeleton::Entry;
 use cellblock_runtime::keep::Links;
-use cellblock_runtime::state::{self, Claim, Dirs, StateError};
+use cellblock_runtime::state::{self, Claim, Dirs, Kept, StateError};
 use cellblock_runtime::supervisor::{RuntimeError, Start};
 use cellblock_runtime::{cgroup, cleanup};
 use cellblock_sys::process::{Fork, SingleThreaded};
@@ -114,7 +114,7 @@ pub(crate) fn plan(typed: &Typed) -> Result<Ready, CliError> {
 /// The plan as JSON.
 #[derive(Serialize)]
 struct PlanDocument<'a> {
-    cell: &'a cellblock_bundle::Cell,
+    cell: &'a Cell,
     image_mounts: &'a [Mount],
     keep: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,6 +160,10 @@ impl Ready {
         super::heal(&dirs)?;
         let claim = self.claim()?;
         let cell = &self.resolved.cell;
+        if let Some(kept) = Kept::read(&dirs, &cell.name).filter(|kept| !kept.fits(cell)) {
+            cleanup::release(claim);
+            return Err(unfit(cell, &kept));
+        }
         audit::print(cell);
         for note in brokers::notes(&cell.brokers) {
             say(&format!("cellblock: {note}"));
@@ -251,6 +255,20 @@ impl Ready {
         }
         Err(StateError::NameTaken(base).into())
     }
+}
+
+/// Why a cell cannot have the layer that is kept for its name.
+fn unfit(cell: &Cell, kept: &Kept) -> CliError {
+    let (name, image) = (&cell.name, &kept.image);
+    let (other, go_on) = if *image == cell.image {
+        ("with ids that this one does not have".to_owned(), "the same `--userns`".to_owned())
+    } else {
+        (format!("on the image {image}, and this one would be on {}", cell.image), format!("`--image {image}`"))
+    };
+    CliError::plain(
+        format!("what is kept of the cell `{name}` was made {other}"),
+        &format!("{go_on} goes on with it; `cellblock run --rm --name {name} --image {image} -- true` throws it away"),
+    )
 }
 
 /// `env` is the person's environment.
