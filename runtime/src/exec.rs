@@ -15,12 +15,13 @@ use std::path::PathBuf;
 use cellblock_bundle::{Cell, policy, seccomp};
 use cellblock_sys::process::{Fork, SingleThreaded, exit_now};
 use cellblock_sys::signal::{SignalFd, SignalSet};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
-use rustix::process::{Gid, Pid, Signal, Uid};
+use rustix::process::{Gid, Pid, PidfdFlags, Signal, Uid, WaitOptions};
 use rustix::thread::{CapabilitySet, CapabilitySets, ThreadNameSpaceType};
 
-use crate::init::{Command, finish};
+use crate::init::{Command, die_with_supervisor, finish};
 use crate::report::{Report, Stage};
 use crate::state::Found;
 use crate::stdio::{Stdio, receive_descriptor, send_descriptor};
@@ -71,6 +72,8 @@ pub fn exec(found: &Found, exec: &Exec) -> Result<i32, RuntimeError> {
     let (console, their_console) = socket().map_err(os("cannot make a socket"))?;
     let (told, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(os("cannot make a pipe"))?;
     let guard = guard_of(found)?;
+    let alive = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
+    let alive = alive.map_err(os("cannot watch over this process"))?;
     let joiner = Joiner {
         cell: &found.record.cell,
         exec,
@@ -83,13 +86,14 @@ pub fn exec(found: &Found, exec: &Exec) -> Result<i32, RuntimeError> {
         guard,
         report: theirs,
         console: their_console,
+        alive,
         tell,
     };
-    let child = alone.lend(|| joiner.join(&alone)).map_err(os("cannot fork"))?;
+    let code = joiner.send(&alone)?;
     drop(joiner);
-    let pid = grandchild(child, told, &report)?;
+    let pid = grandchild(code, told, &report)?;
     if exec.terminal {
-        let master = receive_descriptor(console.as_fd()).map_err(|error| match Report::receive(&report) {
+        let master = terminal(&console, &signals, pid).map_err(|error| match Report::receive(&report) {
             Some(Report::Failed(_, errno)) => {
                 os("cannot open a terminal in the cell")(io::Error::from_raw_os_error(errno))
             }
@@ -120,16 +124,26 @@ fn guard_of(found: &Found) -> Result<Option<OwnedFd>, RuntimeError> {
     Ok(Some(socket.into()))
 }
 
-/// Waits for the first child, which leaves a sibling in the cell's PID namespace behind, and learns that one's id.
-fn grandchild(child: Pid, told: OwnedFd, report: &OwnedFd) -> Result<Pid, RuntimeError> {
-    let status = loop {
-        match rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty()) {
-            Err(rustix::io::Errno::INTR) | Ok(None) => {}
-            Ok(Some((_, status))) => break status,
-            Err(error) => return Err(os("cannot wait for the command")(error)),
+/// The controlling side of the command's terminal, or `Interrupted` if the person ends it before: something inside can keep it from coming.
+fn terminal(console: &OwnedFd, signals: &SignalFd, child: Pid) -> io::Result<OwnedFd> {
+    loop {
+        let mut poll = [PollFd::new(console, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, None))?;
+        if !poll[0].revents().is_empty() {
+            return receive_descriptor(console.as_fd());
         }
-    };
-    if status.exit_status() == Some(0) {
+        while let Some(received) = signals.read()? {
+            if [signals::INT, signals::TERM, signals::HUP, signals::QUIT].contains(&received.signal) {
+                rustix::process::kill_process(child, Signal::KILL)?;
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+        }
+    }
+}
+
+/// Learns the id of the process that the first child, which has ended with `code`, has left behind in the cell's PID namespace.
+fn grandchild(code: i32, told: OwnedFd, report: &OwnedFd) -> Result<Pid, RuntimeError> {
+    if code == 0 {
         let mut bytes = [0u8; 4];
         let read =
             io::Read::read(&mut std::fs::File::from(told), &mut bytes).map_err(os("cannot learn the command's id"))?;
@@ -157,14 +171,29 @@ struct Joiner<'a> {
     guard: Option<OwnedFd>,
     report: OwnedFd,
     console: OwnedFd,
+    /// The parent's pidfd.
+    alive: OwnedFd,
     /// For the command's id: not the report socket, on which the command itself may be faster.
     tell: OwnedFd,
 }
 
 impl Joiner<'_> {
-    /// The first child: joins the namespaces, then leaves a sibling behind, for a PID namespace holds for children only. It has the memory of the
-    /// parent, which waits for it.
-    fn join(&self, alone: &SingleThreaded) -> Infallible {
+    /// Has a child go in, and gives its exit code. It has our memory, but in a cell with groups of its own, where others may kill it.
+    fn send(&self, alone: &SingleThreaded) -> Result<i32, RuntimeError> {
+        if self.cgroups.is_empty() {
+            return alone.lend(|| -> Infallible { self.join(alone) }).map_err(os("cannot fork"));
+        }
+        let child = match alone.fork().map_err(os("cannot fork"))? {
+            Fork::Child => self.join(alone),
+            Fork::Parent(pid) => pid,
+        };
+        let waited = rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(child), WaitOptions::empty()))
+            .map_err(os("cannot wait for the command"))?;
+        Ok(waited.and_then(|(_, status)| status.exit_status()).unwrap_or(exit::OURS))
+    }
+
+    /// The first child: joins the namespaces, then leaves a sibling behind, for a PID namespace holds for children only.
+    fn join(&self, alone: &SingleThreaded) -> ! {
         let joined = self.enter().and_then(|()| alone.fork_sibling());
         match joined {
             Ok(Fork::Child) => match self.settle() {
@@ -204,7 +233,7 @@ impl Joiner<'_> {
 
     /// Inside: session, terminal, directory, ids, capabilities, in this order.
     fn settle(&self) -> io::Result<()> {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        die_with_supervisor(self.alive.as_fd())?;
         rustix::process::setsid()?;
         let [stdin, stdout, stderr] = &self.streams;
         stdin.as_ref().map_or(Ok(()), rustix::stdio::dup2_stdin)?;
@@ -231,7 +260,7 @@ impl Joiner<'_> {
         rustix::thread::clear_ambient_capability_set()?;
         let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
         rustix::thread::set_capabilities(None, sets)?;
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        die_with_supervisor(self.alive.as_fd())?;
         let _ = rustix::process::umask(Mode::from_raw_mode(0o022));
         Ok(())
     }

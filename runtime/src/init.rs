@@ -112,12 +112,12 @@ impl Executor for Payload {
     }
 }
 
-/// Has the kernel kill this process when its parent, the supervisor, ends, and ends it if that has happened already.
+/// Has the kernel kill this process when its parent, of which `alive` is the pidfd, ends, and ends it if that has happened already.
 ///
 /// Twice on the way to the payload, because a change of ids or capabilities clears the setting (`PR_SET_PDEATHSIG(2const)`).
-fn die_with_supervisor(guard: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn die_with_supervisor(alive: BorrowedFd<'_>) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    let mut poll = [PollFd::from_borrowed_fd(guard, PollFlags::IN)];
+    let mut poll = [PollFd::from_borrowed_fd(alive, PollFlags::IN)];
     rustix::event::poll(&mut poll, Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 }))?;
     if !poll[0].revents().is_empty() {
         exit_now(crate::exit::OURS);

@@ -262,3 +262,22 @@ fn a_host_that_lets_nobody_mount_proc_is_said_so() {
     let done = apart(&world, &format!("mount -t tmpfs none /mnt && {run}; echo code=$?"));
     assert!(done.stdout().contains("code=0") && world.project().join("ran").exists(), "the probe works: {done}");
 }
+
+#[test]
+fn no_process_left_for_exec_is_told() {
+    if is_root() {
+        // Whose processes nobody counts.
+        return;
+    }
+    let world = World::new();
+    world.cellblock("run -d --name c --rm --net none -- sleep 1000").ok();
+    let exec = |limit: &str| {
+        let script = format!("ulimit -u {limit}; exec {} exec c -- true", cellblock().display());
+        world.call(Path::new("bash"), &["-c", &script]).run()
+    };
+    let done = exec("1");
+    assert_eq!(done.code(), Some(125), "{done}");
+    done.says("cannot fork");
+    assert_eq!(exec("hard").code(), Some(0), "the probe works");
+    world.cellblock("stop c -t 0").ok();
+}

@@ -206,6 +206,17 @@ fn an_exec_killed_at_any_system_call() {
         });
     };
     sweep(&world, &format!("exec {name} -- true"), Victim::Caller, &|| (), &next);
+    // What was on its way in ends with who sent it. No system call of the caller's marks that moment, so that it has to be met.
+    let begun = Instant::now();
+    world.cellblock(&format!("exec {name} -- true")).ok();
+    let whole = begun.elapsed();
+    for part in 0..300 {
+        let mut caller = world.cellblock(&format!("exec {name} -- sleep 1000")).start();
+        std::thread::sleep(whole * (60 + part) / 400);
+        caller.kill().expect("kill");
+        caller.wait().expect("wait");
+    }
+    next("at any time");
     world.cellblock("stop --all -t 0").ok();
     nothing_runs(&world)("stop");
 }
