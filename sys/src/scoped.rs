@@ -10,7 +10,8 @@ use rustix::path::Arg;
 const TRIES: usize = 1000;
 
 /// `openat2(2)` (Linux 5.6), asked again where the kernel could not tell whether a `..` led out of `folder`: whatever is renamed or mounted
-/// meanwhile, by anybody on the machine, makes it give up with [`Errno::AGAIN`] (its RESOLVE_BENEATH and RESOLVE_IN_ROOT).
+/// meanwhile, by anybody on the machine, makes it give up with [`Errno::AGAIN`] (its RESOLVE_BENEATH and RESOLVE_IN_ROOT). With `O_NONBLOCK` a file with
+/// a lease has that answer too (fcntl(2)), and then in the end.
 pub fn openat2(
     folder: impl AsFd,
     path: impl Arg + Copy,

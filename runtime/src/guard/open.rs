@@ -89,7 +89,11 @@ fn open_regular(folder: &OwnedFd, name: &[u8], flags: OFlags, mode: u32) -> rust
     let mode = if makes { Mode::from_raw_mode(mode & 0o7777) } else { Mode::empty() };
     let ours = OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::LARGEFILE;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    cellblock_sys::scoped::openat2(folder, name, (flags & KNOWN) | ours, mode, resolve)
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a single name that is no link; EAGAIN is for the caller, of a file with a lease"
+    )]
+    rustix::fs::openat2(folder, name, (flags & KNOWN) | ours, mode, resolve)
 }
 
 /// Opens and hands over. Only ever a regular file: from a folder on the writable mount its owner could go on without us.
