@@ -14,10 +14,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
+use crate::args::values::Userns;
 use crate::job::{Job, run_in_outer};
 use crate::place;
 use crate::report::CliError;
-use crate::resolve::{HostFacts, ImageFacts, ImageRequest, ImageWanted};
+use crate::resolve::{HostFacts, ImageFacts, ImageRequest, ImageWanted, ResolveError, ids_for};
 
 /// Why there is no root file system.
 #[derive(Debug, thiserror::Error)]
@@ -372,4 +373,15 @@ pub(crate) fn remove_folders(folders: &[PathBuf]) -> Result<(), CliError> {
         remove().map_err(|source| CliError::File { what: "cannot remove", path: folder.clone(), source })?;
     }
     Ok(())
+}
+
+/// As [`remove_folders`], in OUTER if they belong to ids that exist only there.
+pub(crate) fn remove_foreign(folders: Vec<PathBuf>, host: &HostFacts) -> Result<(), CliError> {
+    match remove_folders(&folders) {
+        Err(_) if host.uid != 0 => {
+            let (ids, _) = ids_for(None, host, Userns::Auto, false).map_err(ResolveError::from)?;
+            run_in_outer(&Job::RemoveFolders { folders }, &ids, Vec::new())
+        }
+        other => other,
+    }
 }

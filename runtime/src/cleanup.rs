@@ -134,11 +134,23 @@ pub fn remove(dirs: &Dirs, claim: Claim, keep: bool) {
 /// a reboot. The kernel marks what was mounted `volatile`, and mounts it so only once ("Volatile mount", overlayfs.rst). The end of a cell
 /// [collects](collect) it.
 pub(crate) fn set_discarded_aside(dirs: &Dirs, claim: &Claim) {
+    if is_discarded(&dirs.layer(&claim.name)) {
+        let _ = discard(dirs, claim);
+    }
+}
+
+/// Sets the layer that is there for the claim's name aside, for the end of a cell to collect, and says where.
+///
+/// # Errors
+/// [`StateError::NameTaken`] if a living cell has it; [`StateError::Io`].
+pub fn discard(dirs: &Dirs, claim: &Claim) -> Result<PathBuf, StateError> {
     let layer = dirs.layer(&claim.name);
-    if is_discarded(&layer) && hold(dirs, &claim.name).is_ok() {
-        // Not the name that the layer of this cell will have.
-        let aside = state::aside(&format!("{}.left", claim.name), rustix::process::getpid());
-        let _ = rename(&layer, &dirs.layer(&aside));
+    let _held = hold(dirs, &claim.name)?;
+    // Not the name that the layer of this cell will have.
+    let aside = dirs.layer(&state::aside(&format!("{}.left", claim.name), rustix::process::getpid()));
+    match rename(&layer, &aside) {
+        Ok(()) => Ok(aside),
+        Err(error) => Err(StateError::Io { what: "cannot set aside", path: layer, source: error.into() }),
     }
 }
 

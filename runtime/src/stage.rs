@@ -85,9 +85,9 @@ pub(crate) fn make_layer(start: &Start) -> Result<(), RuntimeError> {
     for folder in [&start.dirs.data, &start.dirs.data.join("cells"), parent] {
         state::make_dir(folder)?;
     }
-    if start.keep {
-        let failed = |source| StateError::Io { what: "cannot write in", path: parent.to_owned(), source };
-        Kept::of(&start.cell).write(parent).map_err(failed)?;
+    // Of one that is there it is not known what it lies over, if it does not say so itself.
+    if start.keep && !start.root.upper.exists() {
+        Kept::of(&start.cell).write(parent)?;
     }
     for (folder, mode) in [(&start.root.upper, 0o755), (&start.root.work, 0o700)] {
         make_folder(folder, mode)?;

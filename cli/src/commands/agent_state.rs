@@ -12,13 +12,11 @@ use rustix::fs::FlockOperation;
 use serde::Serialize;
 
 use crate::agents;
-use crate::args::values::Userns;
 use crate::config;
 use crate::images;
-use crate::job::{Job, run_in_outer};
 use crate::output::{data, json, plain, say, table};
 use crate::report::CliError;
-use crate::resolve::{HostFacts, ids_for};
+use crate::resolve::HostFacts;
 use crate::{place, project};
 
 /// What one project keeps of one agent.
@@ -120,7 +118,7 @@ fn drop_layer(layer: &Layer, keep_history: bool, host: &HostFacts) -> Result<(),
         let below = std::fs::read_dir(entry.path()).map_err(failed)?;
         gone.extend(below.flatten().filter(|e| !e.file_name().to_str().is_some_and(stays)).map(|e| e.path()));
     }
-    remove(gone, host)
+    images::remove_foreign(gone, host)
 }
 
 /// The first name of a path below a folder.
@@ -134,17 +132,6 @@ fn history(agent: &str, host: &HostFacts) -> Result<Vec<(OsString, Vec<String>)>
     let spec = agents::find(agent, &config)?.map(|agent| agent.spec).unwrap_or_default();
     let key = |path: &str| keep::key(Path::new(path), Path::new("~"));
     Ok(spec.state.iter().map(|one| (key(&one.path.value).into(), one.history.clone())).collect())
-}
-
-/// In OUTER, if they belong to ids that exist only there.
-fn remove(folders: Vec<PathBuf>, host: &HostFacts) -> Result<(), CliError> {
-    match images::remove_folders(&folders) {
-        Err(_) if host.uid != 0 => {
-            let (ids, _) = ids_for(None, host, Userns::Auto, false).map_err(crate::resolve::ResolveError::from)?;
-            run_in_outer(&Job::RemoveFolders { folders }, &ids, Vec::new())
-        }
-        other => other,
-    }
 }
 
 /// The agent's name, of one that is known or of which something is kept.

@@ -27,7 +27,7 @@ use crate::report::CliError;
 use crate::resolve::{
     self, AgentMissing, Explained, HostFacts, HostFiles, Inputs, ResolveError, Resolved, VariableWanted, numbered,
 };
-use crate::{agents, audit, brokers, config, login_shell, place, project, rungs, sandbox_md, secrets, signing};
+use crate::{agents, audit, brokers, config, images, login_shell, place, project, rungs, sandbox_md, secrets, signing};
 
 /// Everything known before a cell is started.
 #[derive(Debug)]
@@ -160,9 +160,9 @@ impl Ready {
         super::heal(&dirs)?;
         let claim = self.claim()?;
         let cell = &self.resolved.cell;
-        if let Some(kept) = Kept::read(&dirs, &cell.name).filter(|kept| !kept.fits(cell)) {
+        if let Err(error) = check_kept(cell, &claim, (&dirs, &self.host), self.keep()) {
             cleanup::release(claim);
-            return Err(unfit(cell, &kept));
+            return Err(error);
         }
         audit::print(cell);
         for note in brokers::notes(&cell.brokers) {
@@ -257,6 +257,21 @@ impl Ready {
     }
 }
 
+/// Sees to it that what is kept of the cell's name is of use to it.
+fn check_kept(cell: &Cell, claim: &Claim, (dirs, host): (&Dirs, &HostFacts), keep: bool) -> Result<(), CliError> {
+    match Kept::read(dirs, &cell.name) {
+        Some(kept) if !kept.fits(cell) && keep => Err(unfit(cell, &kept)),
+        // It would be gone at the end of this cell.
+        Some(kept) if !kept.fits(cell) => {
+            let aside = cleanup::discard(dirs, claim)?;
+            // What cannot be removed now is collected at the end of a cell that can.
+            let _ = images::remove_foreign(vec![aside], host);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Why a cell cannot have the layer that is kept for its name.
 fn unfit(cell: &Cell, kept: &Kept) -> CliError {
     let (name, image) = (&cell.name, &kept.image);
@@ -267,7 +282,7 @@ fn unfit(cell: &Cell, kept: &Kept) -> CliError {
     };
     CliError::plain(
         format!("what is kept of the cell `{name}` was made {other}"),
-        &format!("{go_on} goes on with it; `cellblock run --rm --name {name} --image {image} -- true` throws it away"),
+        &format!("{go_on} goes on with it; `cellblock run --rm --name {name} -- true` throws it away"),
     )
 }
 

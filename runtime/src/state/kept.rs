@@ -1,12 +1,11 @@
 //! What a kept layer lies over.
 
-use std::io;
 use std::path::Path;
 
 use cellblock_bundle::Cell;
 use serde::{Deserialize, Serialize};
 
-use super::Dirs;
+use super::{Dirs, StateError, write_json};
 
 /// What the cell was that a writable layer was first kept of: its files are changes of this image's, and belong to its ids.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +23,7 @@ impl Kept {
         Self { image: cell.image.clone(), range: cell.ids.has_range() }
     }
 
-    /// What the layer of the cell `name` lies over, if one was kept that says it.
+    /// What the layer of the cell `name` lies over, if one was kept that says it: those of earlier versions do not.
     #[must_use]
     pub fn read(dirs: &Dirs, name: &str) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(dirs.layer(name).join(FILE)).ok()?).ok()
@@ -36,10 +35,9 @@ impl Kept {
         self.image == cell.image && (cell.ids.has_range() || !self.range)
     }
 
-    /// Writes it down in the folder `layer`, unless that says something already.
-    pub(crate) fn write(&self, layer: &Path) -> io::Result<()> {
-        let path = layer.join(FILE);
-        if path.exists() { Ok(()) } else { std::fs::write(path, serde_json::to_vec(self)?) }
+    /// Writes it down in the folder `layer`.
+    pub(crate) fn write(&self, layer: &Path) -> Result<(), StateError> {
+        write_json(&layer.join(FILE), self)
     }
 }
 
