@@ -21,7 +21,7 @@ use crate::stdio::{receive_descriptor, send_descriptor};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// End the command: `signal` now, `SIGKILL` after `grace_ms` milliseconds. Answered when the cell has been cleaned away.
+    /// End the command: `signal` now, `SIGKILL` after `grace_ms` milliseconds; after none that only. Answered when the cell has been cleaned away.
     Stop {
         /// Signal number.
         signal: i32,

@@ -261,8 +261,9 @@ impl Watch {
         let Some(client) = self.control.as_ref().and_then(control::accept) else { return };
         match control::receive(&client) {
             Some(Request::Stop { signal, grace_ms }) => {
+                // Without a moment to answer in, the signal would only make it a matter of luck how the command ends.
+                self.send(if grace_ms == 0 { signals::KILL } else { signal });
                 // A stopped or frozen command could not take the signal.
-                self.send(signal);
                 self.send(signals::CONT);
                 let at = Instant::now() + Duration::from_millis(grace_ms);
                 self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));

@@ -13,7 +13,7 @@ use crate::report::CliError;
 
 /// Stop running cells and wait until they are gone
 ///
-/// The command gets SIGTERM, and SIGKILL when the time is over.
+/// The command gets SIGTERM, and SIGKILL when the time is over; with `-t 0` nothing but SIGKILL.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   cellblock stop                    the cells of this project
