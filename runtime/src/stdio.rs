@@ -105,6 +105,17 @@ impl Stdio {
         }
     }
 
+    /// Whether this pump reads what the person types, if it reads a terminal at all.
+    pub(crate) fn is_typed(&self, pump: usize) -> bool {
+        pump == usize::from(self.master.is_some())
+    }
+
+    /// Whether what this pump would read is typed for somebody else: who reads a terminal from its background is stopped (SIGTTIN), though the line may be
+    /// gone before.
+    pub(crate) fn is_anothers(&self, pump: usize) -> bool {
+        self.is_typed(pump) && terminal::is_anothers(rustix::stdio::stdin())
+    }
+
     /// Whether the person's terminal has gone away: its input has ended, which a terminal's only does at a hang-up.
     pub(crate) fn hung_up(&self) -> bool {
         self.typed && self.pumps.get(1).is_some_and(Pump::is_done)

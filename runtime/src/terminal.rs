@@ -19,8 +19,7 @@ impl RawMode {
     /// Switches standard input to raw mode. `None` if it is no terminal, or one in whose foreground somebody else is, such as the person's shell.
     pub(crate) fn enter() -> io::Result<Option<Self>> {
         let stdin = rustix::stdio::stdin();
-        let others = rustix::termios::tcgetpgrp(stdin).is_ok_and(|group| group != rustix::process::getpgrp());
-        if !rustix::termios::isatty(stdin) || others {
+        if !rustix::termios::isatty(stdin) || is_anothers(stdin) {
             return Ok(None);
         }
         let saved = rustix::termios::tcgetattr(stdin)?;
@@ -35,6 +34,11 @@ impl RawMode {
         rustix::termios::tcsetattr(stdin, OptionalActions::Drain, &raw)?;
         Ok(Some(Self(())))
     }
+}
+
+/// Whether somebody else is in the foreground of our terminal, such as the person's shell.
+pub(crate) fn is_anothers(terminal: BorrowedFd<'_>) -> bool {
+    rustix::termios::tcgetpgrp(terminal).is_ok_and(|group| group != rustix::process::getpgrp())
 }
 
 impl Drop for RawMode {

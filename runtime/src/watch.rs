@@ -33,6 +33,9 @@ pub(crate) struct Ending {
     pub(crate) notes: Vec<String>,
 }
 
+/// How long what is typed for somebody else is left to them.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// How long a command whose terminal is gone may take to end after `SIGHUP`.
 const HANG_UP_GRACE: Duration = Duration::from_secs(5);
 
@@ -47,6 +50,8 @@ pub(crate) struct Watch {
     control: Option<OwnedFd>,
     stdio: Stdio,
     kill_at: Option<Instant>,
+    /// What is typed is somebody else's now; when to look again.
+    look_again: Option<Instant>,
     hung_up: bool,
     failure: Option<(Stage, i32)>,
     waiting: Vec<OwnedFd>,
@@ -96,6 +101,7 @@ impl Watch {
             guard: None,
             notes: Vec::new(),
             keeper: None,
+            look_again: None,
         })
     }
 
@@ -128,8 +134,11 @@ impl Watch {
     pub(crate) fn run(mut self) -> Result<Ending, RuntimeError> {
         loop {
             let ready = self.poll().map_err(os("cannot wait for events"))?;
+            self.look_again = None;
             for (index, output) in ready.pumps {
-                if let Some(pump) = self.stdio.pumps.get_mut(index) {
+                if !output && self.stdio.is_anothers(index) {
+                    self.look_again = Some(Instant::now() + LOOK_AGAIN);
+                } else if let Some(pump) = self.stdio.pumps.get_mut(index) {
                     if output { pump.write() } else { pump.read() }
                 }
             }
@@ -176,13 +185,13 @@ impl Watch {
                     fds.push(PollFd::from_borrowed_fd(to, PollFlags::OUT));
                     places.push((index, true));
                 }
-            } else if pump.wants_input() {
+            } else if pump.wants_input() && !(self.look_again.is_some() && self.stdio.is_typed(index)) {
                 fds.push(PollFd::from_borrowed_fd(pump.from(), PollFlags::IN));
                 places.push((index, false));
             }
         }
         let again = self.covers.as_ref().and_then(Covers::again);
-        let next = self.kill_at.into_iter().chain(again).min();
+        let next = self.kill_at.into_iter().chain(again).chain(self.look_again).min();
         let timeout = next.map(|at| timespec(at.saturating_duration_since(Instant::now())));
         match rustix::event::poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
