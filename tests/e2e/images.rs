@@ -219,6 +219,8 @@ fn what_is_kept_of_a_cell_is_for_its_image_and_its_ids() {
         line("--image alpine --userns single -- true").fails(125).says("with ids that this one does not have");
     }
     assert_eq!(line("--image alpine -- cat /opt/kept").ok(), "mine\n", "a refusal changes nothing");
+    line("--image host --rm -e T@file:/missing -- true").fails(125).says("/missing");
+    assert_eq!(line("--image alpine -- cat /opt/kept").ok(), "mine\n", "nor does a start that comes to nothing");
     line("--image host --rm -- test ! -e /opt/kept").ok();
     line("--image host -- true").ok();
     line("--image host --rm -- true").ok();

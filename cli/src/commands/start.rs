@@ -160,7 +160,9 @@ impl Ready {
         super::heal(&dirs)?;
         let claim = self.claim()?;
         let cell = &self.resolved.cell;
-        if let Err(error) = check_kept(cell, &claim, (&dirs, &self.host), self.keep()) {
+        let unfit = Kept::read(&dirs, &cell.name).filter(|kept| !kept.fits(cell));
+        if let Some(kept) = unfit.as_ref().filter(|_| self.keep()) {
+            let error = not_for(cell, kept);
             cleanup::release(claim);
             return Err(error);
         }
@@ -178,7 +180,10 @@ impl Ready {
             self.check_agent(&prepared.0)?;
             let failed = |source| CliError::File { what: "cannot place the logs in", path: dirs.state.clone(), source };
             dirs.lead_to_logs(&cell.name).map_err(failed)?;
-            Ok((prepared, secrets()?, hidden()?))
+            let prepared = (prepared, secrets()?, hidden()?);
+            // Only now that the cell is agreed to and nothing is missing: this cannot be undone.
+            unfit.as_ref().map_or(Ok(()), |_| throw_away(&claim, &dirs, &self.host))?;
+            Ok(prepared)
         });
         let ((mut root, mut skeleton), secrets, hidden) = match prepared {
             Ok(prepared) => prepared,
@@ -257,23 +262,16 @@ impl Ready {
     }
 }
 
-/// Sees to it that what is kept of the cell's name is of use to it.
-fn check_kept(cell: &Cell, claim: &Claim, (dirs, host): (&Dirs, &HostFacts), keep: bool) -> Result<(), CliError> {
-    match Kept::read(dirs, &cell.name) {
-        Some(kept) if !kept.fits(cell) && keep => Err(unfit(cell, &kept)),
-        // It would be gone at the end of this cell.
-        Some(kept) if !kept.fits(cell) => {
-            let aside = cleanup::discard(dirs, claim)?;
-            // What cannot be removed now is collected at the end of a cell that can.
-            let _ = images::remove_foreign(vec![aside], host);
-            Ok(())
-        }
-        _ => Ok(()),
-    }
+/// Throws away what is kept for the cell's name, which would be gone at its end.
+fn throw_away(claim: &Claim, dirs: &Dirs, host: &HostFacts) -> Result<(), CliError> {
+    let aside = cleanup::discard(dirs, claim)?;
+    // What cannot be removed now is collected at the end of a cell that can.
+    let _ = images::remove_foreign(vec![aside], host);
+    Ok(())
 }
 
 /// Why a cell cannot have the layer that is kept for its name.
-fn unfit(cell: &Cell, kept: &Kept) -> CliError {
+fn not_for(cell: &Cell, kept: &Kept) -> CliError {
     let (name, image) = (&cell.name, &kept.image);
     let (other, go_on) = if *image == cell.image {
         ("with ids that this one does not have".to_owned(), "the same `--userns`".to_owned())
