@@ -144,7 +144,8 @@ impl Internet {
         if !is_root() {
             all.extend(["-U".into(), "--preserve-credentials".into()]);
         }
-        let mut wd = std::ffi::OsString::from("--wd=");
+        // In the world's mounts: the folder of ours would be one that no path leads to.
+        let mut wd = std::ffi::OsString::from("--wdns=");
         wd.push(self.world.project());
         all.extend(["-n".into(), "-m".into(), wd, "--".into(), program.into()]);
         all.extend(args.iter().map(|a| a.as_ref().to_owned()));

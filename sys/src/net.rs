@@ -16,7 +16,7 @@ pub fn loopback_up() -> io::Result<()> {
     let mut request = request("lo");
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: an open socket, and a request of the type that SIOCSIFFLAGS takes, alive during the call.
-    let r = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    let r = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as libc::Ioctl, &raw const request) };
     if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -51,7 +51,7 @@ pub fn has_carrier(name: &str) -> io::Result<bool> {
     let mut request = request(name);
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
     // SAFETY: an open socket, and a request whose data points to the structure that this command fills; both outlive the call.
-    let r = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    let r = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as libc::Ioctl, &raw mut request) };
     if r == 0 { Ok(value.data != 0) } else { Err(io::Error::last_os_error()) }
 }
 

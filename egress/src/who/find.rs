@@ -88,8 +88,8 @@ pub fn serve(line: &OwnedFd) {
 /// The line by which `fdinfo` says that a file is a socket: all of them lie on one mount of the kernel's own.
 fn mount(socket: &OwnedFd) -> Option<String> {
     use std::os::fd::AsRawFd;
-    let path = format!("/proc/self/fdinfo/{}", socket.as_raw_fd());
-    let info = std::fs::read_to_string(path).ok()?;
+    let path = std::ffi::CString::new(format!("/proc/self/fdinfo/{}", socket.as_raw_fd())).ok()?;
+    let info = String::from_utf8(read(CWD, &path)?).ok()?;
     info.lines().find(|line| line.starts_with("mnt_id:")).map(str::to_owned)
 }
 
@@ -143,8 +143,9 @@ fn held(proc: BorrowedFd<'_>, pid: u32, space: &[u8], socket: &[String; 2], end:
     Some(Found { pid, inside: ids.next().unwrap_or(here), name })
 }
 
-/// The beginning of a file, as far as it is needed.
-fn read(process: &OwnedFd, name: &std::ffi::CStr) -> Option<Vec<u8>> {
+/// The beginning of a file, as far as it is needed. Not by the standard library, where the C library chooses the system call, and may choose one
+/// that this process's filter does not have.
+fn read(process: impl AsFd, name: &std::ffi::CStr) -> Option<Vec<u8>> {
     let file = openat(process, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let mut bytes = vec![0; 2048];
     let length = rustix::io::read(&file, &mut bytes).ok()?;
