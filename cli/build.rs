@@ -8,8 +8,8 @@ fn main() {
         println!("cargo:rerun-if-changed={script}");
     }
     let cfg = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
-    // The same condition as at the module.
-    if cfg("ARCH") == "x86_64" && cfg("ENV") == "gnu" && cfg("FEATURE").split(',').any(|f| f == "crt-static") {
+    // The same condition as there.
+    if cfg("ARCH") == "x86_64" && cfg("FEATURE").split(',').any(|f| f == "crt-static") {
         println!("cargo:rustc-link-arg-bins=-Wl,--entry=cellblock_start");
     }
 }

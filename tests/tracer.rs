@@ -62,6 +62,25 @@ impl Call {
         self.killed_when(Box::new(|pid, _| is_one(pid) && name(pid) == program && when()), victim)
     }
 
+    /// What is mapped into the first process of the program called `program` that is about to end: `/proc/PID/maps`.
+    ///
+    /// # Panics
+    /// As [`Call::killed_at`].
+    #[must_use]
+    pub fn mapped_at_the_end(self, program: &str) -> String {
+        let found = std::cell::RefCell::new(String::new());
+        let ends = |pid| number(pid) == Some(u64::try_from(nix::libc::SYS_exit_group).unwrap_or_default());
+        let due = |pid: Pid, _| {
+            let is = ends(pid) && name(pid) == program;
+            if is {
+                *found.borrow_mut() = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("it stands still");
+            }
+            is
+        };
+        let _ = self.killed_when(Box::new(due), Victim::Caller);
+        found.into_inner()
+    }
+
     #[expect(clippy::zombie_processes, reason = "the tracer waits for it, as for all others")]
     fn killed_when(self, due: Due<'_>, victim: Victim) -> Traced {
         // It stops itself, so that it can be taken hold of before its first own instruction.

@@ -26,16 +26,28 @@ mod sandbox_md;
 mod secrets;
 mod signing;
 
+use crate::report::CliError;
+
+/// musl's own takes a lock and asks the kernel far more often: a sixth of a start.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 #[expect(clippy::disallowed_methods, reason = "the one place where the process ends")]
 fn main() {
+    let sealed = cellblock_sys::start::seal();
+    let sealed = sealed.map_err(|source| CliError::Process { what: "cannot protect the program's constants", source });
+    std::process::exit(sealed.and_then(|()| run()).unwrap_or_else(|error| report::tell(&error)));
+}
+
+fn run() -> Result<i32, CliError> {
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
-    let code = if arguments.get(1).is_some_and(|a| a == job::WORD) {
+    if arguments.get(1).is_some_and(|a| a == job::WORD) {
         job::main(arguments.get(2..).unwrap_or_default())
     } else if arguments.get(1).is_some_and(|a| a == commands::net::probe::WORD) {
         let tries = arguments.get(2).and_then(|tries| tries.to_str());
         commands::net::probe::main(tries).map_or(Ok(1), |found| output::data(&found).map(|()| 0))
     } else {
         app::main(arguments)
-    };
-    std::process::exit(code.unwrap_or_else(|error| report::tell(&error)));
+    }
 }

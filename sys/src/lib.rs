@@ -15,6 +15,5 @@ pub mod scoped;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;
-#[cfg(all(target_arch = "x86_64", target_env = "gnu", target_feature = "crt-static"))]
-mod start;
+pub mod start;
 pub mod tree;

@@ -68,6 +68,19 @@ fn descriptors_of_the_caller_do_not_come_along() {
     assert!(open.contains('0') && open.contains('1') && open.contains('2'), "the probe works: {open}");
 }
 
+/// Constants with addresses in them are where somebody who can write anywhere would begin.
+#[test]
+fn the_programs_constants_are_read_only_once_it_runs() {
+    let world = World::new();
+    let maps = world.cellblock("config show").mapped_at_the_end("cellblock");
+    let program = cellblock_tests::cellblock();
+    let program = program.to_str().expect("UTF-8");
+    let own = maps.lines().filter(|line| line.ends_with(program));
+    let leave: Vec<_> = own.filter_map(|line| line.split(' ').nth(1)).collect();
+    // Constants as they are, code, constants that were relocated, data.
+    assert_eq!(leave, ["r--p", "r-xp", "r--p", "rw-p"], "{maps}");
+}
+
 #[test]
 fn process_one_and_the_program_file_are_out_of_reach() {
     let world = World::new();
