@@ -28,10 +28,10 @@ mod signing;
 
 use crate::report::CliError;
 
-/// musl's own takes a lock and asks the kernel far more often: a sixth of a start.
+/// In the program of `ci/dist`: musl's own is too slow for short lives.
 #[cfg(target_env = "musl")]
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static HEAP: cellblock_sys::heap::Heap = cellblock_sys::heap::Heap::new();
 
 #[expect(clippy::disallowed_methods, reason = "the one place where the process ends")]
 fn main() {

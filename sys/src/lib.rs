@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod fds;
+pub mod heap;
 pub mod landlock;
 pub mod mount;
 pub mod namespace;

@@ -77,7 +77,8 @@ pub fn seal() -> std::io::Result<()> {
     let first = at.wrapping_byte_add(__ehdr_start.e_phoff as usize).cast::<libc::Elf64_Phdr>();
     // SAFETY: The kernel has mapped the header, and the table that it tells of, with the program's first segment.
     let headers = unsafe { std::slice::from_raw_parts(first, __ehdr_start.e_phnum.into()) };
-    let page = rustix::param::page_size();
+    // SAFETY: Always sound.
+    let page = unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize;
     for header in headers.iter().filter(|header| header.p_type == libc::PT_GNU_RELRO) {
         // Whole pages, as the dynamic linker does it: what shares the last one is data.
         let [start, end] =
