@@ -7,6 +7,8 @@
 pub mod fds;
 pub mod heap;
 pub mod landlock;
+#[cfg(all(target_arch = "x86_64", any(test, all(target_env = "musl", target_feature = "crt-static"))))]
+mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod net;
