@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cellblock_egress::serve::Hidden;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
@@ -55,7 +56,7 @@ pub(crate) fn listen(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Lets the supervisor `pid` of a living cell go on if it was stopped (Ctrl-Z): it would answer nobody.
-pub fn wake(pid: i32) {
+fn wake(pid: i32) {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // Field 3; the second one is a name in parentheses (proc_pid_stat(5)).
     let is_stopped = stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'));
@@ -64,14 +65,23 @@ pub fn wake(pid: i32) {
     }
 }
 
-/// Asks the supervisor behind `path` and waits for its answer.
+/// Asks the supervisor `pid` of a living cell, behind `path`, and waits for its answer. It is woken if it was stopped, also while it is asked: a stop
+/// signal that was sent before need not have arrived.
 ///
 /// # Errors
 /// Those of `socket(2)`, `connect(2)`, `send(2)`; `ConnectionAborted` if the supervisor ends without an answer.
-pub fn ask(path: &Path, request: &Request) -> io::Result<Answer> {
+pub fn ask(path: &Path, request: &Request, pid: i32) -> io::Result<Answer> {
+    const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
     let socket = socket(SocketFlags::CLOEXEC)?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     rustix::net::send(&socket, &serde_json::to_vec(request)?, SendFlags::NOSIGNAL)?;
+    loop {
+        wake(pid);
+        let mut answer = [PollFd::new(&socket, PollFlags::IN)];
+        if rustix::io::retry_on_intr(|| rustix::event::poll(&mut answer, Some(&LOOK)))? > 0 {
+            break;
+        }
+    }
     let mut buffer = vec![0u8; MAX_MESSAGE];
     let (_, length) =
         rustix::io::retry_on_intr(|| rustix::net::recv(&socket, buffer.as_mut_slice(), RecvFlags::empty()))?;

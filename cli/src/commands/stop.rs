@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cellblock_runtime::control::{Request, ask, wake};
+use cellblock_runtime::control::{Request, ask};
 use cellblock_runtime::state::{self, Dirs, Listing, StateError};
 use serde::Serialize;
 
@@ -67,10 +67,9 @@ pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
     }
     let mut stopped = Vec::new();
     for (name, supervisor) in cells {
-        wake(supervisor);
         let socket = dirs.cell(&name).join("control.sock");
         let request = Request::Stop { signal: TERM, grace_ms: args.time.saturating_mul(1000) };
-        let code = match ask(&socket, &request) {
+        let code = match ask(&socket, &request, supervisor) {
             Ok(cellblock_runtime::control::Answer::Stopped { code }) => Some(code),
             // No answer: it ended by itself at the same moment, which is what was wanted.
             Err(_) => ended(&dirs, &name).map(|()| None)?,
