@@ -2,8 +2,10 @@
 
 use std::ffi::OsString;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{FromArgMatches, Subcommand};
 
+use crate::args::values::nearest;
 use crate::commands;
 use crate::invoked::{Invoked, invoked};
 use crate::report::CliError;
@@ -15,6 +17,7 @@ enum Command {
     Exec(commands::exec::Args),
     Stop(commands::stop::Args),
     Status(commands::status::Args),
+    Remove(commands::remove::Args),
     Inspect(commands::inspect::Args),
     Logs(commands::logs::Args),
     Net(commands::net::Args),
@@ -57,8 +60,24 @@ fn parse(arguments: &[OsString]) -> Result<Command, clap::Error> {
         Some("run") => only("run", arguments).map(Command::Run),
         Some("shell") => only("shell", arguments).map(Command::Shell),
         Some("exec") => only("exec", arguments).map(Command::Exec),
-        _ => Command::from_arg_matches(&command().try_get_matches_from(arguments)?),
+        _ => {
+            let mut tree = command();
+            let matches = tree.try_get_matches_from_mut(arguments).map_err(|error| with_a_near_one(error, &tree))?;
+            Command::from_arg_matches(&matches)
+        }
     }
+}
+
+/// Says which command was meant by a short word with a slip in it, for which clap has no tip.
+fn with_a_near_one(mut error: clap::Error, tree: &clap::Command) -> clap::Error {
+    let names = tree.get_subcommands().map(clap::Command::get_name);
+    if let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand)
+        && error.get(ContextKind::SuggestedSubcommand).is_none()
+        && let Some(near) = nearest(typed, names)
+    {
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![near]));
+    }
+    error
 }
 
 /// Parses the arguments of the command `name`, which is the first of them.
@@ -87,6 +106,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> Result<i32, CliError> {
         Command::Exec(args) => commands::exec::run(&args),
         Command::Stop(args) => commands::stop::run(&args),
         Command::Status(args) => commands::status::run(&args),
+        Command::Remove(args) => commands::remove::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Logs(args) => commands::logs::run(&args),
         Command::Net(args) => commands::net::run(&args, &arguments),

@@ -62,6 +62,12 @@ impl ImageError {
                 "make room; what was fetched so far is continued next time"
             }
             Self::Store(StoreError::NoSpace { .. }) => "make room; what was begun has been removed",
+            Self::NotAnImage(path) if !path.exists() => {
+                "there is nothing at that path; a name without `/` is one of a stored image: `cellblock image list`"
+            }
+            Self::NotAnImage(_) => {
+                "a root file system is a folder, or a tar archive: plain, or compressed by gzip or zstd"
+            }
             Self::Skeleton(SkeletonError::EtcIsNoDirectory) => "repack the image with a real /etc",
             _ => return None,
         };

@@ -134,7 +134,7 @@ pub fn remove(dirs: &Dirs, claim: Claim, keep: bool) {
 /// a reboot. The kernel marks what was mounted `volatile`, and mounts it so only once ("Volatile mount", overlayfs.rst). The end of a cell
 /// [collects](collect) it.
 pub(crate) fn set_discarded_aside(dirs: &Dirs, claim: &Claim) {
-    if is_discarded(&dirs.layer(&claim.name)) {
+    if state::is_discarded(&dirs.layer(&claim.name)) {
         let _ = discard(dirs, claim);
     }
 }
@@ -181,15 +181,11 @@ pub(crate) fn is_anothers(dirs: &Dirs, claim: &Claim) -> bool {
     hold(dirs, &claim.name).is_err()
 }
 
-fn is_discarded(layer: &Path) -> bool {
-    layer.join("work/work/incompat/volatile").exists()
-}
-
 /// Removes the layers of all cells of which a reboot has left nothing else and that were not to be kept, as far as their files can be removed here.
 fn collect(dirs: &Dirs) {
     let layers = dirs.data.join("cells");
     let nobodys = |name: &String| !dirs.cell(name).exists();
-    let discarded = |name: &String| !state::is_aside(name) && is_discarded(&dirs.layer(name));
+    let discarded = |name: &String| !state::is_aside(name) && state::is_discarded(&dirs.layer(name));
     for name in names_in(&layers).into_iter().filter(nobodys).filter(discarded) {
         if let Ok(claim) = state::claim(dirs, &name) {
             set_discarded_aside(dirs, &claim);

@@ -26,7 +26,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-pub use kept::Kept;
+pub(crate) use kept::is_discarded;
+pub use kept::{Kept, Left, is_kept, kept};
 pub use record::{Foreign, Found, Outline, Record, Running, THIS_VERSION, stale_record};
 use record::{Read, read};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};

@@ -13,6 +13,7 @@ fn every_command_has_help_with_its_purpose() {
         "exec",
         "stop",
         "status",
+        "remove",
         "inspect",
         "logs",
         "agent",
@@ -39,6 +40,7 @@ fn every_command_has_help_with_its_purpose() {
     assert!(world.cellblock("--version").ok().starts_with("cellblock "));
     let _ = world.cellblock("").fails(125);
     world.cellblock("frobnicate").fails(125).says("unrecognized subcommand");
+    world.cellblock("rnu -- true").fails(125).says("a similar subcommand exists: 'run'");
     world.cellblock("run --imgae x -- true").fails(125).says("a similar argument exists: '--image'");
     world.cellblock("run").fails(125).says("no command given");
 }

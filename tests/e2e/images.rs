@@ -214,7 +214,7 @@ fn what_is_kept_of_a_cell_is_for_its_image_and_its_ids() {
     assert_eq!(line("--image alpine -- cat /opt/kept").ok(), "mine\n", "another user, the same image");
     let refused = line("--image host -- true").fails(125);
     refused.says("what is kept of the cell `web` was made on the image alpine, and this one would be on host");
-    refused.says("`--image alpine` goes on with it").says("cellblock run --rm --name web -- true");
+    refused.says("`--image alpine` goes on with it").says("cellblock remove web");
     if has_range() && !is_root() {
         line("--image alpine --userns single -- true").fails(125).says("with ids that this one does not have");
     }
@@ -224,5 +224,41 @@ fn what_is_kept_of_a_cell_is_for_its_image_and_its_ids() {
     line("--image host --rm -- test ! -e /opt/kept").ok();
     line("--image host -- true").ok();
     line("--image host --rm -- true").ok();
+    world.wait("their end", || world.leftovers().is_empty());
+}
+
+#[test]
+fn what_is_kept_of_cells_is_listed_and_can_be_thrown_away() {
+    let world = World::new();
+    world.load_alpine();
+    let listed = || world.cellblock("status --all -q").ok();
+    let _ = world.cellblock("status --all").ok();
+    assert_eq!(listed(), "");
+    world.cellblock("run --net none --image alpine -u root --name web -- sh -c 'mkdir -m 700 /opt/x; chown 5 /opt/x 2>/dev/null || true'").ok();
+    world.cellblock("run --net none --image host --keep -- true").ok();
+    // Another cell of that name would throw it away.
+    world.cellblock("run --net none --image host -- true").ok();
+    world.cellblock("run -d --net none --image host --name live -- sleep 60").ok();
+    world.wait("what is kept, and what runs", || listed().lines().eq(["demo-main-true", "live", "web"]));
+    let text = world.cellblock("status --all --json").ok();
+    let rows: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let of =
+        |name: &str| rows.as_array().expect("rows").iter().find(|row| row["name"] == name).expect("listed").clone();
+    assert_eq!((of("web")["state"].as_str(), of("web")["image"].as_str()), (Some("kept"), Some("alpine")));
+    assert_eq!(of("live")["state"], "running");
+    assert!(world.cellblock("status").ok().lines().all(|line| !line.contains("kept")), "only what runs");
+
+    let _ = world.cellblock("remove").fails(125);
+    world.cellblock("remove live").fails(125).says("is running").says("cellblock stop live");
+    world.cellblock("remove web ../web").fails(125).says("nothing is kept of a cell named `../web`");
+    assert_eq!(listed().lines().count(), 3, "one that is wrong, and none is gone");
+    assert_eq!(world.cellblock("remove web web").ok(), "web\n");
+    assert_eq!(world.cellblock("rm --all --json").ok().replace([' ', '\n'], ""), "[{\"name\":\"demo-main-true\"}]");
+    assert_eq!(listed(), "live\n");
+    world.cellblock("remove --all").ok();
+    world.cellblock("run --net none --image alpine --rm --name web -- test ! -e /opt/x").ok();
+    world.cellblock("stop live -t 0").ok();
+    world.wait("the last one", || world.cellblock("status --all").run().stdout().contains("kept"));
+    assert_eq!(world.cellblock("remove live").ok(), "live\n");
     world.wait("their end", || world.leftovers().is_empty());
 }

@@ -42,9 +42,11 @@ pub(crate) fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>)
     // 0.8 finds a swapped or a missing letter in words of five and more, and keeps unrelated short words apart (as clap does).
     const CLOSE: f64 = 0.8;
     let typed = typed.to_lowercase();
+    // In words of three and four it takes a look at what was done: one letter changed, missing or too much, or two swapped.
+    let is_slip = |word: &str| typed.len() >= 3 && strsim::osa_distance(&typed, word) == 1;
     known
         .into_iter()
-        .map(|word| (strsim::jaro_winkler(&typed, word), word))
+        .map(|word| (strsim::jaro_winkler(&typed, word).max(if is_slip(word) { CLOSE } else { 0.0 }), word))
         .filter(|(closeness, _)| *closeness >= CLOSE)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, word)| word.to_owned())

@@ -18,6 +18,7 @@ pub(crate) mod inspect;
 pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod net;
+pub(crate) mod remove;
 pub(crate) mod run;
 pub(crate) mod shell;
 pub(crate) mod start;

@@ -239,9 +239,13 @@ impl Ready {
         const PATIENCE: u32 = 2;
         let dirs = place::dirs(&self.host);
         let base = self.resolved.cell.name.clone();
+        // A cell that nobody named and that keeps nothing would take what is kept of another for its own, and throw it away at its end.
+        let goes_on = self.resolved.named || self.keep();
+        let spares = |name: &str| goes_on || !state::is_kept(&dirs, name);
         for tries in 0..1000 {
             let name = &self.resolved.cell.name;
             let claimed = match (self.resolved.named, tries) {
+                _ if !spares(name) => Err(StateError::NameTaken(name.clone())),
                 (true, _) => state::claim(&dirs, name),
                 (false, 0) => state::claim_within(&dirs, name, PATIENCE),
                 (false, _) => state::claim_within(&dirs, name, 0),
@@ -252,7 +256,8 @@ impl Ready {
                 Err(StateError::NameTaken(_)) if !self.resolved.named => {
                     // The first that nobody has: with a number more at each try a hundred cells at once try five thousand times.
                     let taken = state::names(&dirs)?;
-                    let free = (2..).map(|number| numbered(&base, number)).find(|name| !taken.contains(name));
+                    let free =
+                        (2..).map(|number| numbered(&base, number)).find(|name| !taken.contains(name) && spares(name));
                     self.resolved.rename(&free.unwrap_or_default());
                 }
                 Err(error) => return Err(error.into()),
@@ -280,7 +285,7 @@ fn not_for(cell: &Cell, kept: &Kept) -> CliError {
     };
     CliError::plain(
         format!("what is kept of the cell `{name}` was made {other}"),
-        &format!("{go_on} goes on with it; `cellblock run --rm --name {name} -- true` throws it away"),
+        &format!("{go_on} goes on with it; `cellblock remove {name}` throws it away"),
     )
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use cellblock_runtime::state::{Foreign, Found, Running, THIS_VERSION};
+use cellblock_runtime::state::{Foreign, Found, Left, Running, THIS_VERSION, kept};
 use serde::Serialize;
 
 use crate::args::values::word;
@@ -18,9 +18,13 @@ use crate::report::CliError;
     visible_alias = "ps",
     after_help = "Examples:
   cellblock status
+  cellblock status --all                  those too that have ended and whose files are kept
   cellblock status --json | jq -r '.[].name'"
 )]
 pub(crate) struct Args {
+    /// List also the cells that have ended and whose files are kept
+    #[arg(short = 'a', long)]
+    all: bool,
     /// Print them as JSON
     #[arg(long)]
     json: bool,
@@ -35,11 +39,12 @@ struct Row {
     name: String,
     state: &'static str,
     pid: Option<i32>,
-    supervisor: i32,
+    supervisor: Option<i32>,
+    /// When it was started, or first kept, in seconds since 1970.
     started: u64,
     /// Of the cellblock that has started it.
     version: Option<String>,
-    /// These four, and the labels, are `null` where another version has started it.
+    /// These four, and the labels, are `null` where another version has started it; of what is kept at most the image is known.
     image: Option<String>,
     profile: Option<cellblock_bundle::Profile>,
     network: Option<&'static str>,
@@ -64,7 +69,7 @@ impl From<Found> for Row {
             name: cell.name,
             state: state(found.running),
             pid: found.running.map(|r| r.init),
-            supervisor: record.supervisor,
+            supervisor: Some(record.supervisor),
             started: record.started,
             version: Some(record.version.clone()),
             image: Some(cell.image),
@@ -84,7 +89,7 @@ impl From<Foreign> for Row {
             name: found.name,
             state: state(found.running),
             pid: found.running.map(|r| r.init),
-            supervisor: record.supervisor,
+            supervisor: Some(record.supervisor),
             started: record.started,
             version: record.version,
             image: None,
@@ -97,6 +102,27 @@ impl From<Foreign> for Row {
     }
 }
 
+impl From<Left> for Row {
+    fn from(left: Left) -> Self {
+        Self {
+            name: left.name,
+            state: KEPT,
+            pid: None,
+            supervisor: None,
+            started: left.since,
+            version: None,
+            image: left.over.map(|over| over.image),
+            profile: None,
+            network: None,
+            command: None,
+            project: None,
+            labels: None,
+        }
+    }
+}
+
+const KEPT: &str = "kept";
+
 fn state(running: Option<Running>) -> &'static str {
     if running.is_some() { "running" } else { "starting" }
 }
@@ -108,10 +134,11 @@ impl Row {
         let project = self.project.as_ref().map(|p| p.name.clone()).unwrap_or_default();
         let command = match (&self.command, &self.version) {
             (Some(command), _) => command.join(" "),
+            _ if self.state == KEPT => String::new(),
             (None, Some(version)) if version != THIS_VERSION => format!("(started by cellblock {version})"),
             (None, _) => "(started by another version of cellblock)".into(),
         };
-        let network = self.network.unwrap_or("?");
+        let network = self.network.unwrap_or(if self.state == KEPT { "" } else { "?" });
         vec![
             self.name.clone(),
             self.state.into(),
@@ -126,16 +153,20 @@ impl Row {
 
 pub(crate) fn run(args: &Args) -> Result<i32, CliError> {
     let host = place::host()?;
-    let cells = commands::healed(&place::dirs(&host))?;
+    let dirs = place::dirs(&host);
+    let cells = commands::healed(&dirs)?;
     let foreign = cells.foreign.into_iter().map(Row::from);
     let mut rows: Vec<Row> = cells.alive.into_iter().map(Row::from).chain(foreign).collect();
+    if args.all {
+        rows.extend(kept(&dirs)?.into_iter().map(Row::from));
+    }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     if args.json {
         json(&rows)?;
     } else if args.quiet {
         data(&rows.iter().map(|r| format!("{}\n", r.name)).collect::<String>())?;
     } else if rows.is_empty() {
-        say("No cell is running.");
+        say(if args.all { "No cell is running, and nothing is kept of any." } else { "No cell is running." });
     } else {
         data(&table(
             &["NAME", "STATE", "AGE", "IMAGE", "NETWORK", "PROJECT", "COMMAND"],

@@ -1,11 +1,13 @@
 //! What a kept layer lies over.
 
+use std::io;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use cellblock_bundle::Cell;
 use serde::{Deserialize, Serialize};
 
-use super::{Dirs, StateError, write_json};
+use super::{Dirs, StateError, io_error, is_aside, write_json};
 
 /// What the cell was that a writable layer was first kept of: its files are changes of this image's, and belong to its ids.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +41,55 @@ impl Kept {
     pub(crate) fn write(&self, layer: &Path) -> Result<(), StateError> {
         write_json(&layer.join(FILE), self)
     }
+}
+
+/// A layer that is kept of a cell that does not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// The cell's name.
+    pub name: String,
+    /// When it was first kept, in seconds since 1970.
+    pub since: u64,
+    /// What it lies over, unless an earlier version kept it.
+    pub over: Option<Kept>,
+}
+
+/// All layers that are kept of cells that do not run, by name. What a reboot has left of others is none of them.
+///
+/// # Errors
+/// [`StateError::Io`].
+pub fn kept(dirs: &Dirs) -> Result<Vec<Left>, StateError> {
+    let folder = dirs.data.join("cells");
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_error("cannot read", &folder)(error)),
+    };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let mut found: Vec<Left> = names
+        .filter(|name| !is_aside(name) && !dirs.cell(name).exists() && is_kept(dirs, name))
+        .map(|name| Left { since: since(&dirs.layer(&name)), over: Kept::read(dirs, &name), name })
+        .collect();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// Whether there is a layer of the cell `name` that does not go with it.
+#[must_use]
+pub fn is_kept(dirs: &Dirs, name: &str) -> bool {
+    let layer = dirs.layer(name);
+    layer.exists() && !is_discarded(&layer)
+}
+
+/// Whether the layer is one that goes with its cell: overlayfs marks those it was told not to sync (`volatile`, Linux 5.10).
+pub(crate) fn is_discarded(layer: &Path) -> bool {
+    layer.join("work/work/incompat/volatile").exists()
+}
+
+fn since(layer: &Path) -> u64 {
+    let metadata = std::fs::metadata(layer.join(FILE)).or_else(|_| std::fs::metadata(layer));
+    let time = metadata.and_then(|metadata| metadata.modified()).unwrap_or(UNIX_EPOCH);
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Beside the folders that overlayfs knows of.
