@@ -4,6 +4,8 @@
 //! to begin with such an instruction than the copying takes: 4 to 6 % of a start. With loads and stores that may overlap each other there are few branches and
 //! no loop. Written by the contracts of memcpy(3), memmove(3) and memcmp(3) in the System V ABI; nothing but SSE2, which every x86-64 has.
 //!
+//! `cli/build.rs` has the linker take them for `memcpy` and the others.
+//!
 //! They are not in Rust because the compiler may take a loop that copies for a call of `memcpy`.
 
 core::arch::global_asm!(
@@ -175,18 +177,6 @@ cellblock_memcmp:
 37: ret
     .size cellblock_memcmp, . - cellblock_memcmp
     .popsection
-    "#
-);
-
-// musl's objects are not linked where these names are there already.
-#[cfg(not(test))]
-core::arch::global_asm!(
-    r#"
-    .globl memcpy, memmove, memcmp, bcmp
-    .set memcpy, cellblock_memmove
-    .set memmove, cellblock_memmove
-    .set memcmp, cellblock_memcmp
-    .set bcmp, cellblock_memcmp
     "#
 );
 

@@ -1,7 +1,10 @@
 //! Network interfaces (`netdevice(7)`), which rustix only names.
 
+use std::ffi::{CStr, CString};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
@@ -53,6 +56,41 @@ pub fn has_carrier(name: &str) -> io::Result<bool> {
     // SAFETY: an open socket, and a request whose data points to the structure that this command fills; both outlive the call.
     let r = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as libc::Ioctl, &raw mut request) };
     if r == 0 { Ok(value.data != 0) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The IPv4 addresses of a host, by the host's resolver (getaddrinfo(3)), which is asked for nothing else. Waits as long as that does.
+///
+/// # Errors
+/// `InvalidInput` for a name with a NUL; `NotFound`, with its words, for what the resolver says.
+pub fn ipv4_of(name: &str) -> io::Result<Vec<Ipv4Addr>> {
+    let name = CString::new(name)?;
+    // SAFETY: integers and pointers, for which zeros are valid: no wish about the answer.
+    let mut wish: libc::addrinfo = unsafe { std::mem::zeroed() };
+    (wish.ai_family, wish.ai_socktype) = (libc::AF_INET, libc::SOCK_STREAM);
+    let mut list = ptr::null_mut();
+    // SAFETY: a NUL-terminated name, no service, a wish as it has to be, and a place for the answer.
+    let failed = unsafe { libc::getaddrinfo(name.as_ptr(), ptr::null(), &raw const wish, &raw mut list) };
+    if failed != 0 {
+        // SAFETY: any number has words.
+        let words = unsafe { libc::gai_strerror(failed) };
+        // SAFETY: NUL-terminated, and constant.
+        let why = unsafe { CStr::from_ptr(words) };
+        return Err(io::Error::new(io::ErrorKind::NotFound, why.to_string_lossy()));
+    }
+    let mut found = Vec::new();
+    let mut next = list;
+    // SAFETY: null, or an entry of the list, which is there until it is given back below.
+    while let Some(entry) = unsafe { next.as_ref() } {
+        next = entry.ai_next;
+        if entry.ai_family == libc::AF_INET && entry.ai_addrlen as usize >= size_of::<libc::sockaddr_in>() {
+            // SAFETY: an address of this family and length.
+            let address = unsafe { entry.ai_addr.cast::<libc::sockaddr_in>().read_unaligned() };
+            found.push(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)));
+        }
+    }
+    // SAFETY: the list from above, of which nothing is used any more.
+    unsafe { libc::freeaddrinfo(list) };
+    Ok(found)
 }
 
 /// A socket that gets a copy of the packets of `protocol` (an Ethernet type) that come in by the interface `index` and pass `filter`, from

@@ -65,8 +65,9 @@ impl SingleThreaded {
     /// Those of `clone(2)`.
     pub fn fork_sibling(&self) -> io::Result<Fork> {
         let flags = libc::CLONE_PARENT | libc::SIGCHLD;
-        // SAFETY: as `fork`; no CLONE_VM and a null stack, so the child runs on its own copy of this stack. glibc's cached
-        // thread id in the child is stale, which only matters to pthread functions, and single-threaded code calls none.
+        // SAFETY: as `fork`; no CLONE_VM and a null stack, so the child runs on its own copy of this stack. The C library's
+        // cached thread id is stale in the child, which matters to pthread functions, of which single-threaded code calls none, and to musl's abort(3),
+        // in the place of which there is `cellblock_abort`.
         let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
         Self::side(pid)
     }
@@ -91,7 +92,8 @@ impl SingleThreaded {
         // SAFETY: `top` is the end of a fresh mapping. With CLONE_VM both processes have the same memory, but this one touches nothing of it
         // any more if the call succeeds: it has no other thread (`self` proves it), and what follows is `_exit`. Thread-local data of its thread,
         // which the new one takes over with the rest, is nobody else's from then on; the kernel clears its cached thread id at our end
-        // (CLONE_CHILD_CLEARTID of set_tid_address(2)), which only pthread functions look at, that single-threaded code does not call.
+        // (CLONE_CHILD_CLEARTID of set_tid_address(2)), which only pthread functions look at, that single-threaded code does not call, and
+        // musl's abort(3), in the place of which there is `cellblock_abort`.
         let pid = unsafe { libc::clone(run, top, libc::CLONE_VM | libc::SIGCHLD, body.cast()) };
         if pid > 0 {
             exit_now(code);
@@ -128,7 +130,7 @@ impl SingleThreaded {
         // SAFETY: `top` is the end of a fresh mapping. The kernel lets this thread, the only one (`self` proves it), go on when the child has ended or is
         // another program, so that no memory is used by two at once; the child never returns into this function. What it allocates and changes stays so,
         // as if `body` had been called: it has come to its own end, or this process ends below. Its thread-local data are this thread's; the cached
-        // thread id there matters to pthread functions only, which single-threaded code does not call.
+        // thread id there matters to pthread functions, which single-threaded code does not call, and to musl's abort(3), in the place of which there is `cellblock_abort`.
         let pid = unsafe { libc::clone(entry(&body), top, flags, (&raw mut body).cast()) };
         if pid < 0 {
             return Err(io::Error::last_os_error());
@@ -177,6 +179,24 @@ fn new_stack() -> io::Result<*mut libc::c_void> {
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` has no preconditions.
     unsafe { libc::_exit(code) }
+}
+
+/// In the static program, `abort(3)` for all of it, that is for panics and for memory that is not there.
+///
+/// musl's sends the signal to the thread whose number it remembers, which in a child of [`SingleThreaded::fork_sibling`], `leave_behind` or `lend` is
+/// another process's. `cli/build.rs` has the linker take this one for `abort`.
+#[cfg(all(target_env = "musl", target_feature = "crt-static"))]
+// SAFETY: nobody else has the name.
+#[unsafe(no_mangle)]
+extern "C" fn cellblock_abort() -> ! {
+    crate::signal::reset(libc::SIGABRT);
+    let _ = crate::signal::SignalSet::of(&[libc::SIGABRT]).unblock();
+    let (process, thread) = (rustix::process::getpid(), rustix::thread::gettid());
+    let [process, thread] = [process, thread].map(|id| id.as_raw_nonzero().get());
+    // SAFETY: three numbers.
+    unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGABRT) };
+    // Where a filter of system calls does not allow it.
+    exit_now(128 + libc::SIGABRT)
 }
 
 /// Replaces this process by the program at `path`. Returns only on failure.

@@ -31,7 +31,7 @@ impl SignalSet {
         Self(set)
     }
 
-    /// Every signal.
+    /// Every signal, but for those that the C library has uses of its own for (32, 33; musl: 34).
     #[must_use]
     pub fn all() -> Self {
         let mut set = MaybeUninit::uninit();
@@ -47,6 +47,14 @@ impl SignalSet {
     /// Those of `sigprocmask(2)`.
     pub fn block(&self) -> io::Result<Self> {
         self.mask(libc::SIG_BLOCK)
+    }
+
+    /// Takes the set from what this thread blocks; returns what was blocked before.
+    ///
+    /// # Errors
+    /// Those of `sigprocmask(2)`.
+    pub fn unblock(&self) -> io::Result<Self> {
+        self.mask(libc::SIG_UNBLOCK)
     }
 
     /// Makes the set exactly what this thread blocks; returns what was blocked before.
@@ -127,10 +135,21 @@ impl std::os::fd::AsFd for SignalFd {
 
 /// Gives every signal its default action, for a child about to `exec`: ignored ones would stay ignored (`execve(2)`).
 pub fn reset_all() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL installs no handler; for numbers that cannot be changed the call fails and changes nothing.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
+    (1..=MOST).for_each(reset);
+}
+
+/// The highest number of a signal (`_NSIG`, asm-generic/signal.h).
+const MOST: i32 = 64;
+
+/// Gives one signal its default action. Asked of the kernel, for the C library refuses the numbers that it has uses of its own for: 32 and 33, and musl
+/// 34 too, which is glibc's first free one.
+pub(crate) fn reset(signal: i32) {
+    // `struct sigaction` of the kernel: SIG_DFL, no flags, no restorer, an empty set of 8 bytes.
+    let default = [0_u64; 4];
+    let nothing = ptr::null_mut::<libc::c_void>();
+    // SAFETY: a structure of that size, and no place for the old one. Nothing is called that could be gone; for numbers that cannot be changed the call
+    // fails and changes nothing.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), nothing, 8_usize) };
 }
 
 /// Ignores one signal.

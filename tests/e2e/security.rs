@@ -77,8 +77,9 @@ fn the_programs_constants_are_read_only_once_it_runs() {
     let program = program.to_str().expect("UTF-8");
     let own = maps.lines().filter(|line| line.ends_with(program));
     let leave: Vec<_> = own.filter_map(|line| line.split(' ').nth(1)).collect();
-    // Constants as they are, code, constants that were relocated, data.
-    assert_eq!(leave, ["r--p", "r-xp", "r--p", "rw-p"], "{maps}");
+    // Constants as they are, code (some linkers: more constants), constants that were relocated, data.
+    assert!(leave.starts_with(&["r--p", "r-xp"]) && leave.ends_with(&["r--p", "rw-p"]), "{maps}");
+    assert_eq!(leave.iter().filter(|leave| leave.contains('w')).count(), 1, "{maps}");
 }
 
 #[test]
