@@ -389,6 +389,18 @@ for turn in range(4):
     }
 }
 
+/// A name server that fails when it is asked for IPv6 addresses: the others are found all the same.
+#[test]
+fn a_name_server_that_knows_nothing_of_ipv6_is_enough() {
+    let internet = Internet::with(|world| world.write("turns", "ipv4-only.test 93.184.216.34\n"));
+    internet.ask_the_name_server();
+    let out = internet.python(
+        "--no-default-allow --allow ipv4-only.test --allow gone.test",
+        "print(get('ipv4-only.test').split(' ', 3)[0], get('gone.test').split(' ', 3)[:2])",
+    );
+    assert!(out.starts_with("200 ['50"), "{out}");
+}
+
 /// A resolver that is gone, one that is silent, a server that is silent: each fails in its time, is told, and hinders nothing else.
 #[test]
 fn what_does_not_answer_is_told_and_hinders_nobody() {

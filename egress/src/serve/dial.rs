@@ -11,6 +11,23 @@ use tokio::net::TcpStream;
 use crate::name::Name;
 use crate::policy::{Policy, Sourced, Target, Why};
 
+/// Asks the host's resolver.
+///
+/// musl's asks for addresses of both kinds at once, and fails if there is no good answer about one of them, as when a name server refuses questions
+/// about IPv6. Then the others are asked for alone. glibc's does as much by itself.
+async fn look_up(name: &str) -> io::Result<Vec<IpAddr>> {
+    let error = match tokio::net::lookup_host((name, 0)).await {
+        Ok(found) => return Ok(found.map(|address| address.ip()).collect()),
+        Err(error) if cfg!(target_env = "musl") => error,
+        Err(error) => return Err(error),
+    };
+    let name = name.to_owned();
+    match tokio::task::spawn_blocking(move || cellblock_sys::net::ipv4_of(&name)).await {
+        Ok(Ok(found)) => Ok(found.into_iter().map(IpAddr::from).collect()),
+        _ => Err(error),
+    }
+}
+
 /// How long an answer of the host's resolver is good. `getaddrinfo(3)` does not tell; it is for bursts of connections.
 const FRESH: Duration = Duration::from_secs(5);
 
@@ -85,7 +102,7 @@ impl Dialer {
             return Ok(found.clone());
         }
         let mut found: Vec<IpAddr> = Vec::new();
-        for address in tokio::net::lookup_host((name.as_str(), 0)).await?.map(|a| a.ip()) {
+        for address in look_up(name.as_str()).await? {
             if !found.contains(&address) {
                 found.push(address);
             }
