@@ -219,7 +219,9 @@ def name_server(query):
             turn = turns[name].pop(0) if len(turns[name]) > 1 else turns[name][0]
             found = [socket.inet_pton(family, address) for address in turn.split(",")]
         # As some name servers do, about whatever they have no answer of that kind for.
-        refused = family != socket.AF_INET and name.startswith("ipv4-only")
+        refused = family != socket.AF_INET and name == "refused.test"
+        if family != socket.AF_INET and name == "unanswered.test":
+            return None
     head = query[:2] + bytes([0x81, 0x82 if refused else 0x80 if known else 0x83]) + b"\0\1" + len(found).to_bytes(2, "big") + bytes(4)
     records = b"".join(b"\xc0\x0c" + kind + b"\0\1\0\0\0\5" + len(a).to_bytes(2, "big") + a for a in found)
     return head + query[12:at + 5] + records

@@ -14,18 +14,48 @@ use crate::policy::{Policy, Sourced, Target, Why};
 /// Asks the host's resolver.
 ///
 /// musl's asks for addresses of both kinds at once, and fails if there is no good answer about one of them, as when a name server refuses questions
-/// about IPv6. Then the others are asked for alone. glibc's does as much by itself.
+/// about IPv6, or does not answer them. Then IPv4 is asked for alone. glibc's does as much by itself.
 async fn look_up(name: &str) -> io::Result<Vec<IpAddr>> {
-    let error = match tokio::net::lookup_host((name, 0)).await {
-        Ok(found) => return Ok(found.map(|address| address.ip()).collect()),
-        Err(error) if cfg!(target_env = "musl") => error,
-        Err(error) => return Err(error),
+    /// A name server that answers at all does so in less.
+    const SOON: Duration = Duration::from_secs(1);
+    let both = async {
+        let found = tokio::net::lookup_host((name, 0)).await?;
+        Ok(found.map(|address| address.ip()).collect())
     };
-    let name = name.to_owned();
-    match tokio::task::spawn_blocking(move || cellblock_sys::net::ipv4_of(&name)).await {
-        Ok(Ok(found)) => Ok(found.into_iter().map(IpAddr::from).collect()),
-        _ => Err(error),
+    if !cfg!(target_env = "musl") {
+        return both.await;
     }
+    let mut both = std::pin::pin!(both);
+    match tokio::time::timeout(SOON, &mut both).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(error)) => match tokio::time::timeout(SOON, ipv4_of(name)).await {
+            Ok(Ok(found)) => Ok(found),
+            _ => Err(error),
+        },
+        Err(_) => {
+            let found_only = async {
+                match ipv4_of(name).await {
+                    Ok(found) => found,
+                    Err(_) => std::future::pending().await,
+                }
+            };
+            let mut alone = std::pin::pin!(found_only);
+            let error = tokio::select! {
+                found = &mut alone => return Ok(found),
+                found = &mut both => match found {
+                    Ok(found) => return Ok(found),
+                    Err(error) => error,
+                },
+            };
+            tokio::time::timeout(SOON, alone).await.map_err(|_| error)
+        }
+    }
+}
+
+async fn ipv4_of(name: &str) -> io::Result<Vec<IpAddr>> {
+    let name = name.to_owned();
+    let found = tokio::task::spawn_blocking(move || cellblock_sys::net::ipv4_of(&name)).await??;
+    Ok(found.into_iter().map(IpAddr::from).collect())
 }
 
 /// How long an answer of the host's resolver is good. `getaddrinfo(3)` does not tell; it is for bursts of connections.
