@@ -67,6 +67,9 @@ fn a_reboot_costs_a_kept_cell_nothing_and_another_its_layer() {
     rustix::process::kill_process(pid(&about["supervisor"]), Signal::KILL).expect("kill");
     world.wait("its end", || gone(pid(&about["running"]["init"])));
     world.call(Path::new("rm"), &["-rf", &world.path("run/cellblock/cells").display().to_string()]).ok();
+    assert_eq!(layers(&world).len(), 2);
+    assert_eq!(world.cellblock("status --all -q").ok(), "kept\n", "the other one was not to be kept");
+    world.cellblock("remove alone").fails(125).says("nothing is kept");
     world.cellblock("run --name other --rm -- true").ok();
     world.wait("one layer", || layers(&world) == ["kept"]);
     world.cellblock("run --name kept --rm -- true").ok();

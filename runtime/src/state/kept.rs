@@ -50,11 +50,11 @@ pub struct Left {
     pub name: String,
     /// When it was first kept, in seconds since 1970.
     pub since: u64,
-    /// What it lies over, unless an earlier version kept it.
+    /// What it lies over, if that can be read.
     pub over: Option<Kept>,
 }
 
-/// All layers that are kept of cells that do not run, by name. What a reboot has left of others is none of them.
+/// All layers that are kept of cells that do not run, by name.
 ///
 /// # Errors
 /// [`StateError::Io`].
@@ -68,28 +68,28 @@ pub fn kept(dirs: &Dirs) -> Result<Vec<Left>, StateError> {
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let mut found: Vec<Left> = names
         .filter(|name| !is_aside(name) && !dirs.cell(name).exists() && is_kept(dirs, name))
-        .map(|name| Left { since: since(&dirs.layer(&name)), over: Kept::read(dirs, &name), name })
+        .map(|name| Left { since: since(dirs, &name), over: Kept::read(dirs, &name), name })
         .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
 }
 
-/// Whether there is a layer of the cell `name` that does not go with it.
+/// Whether the layer that the cell `name` had is kept. What was written down says so, for the mark of [`is_discarded`] lies in a folder that overlayfs
+/// closes to everybody: outside of OUTER a layer that a reboot has left would pass for a kept one.
 #[must_use]
 pub fn is_kept(dirs: &Dirs, name: &str) -> bool {
-    let layer = dirs.layer(name);
-    layer.exists() && !is_discarded(&layer)
+    dirs.layer(name).join(FILE).exists()
 }
 
-/// Whether the layer is one that goes with its cell: overlayfs marks those it was told not to sync (`volatile`, Linux 5.10).
+/// Whether the layer is one that goes with its cell: overlayfs marks those it was told not to sync (`volatile`, Linux 5.10). For who may look into it:
+/// in OUTER.
 pub(crate) fn is_discarded(layer: &Path) -> bool {
     layer.join("work/work/incompat/volatile").exists()
 }
 
-fn since(layer: &Path) -> u64 {
-    let metadata = std::fs::metadata(layer.join(FILE)).or_else(|_| std::fs::metadata(layer));
-    let time = metadata.and_then(|metadata| metadata.modified()).unwrap_or(UNIX_EPOCH);
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+fn since(dirs: &Dirs, name: &str) -> u64 {
+    let time = std::fs::metadata(dirs.layer(name).join(FILE)).and_then(|metadata| metadata.modified());
+    time.unwrap_or(UNIX_EPOCH).duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Beside the folders that overlayfs knows of.
