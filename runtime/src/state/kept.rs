@@ -74,7 +74,7 @@ pub fn kept(dirs: &Dirs) -> Result<Vec<Left>, StateError> {
     Ok(found)
 }
 
-/// Whether the layer that the cell `name` had is kept. What was written down says so, for the mark of [`is_discarded`] lies in a folder that overlayfs
+/// Whether the layer that the cell `name` had is kept. What was written down says so, for the mark of `is_discarded` lies in a folder that overlayfs
 /// closes to everybody: outside of OUTER a layer that a reboot has left would pass for a kept one.
 #[must_use]
 pub fn is_kept(dirs: &Dirs, name: &str) -> bool {
