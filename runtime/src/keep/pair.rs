@@ -6,6 +6,7 @@
 //! which happens here, under a lock of the host's folder that all cells' keepers take.
 
 use std::cell::RefCell;
+use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, Stat};
 use rustix::io::Errno;
 
 use super::place::{self, Owner};
-use super::seen::Stamp;
+use super::seen::{Stamp, Tick};
 
 /// No login and no settings file is larger.
 const MOST: u64 = 64 << 20;
@@ -50,6 +51,12 @@ impl Side {
         Ok(place::look(self.folder.as_fd(), &self.name)?.filter(|stat| place::kind(stat).is_file()))
     }
 
+    /// Whether it has changed: it is `now` and was `known`. What cannot be read shows by its stamp alone.
+    fn differs(&self, known: Was, now: Option<Stamp>) -> bool {
+        let content = || place::read(self.folder.as_fd(), &self.name, MOST).map(|(bytes, _)| hash(&bytes));
+        now != known.stamp || known.content.is_some_and(|known| content().is_ok_and(|now| now != known))
+    }
+
     /// Puts these bytes there, if it is as `expected` still.
     fn write(&self, expected: Option<Stamp>, bytes: &[u8], mode: u32) -> io::Result<Option<Stamp>> {
         let folder = self.folder.as_fd();
@@ -78,14 +85,39 @@ pub(super) struct Pair {
 /// How the two sides were when they were last the same, and which locks were made for the other side.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
-    host: Option<Stamp>,
-    own: Option<Stamp>,
+    host: Was,
+    own: Was,
     settled: bool,
     made: Vec<(bool, PathBuf)>,
 }
 
+/// How a side was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Was {
+    stamp: Option<Stamp>,
+    /// The hash of its bytes, as long as it could be written again with no sign of it in the stamp.
+    content: Option<u64>,
+}
+
+impl Was {
+    /// A side that is `stamp` now, `tick` being the time before it was looked at, with bytes of that hash if it was read or written.
+    fn seen(self, stamp: Option<Stamp>, content: Option<u64>, tick: Tick) -> Self {
+        let content = content.or(self.content.filter(|_| self.stamp == stamp));
+        Self { stamp, content: content.filter(|_| stamp.is_some_and(|stamp| !stamp.would_tell(tick))) }
+    }
+}
+
 /// How both sides are, the host's first.
 type Both = (Option<Stamp>, Option<Stamp>);
+
+/// How both sides are after something was done, and the hash of what both have then.
+type Done = (Both, Option<u64>);
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
+}
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,17 +140,20 @@ impl Pair {
             place::tidy(self.own.folder.as_fd(), &self.own.name)?;
         }
         for _ in 0..MOST_TURNS {
+            let tick = Tick::now();
             let (host, own) = (self.host.look()?, self.own.look()?);
             let now = (host.as_ref().map(Stamp::of), own.as_ref().map(Stamp::of));
             let done = match self.step(host.as_ref(), own.as_ref()) {
-                Step::Nothing => Some(now),
+                Step::Nothing => Some((now, None)),
                 Step::Give => self.give(now.1)?,
                 Step::Take => self.take(now.0)?,
             };
             // What was seen counts, and not what is there by now: that is the next round's.
-            if let Some((host, own)) = done {
+            if let Some(((host, own), content)) = done {
                 let mut known = self.known.borrow_mut();
-                (known.host, known.own, known.settled) = (host, own, true);
+                known.host = known.host.seen(host, content, tick);
+                known.own = known.own.seen(own, content, tick);
+                known.settled = true;
                 if now == (host, own) || self.is_as_known(&known)? {
                     return Ok(());
                 }
@@ -129,7 +164,7 @@ impl Pair {
 
     fn is_as_known(&self, known: &Known) -> io::Result<bool> {
         let (host, own) = (self.host.look()?, self.own.look()?);
-        Ok(host.as_ref().map(Stamp::of) == known.host && own.as_ref().map(Stamp::of) == known.own)
+        Ok(host.as_ref().map(Stamp::of) == known.host.stamp && own.as_ref().map(Stamp::of) == known.own.stamp)
     }
 
     /// Whether the cell's side is not there yet.
@@ -140,7 +175,8 @@ impl Pair {
     fn step(&self, host: Option<&Stat>, own: Option<&Stat>) -> Step {
         let known = self.known.borrow();
         let (now_host, now_own) = (host.map(Stamp::of), own.map(Stamp::of));
-        let (host_changed, own_changed) = (now_host != known.host, now_own != known.own);
+        let (host_changed, own_changed) =
+            (self.host.differs(known.host, now_host), self.own.differs(known.own, now_own));
         match (host, own) {
             // What the host has no more stays inside, and nothing new comes about in the person's home.
             (None, Some(_)) if self.gives_birth && own_changed => Step::Take,
@@ -159,8 +195,7 @@ impl Pair {
             (Some(_), Some(_)) if host_changed && own_changed => {
                 // Without memory, or both at once: the later one is the one that lives. File systems tell times to some milliseconds only: of two
                 // that are the same, the one that was put in the place of the file that both had came after what was written in that.
-                let replaced =
-                    |now: Option<Stamp>, known: Option<Stamp>| now.map(|s| s.inode) != known.map(|s| s.inode);
+                let replaced = |now: Option<Stamp>, known: Was| now.map(|s| s.inode) != known.stamp.map(|s| s.inode);
                 let only_own = replaced(now_own, known.own) && !replaced(now_host, known.host);
                 let (own, host) = (now_own.map(|own| own.modified), now_host.map(|host| host.modified));
                 if own > host || (own == host && only_own) { Step::Take } else { Step::Give }
@@ -172,20 +207,20 @@ impl Pair {
     }
 
     /// The host's to the cell, whose own is `expected`. What both are then; nothing if something has come in between.
-    fn give(&self, expected: Option<Stamp>) -> io::Result<Option<Both>> {
+    fn give(&self, expected: Option<Stamp>) -> io::Result<Option<Done>> {
         let (host, own) = (&self.host, &self.own);
         let (bytes, stat) = place::read(host.folder.as_fd(), &host.name, MOST)?;
         if self.may_link(&stat) {
             let from = (host.folder.as_fd(), host.name.as_path());
             match place::link_over(from, (own.folder.as_fd(), &own.name), expected) {
-                Ok(linked) => return Ok(linked.map(|stamp| (Some(stamp), Some(stamp)))),
+                Ok(linked) => return Ok(linked.map(|stamp| ((Some(stamp), Some(stamp)), None))),
                 // Another file system, or one that has no links: two files then.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(_) => {}
             }
         }
         let written = own.write(expected, &bytes, stat.st_mode)?;
-        Ok(written.map(|own| (Some(Stamp::of(&stat)), Some(own))))
+        Ok(written.map(|own| ((Some(Stamp::of(&stat)), Some(own)), Some(hash(&bytes)))))
     }
 
     /// Only where the cell is to write the host's, may do so by the file's own permissions, and sees no other owner.
@@ -197,7 +232,7 @@ impl Pair {
     }
 
     /// The cell's to the host, whose own is `expected`; the same.
-    fn take(&self, expected: Option<Stamp>) -> io::Result<Option<Both>> {
+    fn take(&self, expected: Option<Stamp>) -> io::Result<Option<Done>> {
         let (host, own) = (&self.host, &self.own);
         let (bytes, stat) = place::read(own.folder.as_fd(), &own.name, MOST)?;
         let taken = Some(Stamp::of(&stat));
@@ -209,7 +244,11 @@ impl Pair {
         let written = match &old {
             // One that runs may be about to mend it; what an earlier one has left in pieces is of use to nobody.
             Some((old, _)) if !could_replace(&bytes, old) => {
-                return if self.known.borrow().settled { Ok(Some((expected, taken))) } else { self.give(taken) };
+                return if self.known.borrow().settled {
+                    Ok(Some(((expected, taken), None)))
+                } else {
+                    self.give(taken)
+                };
             }
             Some((old, _)) if *old == bytes => expected,
             // Its permissions stay what the person made them.
@@ -223,7 +262,7 @@ impl Pair {
                 return Ok(Some(both));
             }
         }
-        Ok(Some((Some(written), taken)))
+        Ok(Some(((Some(written), taken), Some(hash(&bytes)))))
     }
 
     /// A lock that is there on one side is made on the other. Best effort: it narrows the time in which both renew one login, and the

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Stat;
 
-/// A file as it was: any change by the usual means shows in one of these.
+/// A file as it was: any change by the usual means shows in one of these, if it [`Stamp::would_tell`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) inode: u64,
@@ -21,12 +21,31 @@ impl Stamp {
         let modified = i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
         Self { inode: stat.st_ino, size: u64::try_from(stat.st_size).unwrap_or(0), modified }
     }
+
+    /// Whether what is written in place from `tick` on shows even if the size stays. Before Linux 6.13 file times come from a clock that goes on
+    /// once in 4 ms (or 1 to 10, by how the kernel was built), and some file systems keep whole seconds, FAT every other one.
+    pub(super) fn would_tell(&self, tick: Tick) -> bool {
+        const SECOND: i128 = 1_000_000_000;
+        let grain = if self.modified % SECOND == 0 { 2 * SECOND } else { 1 };
+        self.modified + grain <= tick.0
+    }
+}
+
+/// The clock that file times come from, in nanoseconds since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tick(i128);
+
+impl Tick {
+    pub(super) fn now() -> Self {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        Self(i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec))
+    }
 }
 
 /// One file or folder that was taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// The host's then.
+    /// The host's then. Nothing real where a later change might not show: it is taken again.
     pub(super) host: Stamp,
     /// What was made of it. Nothing real for what was there already: such a file is never touched.
     pub(super) own: Stamp,

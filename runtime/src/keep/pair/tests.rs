@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::*;
 
@@ -119,14 +120,19 @@ fn a_cell_cannot_harm_the_hosts_by_what_is_no_login() {
     assert_eq!(sides.read("host/login"), "{\"token\":2}");
 }
 
+/// As on another file system, or with another owner.
+fn without_links(sides: &Sides) -> Pair {
+    let mut pair = sides.pair(Flow::Both);
+    pair.own.acting = None;
+    pair.gives_birth = true;
+    pair
+}
+
 #[test]
 fn without_links_both_sides_are_copies() {
     let sides = Sides::new();
     sides.write("host/login", "1");
-    let mut pair = sides.pair(Flow::Both);
-    // As on another file system, or with another owner.
-    pair.own.acting = None;
-    pair.gives_birth = true;
+    let pair = without_links(&sides);
     pair.settle().expect("settle");
     assert_ne!(inode(&sides.path("host/login")), inode(&sides.path("own/login")));
     sides.write("own/login", "2");
@@ -135,6 +141,35 @@ fn without_links_both_sides_are_copies() {
     sides.rename("host/login", "3");
     pair.settle().expect("settle");
     assert_eq!(sides.read("own/login"), "3");
+}
+
+#[test]
+fn what_is_written_twice_in_one_tick_of_the_clock_arrives() {
+    let sides = Sides::new();
+    let pair = without_links(&sides);
+    let tick = SystemTime::now() + Duration::from_secs(60);
+    let second = UNIX_EPOCH + Duration::from_secs(tick.duration_since(UNIX_EPOCH).expect("after").as_secs() - 61);
+    for tick in [tick, second] {
+        let write = |path: &str, text: &str| {
+            sides.write(path, text);
+            let file = fs::File::options().write(true).open(sides.path(path)).expect("open");
+            file.set_modified(tick).expect("a time");
+            pair.settle().expect("settle");
+        };
+        for (from, to) in [("own/login", "host/login"), ("host/login", "own/login")] {
+            for text in ["1", "2", "3"] {
+                write(from, text);
+                assert_eq!(sides.read(to), text, "{from}");
+            }
+        }
+    }
+    // What is older than the clock needs no second look.
+    sides.write("own/login", "4");
+    std::thread::sleep(Duration::from_millis(20));
+    for _ in 0..2 {
+        pair.settle().expect("settle");
+    }
+    assert_eq!(pair.known.borrow().own.content, None);
 }
 
 #[test]
