@@ -100,6 +100,10 @@ mod tests {
         let (audits, other) = (dir.path().join("audits"), dir.path().join("other"));
         std::fs::create_dir_all(&audits).expect("a folder");
         std::fs::write(&other, "the person's").expect("a file");
+        // A container's root may be without the one or the other.
+        let needed = ["/etc/hosts", "/etc/nsswitch.conf", "/etc/passwd"].into_iter();
+        let needed: Vec<_> = needed.filter(|file| std::fs::read(file).is_ok()).collect();
+        assert!(!needed.is_empty(), "the probe works");
         let Ok(rules) = files(&audits) else {
             assert!(cellblock_sys::landlock::version().is_err(), "only a kernel without Landlock is an excuse");
             return;
@@ -113,7 +117,7 @@ mod tests {
             assert!(std::fs::write(dir.path().join("new"), "").is_err_and(denied));
             assert!(std::fs::write("/etc/cellblock-test", "").is_err_and(denied));
             assert!(std::fs::read_dir("/").is_err_and(denied) && std::fs::read_dir("/root").is_err());
-            assert!(std::fs::read("/etc/hosts").is_ok() && std::fs::read("/etc/nsswitch.conf").is_ok());
+            assert!(needed.iter().all(|file| std::fs::read(file).is_ok()));
             assert!(std::fs::File::open("/dev/random").is_ok() && std::fs::File::open("/dev/urandom").is_ok());
             // As the audit does when its file is full.
             for _ in 0..2 {
