@@ -139,7 +139,7 @@ for step in 'git config --remove-section branch.theirs' 'git config --unset bran
     'git config --rename-section branch.theirs branch.other'; do $step 2>/dev/null && echo "done: $step"; done
 # It goes, and comes back with what it had.
 git branch -q -D theirs 2>/tmp/said || echo 'cannot be removed'
-grep -q 'update of config-file failed' /tmp/said || cat /tmp/said
+grep -qi 'update of config-file failed' /tmp/said || cat /tmp/said
 git rev-parse -q --verify theirs && echo 'still there'
 git switch -q -c theirs; git push -q -u origin theirs; git config branch.theirs.rebase true
 git config branch.theirs.pushRemote; git config branch.theirs.merge
