@@ -20,7 +20,7 @@ const NAME: &str = "self-check.cellblock.invalid.";
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 3);
 
 /// It takes a fraction of a millisecond; on a busy machine it may be longer.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Tries both, from inside the cell's namespace. `port` is one with a listener, if there is any.
 pub(super) async fn check(probes: Probes, port: Option<u16>) -> io::Result<()> {

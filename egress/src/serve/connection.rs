@@ -14,7 +14,7 @@ use super::dial::DialError;
 use super::first::{self, Buffer, Speech};
 use super::looking::Looking;
 use super::passage::{self, Passage, Unread};
-use super::{Mode, Shared, dial, http, lock, relay};
+use super::{Mode, Shared, check, dial, http, lock, relay};
 use crate::audit::{Event, Line, Protocol, Verdict as Said};
 use crate::gateway::sockets;
 use crate::git::Git;
@@ -27,7 +27,7 @@ use crate::who::Ends;
 /// The alert `access_denied` (RFC 8446, section 6.2), fatal, in a record of TLS 1.2: clients show its name.
 const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 
-/// How long a refused client gets to show what it speaks, so that it can be told in its own language.
+/// How long a refused client of the cell gets to show what it speaks, so that it can be told in its own language.
 const LOOK: Duration = Duration::from_millis(300);
 
 /// Ports whose clients speak first, and a known protocol.
@@ -460,7 +460,9 @@ impl Connection {
         let form = match form {
             Form::Look => {
                 let mut start = [0u8; 16];
-                let seen = tokio::time::timeout(LOOK, self.client.peek(&mut start)).await;
+                // Our own speaks for sure, but on a busy machine it may be late.
+                let patience = if self.shared.checking.load(Ordering::Relaxed) { check::PATIENCE } else { LOOK };
+                let seen = tokio::time::timeout(patience, self.client.peek(&mut start)).await;
                 let seen = seen.ok().and_then(Result::ok).and_then(|length| start.get(..length));
                 match seen.map(first::speech) {
                     Some(Speech::Tls) => Form::Alert,
