@@ -106,6 +106,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_later_change_shows_when_the_clock_has_gone_on() {
+        let second = 1_000_000_000;
+        let tells = |modified, now| Stamp { modified, ..Stamp::default() }.would_tell(Tick(now));
+        assert!(!tells(5 * second + 4, 5 * second + 4) && !tells(5 * second + 4, 5 * second));
+        assert!(tells(5 * second + 4, 5 * second + 5));
+        // Whole seconds may be all that the file system knows.
+        assert!(!tells(5 * second, 7 * second - 1));
+        assert!(tells(5 * second, 7 * second));
+    }
+
+    #[test]
     fn it_survives_being_written() {
         let stamp = |n: u64| Stamp { inode: n, size: n + 1, modified: -i128::from(n) };
         let odd = PathBuf::from(OsString::from_vec(b"a b/\n\xff".to_vec()));
