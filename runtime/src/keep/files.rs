@@ -121,7 +121,10 @@ pub(super) fn sow(start: &Start, seed: &Seed, folder: &Kept<'_>) -> io::Result<(
     // At nearly every start everything is there, and nothing is made for what has nothing to say.
     let look = |above: BorrowedFd<'_>| {
         let (now, before) = match place::read(above, name, MOST_SOWN) {
-            Ok((now, stat)) => (now, Some(stat)),
+            Ok((now, stat)) => {
+                let before = Some((stat.st_mode, Sight::new(Stamp::of(&stat), &now)));
+                (now, before)
+            }
             Err(error) if tree::is_missing(&error) => (Vec::new(), None),
             Err(error) => return Err(error),
         };
@@ -141,10 +144,11 @@ pub(super) fn sow(start: &Start, seed: &Seed, folder: &Kept<'_>) -> io::Result<(
     // Cells of the project may be at it: what one of them has just written is looked at again.
     for _ in 0..4 {
         let (Some(new), before) = look(above.as_fd())? else { return Ok(()) };
-        let mode = before.as_ref().map_or(0o600, |stat| stat.st_mode);
-        let stamp = before.as_ref().map(Stamp::of);
-        if let Some(after) = place::write_over(above.as_fd(), name, stamp, (&new, mode, owner))? {
-            return stamp.map_or(Ok(()), |stamp| remember(start, seed, folder, &base, (stamp, after)));
+        let mode = before.map_or(0o600, |(mode, _)| mode);
+        let before = before.map(|(_, sight)| sight);
+        if let Some(after) = place::write_over(above.as_fd(), name, before, (&new, mode, owner))? {
+            let remember = |before: Sight| remember(start, seed, folder, &base, (before.stamp, after.stamp));
+            return before.map_or(Ok(()), remember);
         }
     }
     Err(io::Error::new(io::ErrorKind::ResourceBusy, "it changes all the time"))

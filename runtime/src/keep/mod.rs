@@ -30,7 +30,7 @@ use files::{lay_beside, lay_loose, sow};
 use pair::{Flow, Pair, Side};
 use place::Owner;
 pub(crate) use process::Keeper;
-use seen::{Seen, Stamp};
+use seen::{Seen, Sight, Stamp};
 pub use tree::Links;
 use tree::{Follow, Taking};
 

@@ -6,7 +6,6 @@
 //! which happens here, under a lock of the host's folder that all cells' keepers take.
 
 use std::cell::RefCell;
-use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -15,11 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, FlockOperation, Mode, Stat};
 use rustix::io::Errno;
 
-use super::place::{self, Owner};
-use super::seen::{Stamp, Tick};
-
-/// No login and no settings file is larger.
-const MOST: u64 = 64 << 20;
+use super::place::{self, MOST, Owner};
+use super::seen::{Sight, Stamp, Tick};
 
 /// How long another keeper may have the lock: it is held for some system calls.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -47,18 +43,13 @@ pub(super) struct Side {
 }
 
 impl Side {
-    fn look(&self) -> io::Result<Option<Stat>> {
-        Ok(place::look(self.folder.as_fd(), &self.name)?.filter(|stat| place::kind(stat).is_file()))
-    }
-
-    /// Whether it has changed: it is `now` and was `known`. What cannot be read shows by its stamp alone.
-    fn differs(&self, known: Was, now: Option<Stamp>) -> bool {
-        let content = || place::read(self.folder.as_fd(), &self.name, MOST).map(|(bytes, _)| hash(&bytes));
-        now != known.stamp || known.content.is_some_and(|known| content().is_ok_and(|now| now != known))
+    /// How it is, and was `known` to be.
+    fn look(&self, known: Option<Sight>) -> io::Result<Option<Seen>> {
+        place::sight(self.folder.as_fd(), &self.name, known)
     }
 
     /// Puts these bytes there, if it is as `expected` still.
-    fn write(&self, expected: Option<Stamp>, bytes: &[u8], mode: u32) -> io::Result<Option<Stamp>> {
+    fn write(&self, expected: Option<Sight>, bytes: &[u8], mode: u32) -> io::Result<Option<Sight>> {
         let folder = self.folder.as_fd();
         let Some((uid, gid)) = self.acting else {
             return place::write_over(folder, &self.name, expected, (bytes, mode, self.owner));
@@ -85,39 +76,17 @@ pub(super) struct Pair {
 /// How the two sides were when they were last the same, and which locks were made for the other side.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
-    host: Was,
-    own: Was,
+    host: Option<Sight>,
+    own: Option<Sight>,
     settled: bool,
     made: Vec<(bool, PathBuf)>,
 }
 
-/// How a side was.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Was {
-    stamp: Option<Stamp>,
-    /// The hash of its bytes, as long as it could be written again with no sign of it in the stamp.
-    content: Option<u64>,
-}
-
-impl Was {
-    /// A side that is `stamp` now, `tick` being the time before it was looked at, with bytes of that hash if it was read or written.
-    fn seen(self, stamp: Option<Stamp>, content: Option<u64>, tick: Tick) -> Self {
-        let content = content.or(self.content.filter(|_| self.stamp == stamp));
-        Self { stamp, content: content.filter(|_| stamp.is_some_and(|stamp| !stamp.would_tell(tick))) }
-    }
-}
+/// A side that is there.
+type Seen = (Stat, Sight);
 
 /// How both sides are, the host's first.
-type Both = (Option<Stamp>, Option<Stamp>);
-
-/// How both sides are after something was done, and the hash of what both have then.
-type Done = (Both, Option<u64>);
-
-fn hash(bytes: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(bytes);
-    hasher.finish()
-}
+type Both = (Option<Sight>, Option<Sight>);
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,20 +110,23 @@ impl Pair {
         }
         for _ in 0..MOST_TURNS {
             let tick = Tick::now();
-            let (host, own) = (self.host.look()?, self.own.look()?);
-            let now = (host.as_ref().map(Stamp::of), own.as_ref().map(Stamp::of));
-            let done = match self.step(host.as_ref(), own.as_ref()) {
-                Step::Nothing => Some((now, None)),
+            let (host, own) = self.look()?;
+            let now = (host.map(|(_, sight)| sight), own.map(|(_, sight)| sight));
+            let step = self.step(host, own);
+            let done = match step {
+                Step::Nothing => Some(now),
                 Step::Give => self.give(now.1)?,
                 Step::Take => self.take(now.0)?,
             };
             // What was seen counts, and not what is there by now: that is the next round's.
-            if let Some(((host, own), content)) = done {
-                let mut known = self.known.borrow_mut();
-                known.host = known.host.seen(host, content, tick);
-                known.own = known.own.seen(own, content, tick);
-                known.settled = true;
-                if now == (host, own) || self.is_as_known(&known)? {
+            if let Some((host, own)) = done {
+                {
+                    let mut known = self.known.borrow_mut();
+                    known.host = host.map(|host| host.from(tick));
+                    known.own = own.map(|own| own.from(tick));
+                    known.settled = true;
+                }
+                if step == Step::Nothing || self.is_as_known()? {
                     return Ok(());
                 }
             }
@@ -162,9 +134,15 @@ impl Pair {
         Err(io::Error::new(io::ErrorKind::ResourceBusy, "it changes all the time"))
     }
 
-    fn is_as_known(&self, known: &Known) -> io::Result<bool> {
-        let (host, own) = (self.host.look()?, self.own.look()?);
-        Ok(host.as_ref().map(Stamp::of) == known.host.stamp && own.as_ref().map(Stamp::of) == known.own.stamp)
+    fn look(&self) -> io::Result<(Option<Seen>, Option<Seen>)> {
+        let known = self.known.borrow();
+        Ok((self.host.look(known.host)?, self.own.look(known.own)?))
+    }
+
+    fn is_as_known(&self) -> io::Result<bool> {
+        let (host, own) = self.look()?;
+        let known = self.known.borrow();
+        Ok(!has_changed(host, known.host) && !has_changed(own, known.own))
     }
 
     /// Whether the cell's side is not there yet.
@@ -172,11 +150,9 @@ impl Pair {
         Ok(place::look(self.own.folder.as_fd(), &self.own.name)?.is_none())
     }
 
-    fn step(&self, host: Option<&Stat>, own: Option<&Stat>) -> Step {
+    fn step(&self, host: Option<Seen>, own: Option<Seen>) -> Step {
         let known = self.known.borrow();
-        let (now_host, now_own) = (host.map(Stamp::of), own.map(Stamp::of));
-        let (host_changed, own_changed) =
-            (self.host.differs(known.host, now_host), self.own.differs(known.own, now_own));
+        let (host_changed, own_changed) = (has_changed(host, known.host), has_changed(own, known.own));
         match (host, own) {
             // What the host has no more stays inside, and nothing new comes about in the person's home.
             (None, Some(_)) if self.gives_birth && own_changed => Step::Take,
@@ -184,7 +160,7 @@ impl Pair {
             // What was removed inside comes back with the host's next.
             (Some(_), None) if !known.settled || host_changed => Step::Give,
             (Some(_), None) => Step::Nothing,
-            (Some(host), Some(own)) if is_one_file(host, own) => Step::Nothing,
+            (Some((host, _)), Some((own, _))) if is_one_file(&host, &own) => Step::Nothing,
             (Some(_), Some(_)) if self.flow == Flow::In => {
                 if host_changed || own_changed {
                     Step::Give
@@ -192,12 +168,12 @@ impl Pair {
                     Step::Nothing
                 }
             }
-            (Some(_), Some(_)) if host_changed && own_changed => {
+            (Some((_, host)), Some((_, own))) if host_changed && own_changed => {
                 // Without memory, or both at once: the later one is the one that lives. File systems tell times to some milliseconds only: of two
                 // that are the same, the one that was put in the place of the file that both had came after what was written in that.
-                let replaced = |now: Option<Stamp>, known: Was| now.map(|s| s.inode) != known.stamp.map(|s| s.inode);
-                let only_own = replaced(now_own, known.own) && !replaced(now_host, known.host);
-                let (own, host) = (now_own.map(|own| own.modified), now_host.map(|host| host.modified));
+                let replaced = |now: Sight, known: Option<Sight>| Some(now.stamp.inode) != known.map(|s| s.stamp.inode);
+                let only_own = replaced(own, known.own) && !replaced(host, known.host);
+                let (own, host) = (own.stamp.modified, host.stamp.modified);
                 if own > host || (own == host && only_own) { Step::Take } else { Step::Give }
             }
             (Some(_), Some(_)) if host_changed => Step::Give,
@@ -207,20 +183,23 @@ impl Pair {
     }
 
     /// The host's to the cell, whose own is `expected`. What both are then; nothing if something has come in between.
-    fn give(&self, expected: Option<Stamp>) -> io::Result<Option<Done>> {
+    fn give(&self, expected: Option<Sight>) -> io::Result<Option<Both>> {
         let (host, own) = (&self.host, &self.own);
         let (bytes, stat) = place::read(host.folder.as_fd(), &host.name, MOST)?;
         if self.may_link(&stat) {
             let from = (host.folder.as_fd(), host.name.as_path());
             match place::link_over(from, (own.folder.as_fd(), &own.name), expected) {
-                Ok(linked) => return Ok(linked.map(|stamp| ((Some(stamp), Some(stamp)), None))),
+                Ok(linked) => {
+                    let both = |stamp| Some(Sight { stamp, content: None });
+                    return Ok(linked.map(|stamp| (both(stamp), both(stamp))));
+                }
                 // Another file system, or one that has no links: two files then.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(_) => {}
             }
         }
         let written = own.write(expected, &bytes, stat.st_mode)?;
-        Ok(written.map(|own| ((Some(Stamp::of(&stat)), Some(own)), Some(hash(&bytes)))))
+        Ok(written.map(|own| (Some(Sight::new(Stamp::of(&stat), &bytes)), Some(own))))
     }
 
     /// Only where the cell is to write the host's, may do so by the file's own permissions, and sees no other owner.
@@ -232,10 +211,10 @@ impl Pair {
     }
 
     /// The cell's to the host, whose own is `expected`; the same.
-    fn take(&self, expected: Option<Stamp>) -> io::Result<Option<Done>> {
+    fn take(&self, expected: Option<Sight>) -> io::Result<Option<Both>> {
         let (host, own) = (&self.host, &self.own);
         let (bytes, stat) = place::read(own.folder.as_fd(), &own.name, MOST)?;
-        let taken = Some(Stamp::of(&stat));
+        let taken = Some(Sight::new(Stamp::of(&stat), &bytes));
         let old = match place::read(host.folder.as_fd(), &host.name, MOST) {
             Ok(old) => Some(old),
             Err(error) if super::tree::is_missing(&error) => None,
@@ -244,11 +223,7 @@ impl Pair {
         let written = match &old {
             // One that runs may be about to mend it; what an earlier one has left in pieces is of use to nobody.
             Some((old, _)) if !could_replace(&bytes, old) => {
-                return if self.known.borrow().settled {
-                    Ok(Some(((expected, taken), None)))
-                } else {
-                    self.give(taken)
-                };
+                return if self.known.borrow().settled { Ok(Some((expected, taken))) } else { self.give(taken) };
             }
             Some((old, _)) if *old == bytes => expected,
             // Its permissions stay what the person made them.
@@ -262,7 +237,7 @@ impl Pair {
                 return Ok(Some(both));
             }
         }
-        Ok(Some(((Some(written), taken), Some(hash(&bytes)))))
+        Ok(Some((Some(written), taken)))
     }
 
     /// A lock that is there on one side is made on the other. Best effort: it narrows the time in which both renew one login, and the
@@ -312,11 +287,18 @@ impl Pair {
 /// Takes the host's file from the cell's side, which has it from a cell that shared it: whoever writes to it would write the host's.
 pub(super) fn part(host: &Side, own: &Side) -> io::Result<()> {
     let _turn = Turn::take(host.folder.as_fd())?;
-    match (host.look()?, own.look()?) {
-        (Some(there), Some(here)) if is_one_file(&there, &here) => {
+    match (host.look(None)?, own.look(None)?) {
+        (Some((there, _)), Some((here, _))) if is_one_file(&there, &here) => {
             Ok(rustix::fs::unlinkat(&own.folder, &own.name, AtFlags::empty())?)
         }
         _ => Ok(()),
+    }
+}
+
+fn has_changed(now: Option<Seen>, known: Option<Sight>) -> bool {
+    match (now, known) {
+        (Some((_, now)), Some(known)) => !now.is(&known),
+        (now, known) => now.is_some() != known.is_some(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Component, Path};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use super::seen::Stamp;
+use super::seen::{Sight, Stamp, Tick};
 
 /// Who gets what is made; nobody where only one id exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +22,9 @@ impl Owner {
     }
 }
 
+/// No login and no settings file is larger.
+pub(super) const MOST: u64 = 64 << 20;
+
 /// How a folder of a name is opened for reading.
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -32,6 +35,22 @@ pub(super) fn look(folder: BorrowedFd<'_>, name: &Path) -> io::Result<Option<Sta
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// How the regular file `name` is, read if its stamp would not show a change, or was not to show one when it was `known`. Nothing if it is none.
+pub(super) fn sight(folder: BorrowedFd<'_>, name: &Path, known: Option<Sight>) -> io::Result<Option<(Stat, Sight)>> {
+    let tick = Tick::now();
+    let Some(stat) = look(folder, name)?.filter(|stat| kind(stat).is_file()) else { return Ok(None) };
+    let stamp = Stamp::of(&stat);
+    let by_stamp = known.is_none_or(|known| known.stamp != stamp || known.content.is_none());
+    if stamp.would_tell(tick) && by_stamp {
+        return Ok(Some((stat, Sight { stamp, content: None })));
+    }
+    Ok(Some(match read(folder, name, MOST) {
+        Ok((bytes, stat)) => (stat, Sight::new(Stamp::of(&stat), &bytes)),
+        // Too large, or not readable: whoever has to read it says so.
+        Err(_) => (stat, Sight { stamp, content: None }),
+    }))
 }
 
 /// The kind of what was looked at.
@@ -151,19 +170,19 @@ pub(super) fn write(folder: BorrowedFd<'_>, name: &Path, bytes: &[u8], mode: u32
 pub(super) fn write_over(
     folder: BorrowedFd<'_>,
     name: &Path,
-    expected: Option<Stamp>,
+    expected: Option<Sight>,
     (bytes, mode, owner): (&[u8], u32, Owner),
-) -> io::Result<Option<Stamp>> {
+) -> io::Result<Option<Sight>> {
     let new = temporary(name);
     let made = write(folder, &new, bytes, mode, owner)?;
-    Ok(swap(folder, &new, name, expected)?.then(|| Stamp::of(&made)))
+    Ok(swap(folder, &new, name, expected)?.then(|| Sight::new(Stamp::of(&made), bytes)))
 }
 
 /// Makes `name` in `to` the very file that `from` has in `folder`, if it is `expected` still, or is not there still.
 pub(super) fn link_over(
     (folder, from): (BorrowedFd<'_>, &Path),
     (to, name): (BorrowedFd<'_>, &Path),
-    expected: Option<Stamp>,
+    expected: Option<Sight>,
 ) -> io::Result<Option<Stamp>> {
     let new = temporary(name);
     cellblock_sys::tree::remove(to, new.as_os_str())?;
@@ -173,14 +192,15 @@ pub(super) fn link_over(
 }
 
 /// Puts `new` in the place of `name`. Both change places first, so that what was there can be looked at: if a program has put something else there in
-/// the meantime, that goes back, and nothing of it is lost.
-fn swap(folder: BorrowedFd<'_>, new: &Path, name: &Path, expected: Option<Stamp>) -> io::Result<bool> {
+/// the meantime, that goes back, and nothing of it is lost. Its stamp may be the same: inodes are given out again at once, and file times stand still.
+fn swap(folder: BorrowedFd<'_>, new: &Path, name: &Path, expected: Option<Sight>) -> io::Result<bool> {
     let flags = if expected.is_some() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
     let again = || rustix::fs::renameat_with(folder, new, folder, name, flags);
     let done = match (again(), expected) {
         (Ok(()), None) => return Ok(true),
-        (Ok(()), Some(_)) => {
-            let same = look(folder, new)?.as_ref().map(Stamp::of) == expected;
+        (Ok(()), Some(expected)) => {
+            let there = sight(folder, new, Some(expected))?;
+            let same = there.is_some_and(|(_, there)| there.is(&expected));
             if !same {
                 again()?;
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::hash::{DefaultHasher, Hasher};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,38 @@ impl Stamp {
         let grain = if self.modified % SECOND == 0 { 2 * SECOND } else { 1 };
         self.modified + grain <= tick.0
     }
+}
+
+/// A file as it was, and what was in it where that alone would show a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sight {
+    pub(super) stamp: Stamp,
+    /// The hash of its bytes. Nothing where it was not read: because the stamp would tell, or because it cannot be.
+    pub(super) content: Option<u64>,
+}
+
+impl Sight {
+    /// Of what was read, or written.
+    pub(super) fn new(stamp: Stamp, bytes: &[u8]) -> Self {
+        Self { stamp, content: Some(hash(bytes)) }
+    }
+
+    /// Whether it is what `earlier` was.
+    pub(super) fn is(&self, earlier: &Self) -> bool {
+        let differ = |(now, then)| now != then;
+        self.stamp == earlier.stamp && !self.content.zip(earlier.content).is_some_and(differ)
+    }
+
+    /// What has to be remembered of it, for it was looked at after `tick`.
+    pub(super) fn from(self, tick: Tick) -> Self {
+        Self { content: self.content.filter(|_| !self.stamp.would_tell(tick)), ..self }
+    }
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
 }
 
 /// The clock that file times come from, in nanoseconds since the epoch.

@@ -144,6 +144,28 @@ fn without_links_both_sides_are_copies() {
 }
 
 #[test]
+fn what_has_the_stamp_of_what_was_expected_is_looked_at() {
+    let sides = Sides::new();
+    let tick = SystemTime::now() + Duration::from_secs(60);
+    let write = |text: &str| {
+        sides.write("own/login", text);
+        let file = fs::File::options().write(true).open(sides.path("own/login")).expect("open");
+        file.set_modified(tick).expect("a time");
+    };
+    let own = &sides.pair(Flow::Both).own;
+    write("1");
+    let (_, one) = own.look(None).expect("look").expect("there");
+    write("2");
+    assert_eq!(own.look(None).expect("look").expect("there").1.stamp, one.stamp, "the probe works");
+    assert_eq!(own.write(Some(one), b"3", 0o600).expect("tried"), None);
+    assert_eq!(sides.read("own/login"), "2");
+    // The twin.
+    write("1");
+    assert!(own.write(Some(one), b"3", 0o600).expect("written").is_some());
+    assert_eq!(sides.read("own/login"), "3");
+}
+
+#[test]
 fn what_is_written_twice_in_one_tick_of_the_clock_arrives() {
     let sides = Sides::new();
     let pair = without_links(&sides);
@@ -166,7 +188,7 @@ fn what_is_written_twice_in_one_tick_of_the_clock_arrives() {
     for _ in 0..2 {
         pair.settle().expect("settle");
     }
-    assert_eq!(pair.known.borrow().own.content, None);
+    assert_eq!(pair.known.borrow().own.expect("known").content, None);
 }
 
 #[test]
