@@ -245,9 +245,10 @@ fn run(
 ) -> Result<Ending, RuntimeError> {
     let alone = SingleThreaded::prove().map_err(os("cannot start a cell"))?;
     let cell = &start.cell;
+    *cgroup = limited(start, claim)?;
     // It has namespaces to make meanwhile.
     let mut builder = Builder::start(cell.network != Network::Host, &alone)?;
-    let mut site = Site::new(start, claim, (&mut builder, &alone), cgroup)?;
+    let mut site = Site::new(start, claim, (&mut builder, &alone), cgroup.as_ref())?;
     // While it reads its order.
     let _held = site.fill(start, claim, prepare)?;
     if let Some(cgroup) = cgroup {
@@ -297,6 +298,15 @@ fn run(
         .run()
 }
 
+/// The groups of the cell, if anything is limited. Before the hierarchies are covered, and while this process is alone in its group: one with members
+/// hands no controllers down (cgroup-v2, "No Internal Process Constraint"), and a child that is there by now would stay in it.
+fn limited(start: &Start, claim: &Claim) -> Result<Option<Cgroup>, RuntimeError> {
+    let Some(plan) = &start.limits else { return Ok(None) };
+    // Before there are any.
+    write_record(start, claim, plan.paths(&start.cell.name))?;
+    Ok(Some(plan.clone().create(&start.cell.name)?))
+}
+
 /// What there is of a cell before its root is mounted.
 struct Site {
     stage: PathBuf,
@@ -318,15 +328,11 @@ impl Site {
         start: &Start,
         claim: &Claim,
         (builder, alone): (&mut Builder, &SingleThreaded),
-        cgroup: &mut Option<Cgroup>,
+        cgroup: Option<&Cgroup>,
     ) -> Result<Self, RuntimeError> {
         let cell = &start.cell;
-        // Before there are groups, and files of anybody's.
-        let planned = start.limits.as_ref().map(|plan| plan.paths(&cell.name)).unwrap_or_default();
-        write_record(start, claim, planned)?;
-        // Before the hierarchies are covered.
-        if let Some(plan) = &start.limits {
-            *cgroup = Some(plan.clone().create(&cell.name)?);
+        if cgroup.is_none() {
+            write_record(start, claim, Vec::new())?;
         }
         hide_cgroups(cell.ids.rootless())?;
         let stage = make_stage(start, claim)?;
@@ -352,7 +358,7 @@ impl Site {
             report: theirs,
             streams: stdio.take_inner(),
             guard: sender,
-            cgroup_procs: cgroup.as_ref().map(Cgroup::procs).transpose()?.unwrap_or_default(),
+            cgroup_procs: cgroup.map(Cgroup::procs).transpose()?.unwrap_or_default(),
         };
         builder.order(&order, handed)?;
         Ok(Self { stage, stdio, report, post, egress, laid, held, plan: order.root })
