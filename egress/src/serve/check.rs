@@ -1,5 +1,5 @@
-//! The network tries itself before the cell's first instruction: a name that nobody allows, and an address. If either gets further than it
-//! should, the cell does not start.
+//! A network tries itself before it serves, at a start before the cell's first instruction: a name that nobody allows, and an address. If either
+//! gets further than it should, the cell does not start.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,7 +17,7 @@ use crate::table;
 const NAME: &str = "self-check.cellblock.invalid.";
 
 /// Of the gateway's own block, and given to nobody: no rule can allow it.
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 3);
+pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 3);
 
 /// It takes a fraction of a millisecond; on a busy machine it may be longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);

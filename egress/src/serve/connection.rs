@@ -461,7 +461,9 @@ impl Connection {
             Form::Look => {
                 let mut start = [0u8; 16];
                 // Our own speaks for sure, but on a busy machine it may be late.
-                let patience = if self.shared.checking.load(Ordering::Relaxed) { check::PATIENCE } else { LOOK };
+                let is_check = matches!(self.target, Target::Address(IpAddr::V4(check::ADDRESS)));
+                let patient = is_check && self.shared.checking.load(Ordering::Relaxed);
+                let patience = if patient { check::PATIENCE } else { LOOK };
                 let seen = tokio::time::timeout(patience, self.client.peek(&mut start)).await;
                 let seen = seen.ok().and_then(Result::ok).and_then(|length| start.get(..length));
                 match seen.map(first::speech) {
