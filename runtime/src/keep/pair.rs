@@ -17,10 +17,10 @@ use rustix::io::Errno;
 use super::place::{self, MOST, Owner};
 use super::seen::{Sight, Stamp, Tick};
 
-/// How long another keeper may have the lock: it is held for some system calls.
+/// How long another keeper may have the lock: it is held for some system calls, and the reading of a file.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often it is tried again when a program comes in between: each time takes microseconds.
+/// How often it is tried again when a program comes in between: each time takes as long as the file takes to be read, microseconds for a login.
 const MOST_TURNS: u32 = 64;
 
 /// Which way changes go.
@@ -43,8 +43,12 @@ pub(super) struct Side {
 }
 
 impl Side {
-    /// How it is, and was `known` to be.
-    fn look(&self, known: Option<Sight>) -> io::Result<Option<Seen>> {
+    fn stat(&self) -> io::Result<Option<Stat>> {
+        Ok(place::look(self.folder.as_fd(), &self.name)?.filter(|stat| place::kind(stat).is_file()))
+    }
+
+    /// How it is; it was `known` to be so.
+    fn look(&self, known: Option<Sight>) -> io::Result<Option<There>> {
         place::sight(self.folder.as_fd(), &self.name, known)
     }
 
@@ -82,8 +86,8 @@ pub(super) struct Known {
     made: Vec<(bool, PathBuf)>,
 }
 
-/// A side that is there.
-type Seen = (Stat, Sight);
+/// A side that has its file.
+type There = (Stat, Sight);
 
 /// How both sides are, the host's first.
 type Both = (Option<Sight>, Option<Sight>);
@@ -122,8 +126,8 @@ impl Pair {
             if let Some((host, own)) = done {
                 {
                     let mut known = self.known.borrow_mut();
-                    known.host = host.map(|host| host.from(tick));
-                    known.own = own.map(|own| own.from(tick));
+                    known.host = host.map(|host| host.remembered(tick));
+                    known.own = own.map(|own| own.remembered(tick));
                     known.settled = true;
                 }
                 if step == Step::Nothing || self.is_as_known()? {
@@ -134,7 +138,14 @@ impl Pair {
         Err(io::Error::new(io::ErrorKind::ResourceBusy, "it changes all the time"))
     }
 
-    fn look(&self) -> io::Result<(Option<Seen>, Option<Seen>)> {
+    fn look(&self) -> io::Result<(Option<There>, Option<There>)> {
+        if let (Some(host), Some(own)) = (self.host.stat()?, self.own.stat()?)
+            && is_one_file(&host, &own)
+        {
+            // Nothing is to be done, whatever is in it.
+            let there = |stat| Some((stat, Sight { stamp: Stamp::of(&stat), content: None }));
+            return Ok((there(host), there(own)));
+        }
         let known = self.known.borrow();
         Ok((self.host.look(known.host)?, self.own.look(known.own)?))
     }
@@ -150,7 +161,7 @@ impl Pair {
         Ok(place::look(self.own.folder.as_fd(), &self.own.name)?.is_none())
     }
 
-    fn step(&self, host: Option<Seen>, own: Option<Seen>) -> Step {
+    fn step(&self, host: Option<There>, own: Option<There>) -> Step {
         let known = self.known.borrow();
         let (host_changed, own_changed) = (has_changed(host, known.host), has_changed(own, known.own));
         match (host, own) {
@@ -287,15 +298,15 @@ impl Pair {
 /// Takes the host's file from the cell's side, which has it from a cell that shared it: whoever writes to it would write the host's.
 pub(super) fn part(host: &Side, own: &Side) -> io::Result<()> {
     let _turn = Turn::take(host.folder.as_fd())?;
-    match (host.look(None)?, own.look(None)?) {
-        (Some((there, _)), Some((here, _))) if is_one_file(&there, &here) => {
+    match (host.stat()?, own.stat()?) {
+        (Some(there), Some(here)) if is_one_file(&there, &here) => {
             Ok(rustix::fs::unlinkat(&own.folder, &own.name, AtFlags::empty())?)
         }
         _ => Ok(()),
     }
 }
 
-fn has_changed(now: Option<Seen>, known: Option<Sight>) -> bool {
+fn has_changed(now: Option<There>, known: Option<Sight>) -> bool {
     match (now, known) {
         (Some((_, now)), Some(known)) => !now.is(&known),
         (now, known) => now.is_some() != known.is_some(),

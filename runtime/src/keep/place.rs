@@ -37,20 +37,23 @@ pub(super) fn look(folder: BorrowedFd<'_>, name: &Path) -> io::Result<Option<Sta
     }
 }
 
-/// How the regular file `name` is, read if its stamp would not show a change, or was not to show one when it was `known`. Nothing if it is none.
+/// How the regular file `name` is, if it is one. Its content is looked at where the stamp alone would not show a change: it is too fresh, or was when
+/// `known` was remembered.
 pub(super) fn sight(folder: BorrowedFd<'_>, name: &Path, known: Option<Sight>) -> io::Result<Option<(Stat, Sight)>> {
+    // Before the look: what is written from here on has a later time, or a stamp that does not tell.
     let tick = Tick::now();
     let Some(stat) = look(folder, name)?.filter(|stat| kind(stat).is_file()) else { return Ok(None) };
     let stamp = Stamp::of(&stat);
-    let by_stamp = known.is_none_or(|known| known.stamp != stamp || known.content.is_none());
-    if stamp.would_tell(tick) && by_stamp {
+    let content = known.filter(|known| known.stamp == stamp).and_then(|known| known.content);
+    if stamp.would_tell(tick) && content.is_none() {
         return Ok(Some((stat, Sight { stamp, content: None })));
     }
-    Ok(Some(match read(folder, name, MOST) {
-        Ok((bytes, stat)) => (stat, Sight::new(Stamp::of(&stat), &bytes)),
+    match read(folder, name, MOST) {
+        Ok((bytes, stat)) => Ok(Some((stat, Sight::new(Stamp::of(&stat), &bytes)))),
+        Err(error) if super::tree::is_missing(&error) => Ok(None),
         // Too large, or not readable: whoever has to read it says so.
-        Err(_) => (stat, Sight { stamp, content: None }),
-    }))
+        Err(_) => Ok(Some((stat, Sight { stamp, content }))),
+    }
 }
 
 /// The kind of what was looked at.
@@ -113,12 +116,16 @@ pub(super) fn open(folder: BorrowedFd<'_>, name: &Path) -> io::Result<(std::fs::
 /// The content of the regular file `name`, of at most `most` bytes.
 pub(super) fn read(folder: BorrowedFd<'_>, name: &Path, most: u64) -> io::Result<(Vec<u8>, Stat)> {
     let (file, stat) = open(folder, name)?;
+    let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, "it is too large");
+    if u64::try_from(stat.st_size).is_ok_and(|size| size > most) {
+        return Err(too_large());
+    }
     // All of it in one read, and one more that finds the end.
     let size = u64::try_from(stat.st_size).unwrap_or(0).min(most);
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
     file.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large"));
+        return Err(too_large());
     }
     Ok((bytes, stat))
 }
@@ -200,7 +207,10 @@ fn swap(folder: BorrowedFd<'_>, new: &Path, name: &Path, expected: Option<Sight>
         (Ok(()), None) => return Ok(true),
         (Ok(()), Some(expected)) => {
             let there = sight(folder, new, Some(expected))?;
-            let same = there.is_some_and(|(_, there)| there.is(&expected));
+            // Once more: it may have been written while it was read.
+            let still =
+                || look(folder, new).is_ok_and(|stat| stat.is_some_and(|stat| Stamp::of(&stat) == expected.stamp));
+            let same = there.is_some_and(|(_, there)| there.is(&expected)) && still();
             if !same {
                 again()?;
             }

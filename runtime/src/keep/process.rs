@@ -1,6 +1,6 @@
 //! The process that keeps files in step while a cell runs (`cellblock-keep`): it watches both sides' folders, and settles what has changed.
 //!
-//! Which file an event was about does not matter: everything is looked at, which is a few system calls, and nothing is lost when the kernel's queue is
+//! Which file an event was about does not matter: everything is looked at, which is a few system calls (a file that was just written is read, too), and nothing is lost when the kernel's queue is
 //! full. Where nothing can be watched it looks four times a second.
 
 use std::io::{self, BufRead, BufReader, Write};

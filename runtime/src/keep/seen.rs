@@ -24,16 +24,17 @@ impl Stamp {
     }
 
     /// Whether what is written in place from `tick` on shows even if the size stays. Before Linux 6.13 file times come from a clock that goes on
-    /// once in 4 ms (or 1 to 10, by how the kernel was built), and some file systems keep whole seconds, FAT every other one.
+    /// once in 4 ms (or 1 to 10, by how the kernel was built); exFAT keeps 10 ms, some file systems whole seconds, FAT every other one. A time far ahead
+    /// was set by somebody, and whatever is written brings it back.
     pub(super) fn would_tell(&self, tick: Tick) -> bool {
         const SECOND: i128 = 1_000_000_000;
-        let grain = if self.modified % SECOND == 0 { 2 * SECOND } else { 1 };
-        self.modified + grain <= tick.0
+        let grain = if self.modified % SECOND == 0 { 2 * SECOND } else { SECOND / 50 };
+        self.modified + grain <= tick.0 || self.modified > tick.0 + 2 * SECOND
     }
 }
 
 /// A file as it was, and what was in it where that alone would show a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Sight {
     pub(super) stamp: Stamp,
     /// The hash of its bytes. Nothing where it was not read: because the stamp would tell, or because it cannot be.
@@ -46,14 +47,14 @@ impl Sight {
         Self { stamp, content: Some(hash(bytes)) }
     }
 
-    /// Whether it is what `earlier` was.
+    /// Whether it is what `earlier` was, as far as is known of both.
     pub(super) fn is(&self, earlier: &Self) -> bool {
         let differ = |(now, then)| now != then;
         self.stamp == earlier.stamp && !self.content.zip(earlier.content).is_some_and(differ)
     }
 
     /// What has to be remembered of it, for it was looked at after `tick`.
-    pub(super) fn from(self, tick: Tick) -> Self {
+    pub(super) fn remembered(self, tick: Tick) -> Self {
         Self { content: self.content.filter(|_| !self.stamp.would_tell(tick)), ..self }
     }
 }
@@ -78,7 +79,7 @@ impl Tick {
 /// One file or folder that was taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// The host's then. Nothing real where a later change might not show: it is taken again.
+    /// The host's then.
     pub(super) host: Stamp,
     /// What was made of it. Nothing real for what was there already: such a file is never touched.
     pub(super) own: Stamp,
@@ -143,10 +144,14 @@ mod tests {
         let second = 1_000_000_000;
         let tells = |modified, now| Stamp { modified, ..Stamp::default() }.would_tell(Tick(now));
         assert!(!tells(5 * second + 4, 5 * second + 4) && !tells(5 * second + 4, 5 * second));
-        assert!(tells(5 * second + 4, 5 * second + 5));
+        assert!(!tells(5 * second + 4, 5 * second + 15_000_000), "the file system's grain");
+        assert!(tells(5 * second + 4, 5 * second + 20_000_004));
         // Whole seconds may be all that the file system knows.
         assert!(!tells(5 * second, 7 * second - 1));
         assert!(tells(5 * second, 7 * second));
+        // Of a host's clock that is ahead a little, and of one that is not its clock.
+        assert!(!tells(6 * second + 4, 5 * second));
+        assert!(tells(9 * second + 4, 5 * second));
     }
 
     #[test]

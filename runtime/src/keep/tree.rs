@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::place::{self, Owner};
-use super::seen::{Mark, Seen, Stamp, Tick};
+use super::seen::{Mark, Seen, Stamp};
 
 /// Levels below a folder that are taken: deeper there are loops of links, or no settings.
 const MOST_LEVELS: usize = 32;
@@ -325,7 +325,6 @@ impl Visit<'_> {
     /// A file that is being written meanwhile is taken again, a few times.
     fn copy(&self, (host, from): (BorrowedFd<'_>, &Path), (own, name): (BorrowedFd<'_>, &Path)) -> io::Result<Mark> {
         for _ in 0..4 {
-            let tick = Tick::now();
             let (mut source, before) = place::open(host, from)?;
             let made = place::replace(own, name, before.st_mode, self.taking.owner, |file| {
                 // Where the file system can, both share their blocks until one is written.
@@ -335,10 +334,8 @@ impl Visit<'_> {
                 Ok(())
             })?;
             let after = rustix::fs::fstat(&source)?;
-            let seen = Stamp::of(&after);
-            if seen == Stamp::of(&before) {
-                let host = if seen.would_tell(tick) { seen } else { Stamp::default() };
-                return Ok(Mark { host, own: Stamp::of(&made) });
+            if Stamp::of(&after) == Stamp::of(&before) {
+                return Ok(Mark { host: Stamp::of(&after), own: Stamp::of(&made) });
             }
         }
         Err(io::Error::new(io::ErrorKind::ResourceBusy, "it changes all the time"))
