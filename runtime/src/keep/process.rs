@@ -1,7 +1,7 @@
 //! The process that keeps files in step while a cell runs (`cellblock-keep`): it watches both sides' folders, and settles what has changed.
 //!
-//! Which file an event was about does not matter: everything is looked at, which is a few system calls (a file that was just written is read, too), and nothing is lost when the kernel's queue is
-//! full. Where nothing can be watched it looks four times a second.
+//! Which file an event was about does not matter: everything is looked at, which is a few system calls (and a file that was just written is read), and
+//! nothing is lost when the kernel's queue is full. Where nothing can be watched it looks four times a second.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
