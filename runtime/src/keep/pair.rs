@@ -14,14 +14,11 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, FlockOperation, Mode, Stat};
 use rustix::io::Errno;
 
-use super::place::{self, MOST, Owner};
+use super::place::{self, MOST, MOST_TURNS, Owner, is_one_file};
 use super::seen::{Sight, Stamp, Tick};
 
 /// How long another keeper may have the lock: it is held for some system calls, and the reading of a file.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How often it is tried again when a program comes in between: each time takes as long as the file takes to be read, microseconds for a login.
-const MOST_TURNS: u32 = 64;
 
 /// Which way changes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -311,10 +308,6 @@ fn has_changed(now: Option<There>, known: Option<Sight>) -> bool {
         (Some((_, now)), Some(known)) => !now.is(&known),
         (now, known) => now.is_some() != known.is_some(),
     }
-}
-
-fn is_one_file(one: &Stat, other: &Stat) -> bool {
-    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 }
 
 /// Whether `new` may take the place of `old` on the host: nothing is no login, and half a JSON file is none.

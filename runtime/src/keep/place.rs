@@ -25,6 +25,9 @@ impl Owner {
 /// No login and no settings file is larger.
 pub(super) const MOST: u64 = 64 << 20;
 
+/// How often it is tried again when a program comes in between: each time takes as long as the file takes to be read, microseconds for a login.
+pub(super) const MOST_TURNS: u32 = 64;
+
 /// How a folder of a name is opened for reading.
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -202,8 +205,8 @@ pub(super) fn link_over(
 /// the meantime, that goes back, and nothing of it is lost. Its stamp may be the same: inodes are given out again at once, and file times stand still.
 fn swap(folder: BorrowedFd<'_>, new: &Path, name: &Path, expected: Option<Sight>) -> io::Result<bool> {
     let flags = if expected.is_some() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
-    let again = || rustix::fs::renameat_with(folder, new, folder, name, flags);
-    let done = match (again(), expected) {
+    let ours = hold(folder, new)?;
+    let done = match (rustix::fs::renameat_with(folder, new, folder, name, flags), expected) {
         (Ok(()), None) => return Ok(true),
         (Ok(()), Some(expected)) => {
             let there = sight(folder, new, Some(expected))?;
@@ -212,7 +215,7 @@ fn swap(folder: BorrowedFd<'_>, new: &Path, name: &Path, expected: Option<Sight>
                 || look(folder, new).is_ok_and(|stat| stat.is_some_and(|stat| Stamp::of(&stat) == expected.stamp));
             let same = there.is_some_and(|(_, there)| there.is(&expected)) && still();
             if !same {
-                again()?;
+                give_back(folder, new, name, ours)?;
             }
             same
         }
@@ -226,4 +229,63 @@ fn swap(folder: BorrowedFd<'_>, new: &Path, name: &Path, expected: Option<Sight>
     };
     cellblock_sys::tree::remove(folder, new.as_os_str())?;
     Ok(done)
+}
+
+/// Makes `name` again what it was before it and `new` changed places, which put `ours` there. What a program puts there meanwhile came later, and
+/// stays; of `new` nobody needs anything in the end.
+fn give_back(folder: BorrowedFd<'_>, new: &Path, name: &Path, ours: OwnedFd) -> io::Result<()> {
+    let mut put = ours;
+    for _ in 0..MOST_TURNS {
+        let back = hold(folder, new)?;
+        match rustix::fs::renameat_with(folder, new, folder, name, RenameFlags::EXCHANGE) {
+            // Removed: that was later, too.
+            Err(Errno::NOENT) => return Ok(()),
+            other => other?,
+        }
+        let got = hold(folder, new)?;
+        if is_one_file(&rustix::fs::fstat(&got)?, &rustix::fs::fstat(&put)?) {
+            return Ok(());
+        }
+        put = back;
+    }
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "it is replaced all the time"))
+}
+
+/// The entry `name`, whatever it is: as long as this is open nothing else has its inode.
+fn hold(folder: BorrowedFd<'_>, name: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Whether both are names of one file.
+pub(super) fn is_one_file(one: &Stat, other: &Stat) -> bool {
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_was_put_in_between_stays() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let folder = fs::File::open(dir.path()).expect("open");
+        let path = |name: &str| dir.path().join(name);
+        let write = |name: &str, text: &str| fs::write(path(name), text).expect("write");
+        let run = |later: Option<&str>| {
+            // As after the first exchange.
+            write("login", "ours");
+            write(".new", "the program's");
+            let ours = hold(folder.as_fd(), Path::new("login")).expect("there");
+            if let Some(later) = later {
+                write("x", later);
+                fs::rename(path("x"), path("login")).expect("mv");
+            }
+            give_back(folder.as_fd(), Path::new(".new"), Path::new("login"), ours).expect("given back");
+            (fs::read_to_string(path("login")).expect("read"), fs::read_to_string(path(".new")).expect("read"))
+        };
+        assert_eq!(run(None), ("the program's".into(), "ours".into()));
+        assert_eq!(run(Some("later")), ("later".into(), "the program's".into()));
+    }
 }
