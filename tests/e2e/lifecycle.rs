@@ -303,12 +303,15 @@ fn waiting_costs_no_processor_time() {
         &["run", "--", "sleep", "60"],
     ] {
         let mut child = world.call(&cellblock(), args).start();
-        std::thread::sleep(std::time::Duration::from_millis(700));
-        let before = ticks(child.id());
-        std::thread::sleep(std::time::Duration::from_millis(700));
-        let spent = ticks(child.id()) - before;
+        let spent = || {
+            let before = ticks(child.id());
+            std::thread::sleep(std::time::Duration::from_millis(700));
+            ticks(child.id()) - before
+        };
+        // Once it has started, which is not soon everywhere.
+        let waits = (0..20).any(|_| spent() <= 5);
         rustix::process::kill_process(Pid::from_child(&child), Signal::KILL).expect("signal");
         let _ = child.wait();
-        assert!(spent <= 5, "{args:?} spent {spent} ticks of 10 ms in 0.7 s of waiting");
+        assert!(waits, "{args:?} spends more than 5 ticks of 10 ms in 0.7 s of waiting");
     }
 }
