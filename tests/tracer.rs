@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
@@ -34,9 +34,6 @@ pub struct Traced {
     /// The name of the process that was killed (`/proc/PID/comm`), if the command came as far as the n-th call.
     pub killed: Option<String>,
 }
-
-/// The longest a traced command may take, and its processes to be gone after the kill.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// When the kill is due, at the entry of a system call.
 type Due<'a> = Box<dyn FnMut(Pid, usize) -> bool + 'a>;
@@ -118,7 +115,8 @@ impl Tracer<'_> {
         ptrace::seize(self.command, options).expect("ptrace");
         kill(self.command, Signal::SIGCONT).expect("kill");
         let mut traced = Traced { calls: 0, killed: None };
-        let end = Instant::now() + PATIENCE;
+        // Its processes have to be gone by then, too.
+        let end = Instant::now() + crate::patience() / 2;
         // Only the children of this thread: other tests run beside.
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD | WaitPidFlag::WNOHANG;
         loop {
